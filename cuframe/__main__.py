@@ -1,0 +1,5 @@
+import sys
+
+from cuframe.cli import main
+
+sys.exit(main())
