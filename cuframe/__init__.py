@@ -1,0 +1,32 @@
+"""cuframe: deep learning on NumPy and CuPy, with PyTorch's names and CUDA kernels that can be read.
+
+>>> import cuframe as cf
+>>> x = cf.tensor([1.0, 2.0], requires_grad=True)
+>>> (x * x).sum().backward()
+>>> x.grad
+tensor([2., 4.])
+"""
+
+from . import autograd, ops
+from ._version import __version__
+from .autograd import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+from .backend import Device, device
+from .dtypes import *  # noqa: F403
+from .dtypes import __all__ as _dtype_names
+from .ops import *  # noqa: F403
+from .tensor import Parameter, Size, Tensor
+
+__all__ = sorted(
+    [
+        "Device", "Parameter", "Size", "Tensor", "__version__", "autograd", "device", "enable_grad",
+        "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_grad_enabled",
+        *_dtype_names, *ops.__all__,
+    ]
+)  # fmt: skip

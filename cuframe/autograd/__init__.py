@@ -1,0 +1,17 @@
+"""Differentiation: the graph, backward, the recording modes, user-defined functions and gradient checks."""
+
+from .anomaly import detect_anomaly, is_anomaly_enabled, set_detect_anomaly
+from .engine import backward, end_of_backward, grad
+from .modes import (
+    enable_grad,
+    inference_mode,
+    is_grad_enabled,
+    is_inference_mode_enabled,
+    no_grad,
+    set_grad_enabled,
+)
+
+__all__ = [
+    "backward", "detect_anomaly", "enable_grad", "end_of_backward", "grad", "inference_mode", "is_anomaly_enabled",
+    "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_detect_anomaly", "set_grad_enabled",
+]  # fmt: skip

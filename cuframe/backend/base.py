@@ -1,0 +1,147 @@
+"""Devices, and the registry that finds the backend of an array by its type."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Backend", "Device", "backend_for", "backend_of", "device", "register_backend"]
+
+
+class Device:
+    """Where arrays live: a type (`cpu`, `cuda`) and an index.
+
+    >>> from cuframe.backend import Device
+    >>> Device("cpu")
+    device(type='cpu')
+    >>> Device("cuda:1").index
+    1
+    """
+
+    __slots__ = ("index", "type")
+
+    def __init__(self, type: str | Device, index: int | None = None) -> None:
+        if isinstance(type, Device):
+            type, index = type.type, type.index if index is None else index
+        if not isinstance(type, str):
+            raise TypeError(f"device: expected a string such as 'cpu' or 'cuda:0', got {type!r}")
+        kind, colon, number = type.partition(":")
+        if colon:
+            if index is not None:
+                raise ValueError(f"device: the index is given twice, in {type!r} and as {index}")
+            if not number.isdigit():
+                raise ValueError(f"device: expected a form such as 'cuda:0', got {type!r}")
+            index = int(number)
+        if kind not in _factories:
+            known = ", ".join(sorted(_factories))
+            raise ValueError(f"device: unknown type {kind!r} in {type!r}; known: {known}")
+        if index is None and kind != "cpu":
+            index = 0
+        if kind == "cpu":
+            if index not in (None, 0):
+                raise ValueError(f"device: there is one CPU device, got index {index}")
+            index = None
+        self.type = kind
+        self.index = index
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            other = Device(other)
+        return isinstance(other, Device) and self.type == other.type and self.index == other.index
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.index))
+
+    def __str__(self) -> str:
+        return self.type if self.index is None else f"{self.type}:{self.index}"
+
+    def __repr__(self) -> str:
+        index = "" if self.index is None else f", index={self.index}"
+        return f"device(type={self.type!r}{index})"
+
+
+device = Device
+
+
+class Backend:
+    """The operations on arrays that differ with the place they live in.
+
+    Attributes:
+        name: the device type.
+        xp: the array module (NumPy or CuPy).
+        array_type: the type of its arrays.
+    """
+
+    name: str
+    xp: Any
+    array_type: type
+
+    def device_of(self, array: Any) -> Device:
+        """The device that holds `array`."""
+        raise NotImplementedError
+
+    def from_host(self, array: np.ndarray, where: Device) -> Any:
+        """A copy of a NumPy array on device `where` (the array itself where that is host memory)."""
+        raise NotImplementedError
+
+    def to_host(self, array: Any) -> np.ndarray:
+        """The values as a NumPy array, on the same memory where that is possible."""
+        raise NotImplementedError
+
+    def copy_to(self, array: Any, where: Device) -> Any:
+        """`array` on another device of this backend."""
+        raise NotImplementedError
+
+    def asarray(self, value: Any, like: Any) -> Any:
+        """A number, sequence or host array as an array beside `like`."""
+        raise NotImplementedError
+
+    def add_at(self, target: Any, index: Any, values: Any) -> None:
+        """`target[index] += values` where an index may occur several times; the order of additions is fixed."""
+        raise NotImplementedError
+
+    def check_index(self, name: str, argument: str, index: Any, size: int) -> None:
+        """Raise IndexError unless 0 <= index < size; where looking would stall a device, it is left out."""
+        raise NotImplementedError
+
+
+_factories: dict[str, Callable[[], Backend]] = {}
+_by_name: dict[str, Backend] = {}
+_by_type: dict[type, Backend] = {}
+
+
+def register_backend(name: str, factory: Callable[[], Backend]) -> None:
+    """Make device type `name` known; `factory` runs at its first use."""
+    _factories[name] = factory
+
+
+def backend_for(where: Device | str) -> Backend:
+    """The backend of a device, loaded if need be.
+
+    Raises:
+        RuntimeError: the device cannot be used here; the message says what to install.
+    """
+    kind = where.type if isinstance(where, Device) else Device(where).type
+    backend = _by_name.get(kind)
+    if backend is None:
+        backend = _by_name[kind] = _factories[kind]()
+        _by_type[backend.array_type] = backend
+    return backend
+
+
+def backend_of(array: Any) -> Backend:
+    """The backend that `array` belongs to, by its type.
+
+    Raises:
+        TypeError: it is not an array of any backend in use.
+    """
+    backend = _by_type.get(array.__class__)
+    if backend is not None:
+        return backend
+    if isinstance(array, (np.ndarray, np.generic)):
+        return backend_for("cpu")
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return backend_for("cuda")
+    raise TypeError(f"expected an array, got {type(array).__name__}")

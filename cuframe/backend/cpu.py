@@ -1,0 +1,50 @@
+"""Host memory and NumPy: the reference for every operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .base import Backend, Device, register_backend
+
+__all__ = ["CpuBackend"]
+
+
+class CpuBackend(Backend):
+    """NumPy arrays."""
+
+    name = "cpu"
+    xp = np
+    array_type = np.ndarray
+
+    def __init__(self) -> None:
+        self._device = Device("cpu")
+
+    def device_of(self, array: Any) -> Device:
+        return self._device
+
+    def from_host(self, array: np.ndarray, where: Device) -> np.ndarray:
+        return array
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return np.asarray(array)
+
+    def copy_to(self, array: Any, where: Device) -> Any:
+        return array
+
+    def asarray(self, value: Any, like: Any) -> np.ndarray:
+        return np.asarray(value)
+
+    def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
+        np.add.at(target, index, values)
+
+    def check_index(self, name: str, argument: str, index: np.ndarray, size: int) -> None:
+        if index.size:
+            low, high = int(index.min()), int(index.max())
+            if low < 0 or high >= size:
+                bad = low if low < 0 else high
+                raise IndexError(f"{name}: {argument} must be in [0, {size}), got {bad}")
+
+
+register_backend("cpu", CpuBackend)

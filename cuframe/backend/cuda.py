@@ -1,0 +1,67 @@
+"""CUDA devices through CuPy. CuPy is imported at first use, never by `import cuframe`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .base import Backend, Device, register_backend
+
+__all__ = ["CudaBackend"]
+
+
+class CudaBackend(Backend):
+    """CuPy arrays."""
+
+    name = "cuda"
+
+    def __init__(self) -> None:
+        try:
+            import cupy
+        except ImportError as error:
+            raise RuntimeError(
+                "device 'cuda' needs CuPy: pip install 'cuframe[cuda12]' (or cuframe[cuda13] for a CUDA 13 driver)"
+            ) from error
+        try:
+            self.count = cupy.cuda.runtime.getDeviceCount()
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            raise RuntimeError(f"device 'cuda': no usable GPU here ({error}); `cuframe info` shows why") from error
+        self.xp = cupy
+        self.array_type = cupy.ndarray
+
+    def _check(self, where: Device) -> int:
+        index = where.index or 0
+        if index >= self.count:
+            raise RuntimeError(f"device '{where}': this machine has {self.count} GPU(s)")
+        return index
+
+    def device_of(self, array: Any) -> Device:
+        return Device("cuda", array.device.id)
+
+    def from_host(self, array: np.ndarray, where: Device) -> Any:
+        with self.xp.cuda.Device(self._check(where)):
+            return self.xp.asarray(array)
+
+    def to_host(self, array: Any) -> np.ndarray:
+        return self.xp.asnumpy(array)
+
+    def copy_to(self, array: Any, where: Device) -> Any:
+        index = self._check(where)
+        if array.device.id == index:
+            return array
+        with self.xp.cuda.Device(index):
+            return self.xp.array(array)
+
+    def asarray(self, value: Any, like: Any) -> Any:
+        with like.device:
+            return self.xp.asarray(value)
+
+    def add_at(self, target: Any, index: Any, values: Any) -> None:
+        self.xp.add.at(target, index, values)
+
+    def check_index(self, name: str, argument: str, index: Any, size: int) -> None:
+        """Nothing: reading the extremes would make the host wait for the device."""
+
+
+register_backend("cuda", CudaBackend)

@@ -1,0 +1,1 @@
+"""The CPU backend: NumPy arrays and the reference for every operation."""

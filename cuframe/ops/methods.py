@@ -1,0 +1,88 @@
+"""Attach the operations to Tensor: methods, in-place methods and operators.
+
+Every public operation whose first parameter is `input` is a method. In-place variants are those of `INPLACE`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from ..tensor import Tensor
+from .inplace import inplace
+
+__all__ = ["attach"]
+
+INPLACE = (
+    "abs acos add addcdiv addcmul asin atan ceil clamp clamp_max clamp_min cos cosh cumprod cumsum div erf exp exp2 "
+    "expm1 eq floor floor_divide fmod frac ge gt index_add index_copy index_fill le lerp log log10 log1p log2 "
+    "logical_and logical_not logical_or lt masked_fill masked_scatter mul nan_to_num ne neg pow reciprocal relu "
+    "remainder round rsqrt scatter scatter_add sigmoid sign sin sinh sqrt square sub t tan tanh transpose tril triu "
+    "trunc bitwise_and bitwise_or bitwise_xor squeeze unsqueeze swapaxes"
+).split()
+_RESHAPING = {"t", "transpose", "squeeze", "unsqueeze", "swapaxes"}
+
+OPERATORS = {
+    "__add__": "add", "__sub__": "sub", "__mul__": "mul", "__truediv__": "div", "__pow__": "pow",
+    "__floordiv__": "floor_divide", "__mod__": "remainder", "__matmul__": "matmul", "__neg__": "neg",
+    "__abs__": "abs", "__eq__": "eq", "__ne__": "ne", "__lt__": "lt", "__le__": "le", "__gt__": "gt", "__ge__": "ge",
+    "__and__": "bitwise_and", "__or__": "bitwise_or", "__xor__": "bitwise_xor", "__invert__": "bitwise_not",
+    "__lshift__": "bitwise_left_shift", "__rshift__": "bitwise_right_shift",
+    "__getitem__": "getitem", "__setitem__": "setitem", "__pos__": "positive",
+}  # fmt: skip
+_REFLECTED = "add sub mul truediv pow floordiv mod matmul and or xor lshift rshift".split()
+_WRITTEN = "add sub mul truediv pow floordiv mod and or xor".split()
+
+
+def _reflected(operation: Callable) -> Callable:
+    def method(self: Tensor, other: Any) -> Tensor:
+        return operation(other, self)
+
+    return method
+
+
+def _method_of(operation: Callable) -> bool:
+    try:
+        first = next(iter(inspect.signature(operation).parameters), None)
+    except (TypeError, ValueError):
+        return False
+    return first == "input"
+
+
+def _reshaped(operation: Callable, name: str) -> Callable:
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        out = operation(self, *args, **kwargs)
+        self.array, self.node = out.array, out.node
+        return self
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"`{operation.__name__}` in place: self takes the new shape; returns self."
+    return method
+
+
+def attach(ops: ModuleType) -> None:
+    """Give Tensor its methods from the names that `ops` offers."""
+    for name in ops.__all__:
+        operation = getattr(ops, name)
+        if callable(operation) and not hasattr(Tensor, name) and _method_of(operation):
+            setattr(Tensor, name, operation)
+    for name in INPLACE:
+        operation = getattr(ops, name, None)
+        if operation is not None:
+            make = _reshaped if name in _RESHAPING else inplace
+            setattr(Tensor, f"{name}_", make(operation, f"{name}_"))
+    for special, name in OPERATORS.items():
+        operation = getattr(ops, name, None)
+        if operation is not None:
+            setattr(Tensor, special, operation)
+    for stem in _REFLECTED:
+        operation = getattr(ops, OPERATORS[f"__{stem}__"], None)
+        if operation is not None:
+            setattr(Tensor, f"__r{stem}__", _reflected(operation))
+    for stem in _WRITTEN:
+        name = OPERATORS[f"__{stem}__"]
+        if getattr(ops, name, None) is not None:
+            setattr(Tensor, f"__i{stem}__", getattr(Tensor, f"{name}_", None) or inplace(getattr(ops, name), f"{name}_"))
+    Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]

@@ -1,0 +1,482 @@
+"""Tensor: an array and its place in the graph.
+
+The operations live in `cuframe.ops`, one file a family, and are attached as methods by `cuframe.ops.methods`. What
+stands here is what makes a Tensor a Tensor: its array, its node, its gradient, and how NumPy sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from .autograd.graph import Leaf, Node, Op, Output, mode, next_sequence
+from .backend import Device, backend_of
+
+__all__ = ["Parameter", "Tensor", "as_tensor_like", "record", "record_outputs"]
+
+
+class Tensor:
+    """A multi-dimensional array that can record the operations applied to it.
+
+    Made with `cf.tensor`, the creation functions and operations. `Tensor(array)` wraps a NumPy or CuPy array without
+    copying; `Tensor.array` is that array.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "array", "node")
+    __array_priority__ = 1000
+
+    def __init__(self, array: Any, node: Node | None = None) -> None:
+        self.array = array
+        self.node = node
+
+    # -- what it is ---------------------------------------------------------------------------------------------
+    @property
+    def shape(self) -> Size:
+        """The sizes of the dimensions."""
+        return Size(self.array.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The NumPy dtype."""
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions."""
+        return self.array.ndim
+
+    @property
+    def device(self) -> Device:
+        """Where the array lives."""
+        return backend_of(self.array).device_of(self.array)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one element."""
+        return self.array.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.array.nbytes
+
+    @property
+    def is_cuda(self) -> bool:
+        """True if the array lives on a CUDA device."""
+        return self.device.type == "cuda"
+
+    # -- autograd -----------------------------------------------------------------------------------------------
+    @property
+    def requires_grad(self) -> bool:
+        """True if backward computes a gradient for this tensor."""
+        return self.node is not None
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        self.requires_grad_(value)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+        """Start (or stop) recording operations on this leaf; returns self.
+
+        Raises:
+            RuntimeError: the dtype is not floating point, or the tensor is the result of a recorded operation.
+        """
+        if requires_grad:
+            if self.node is None:
+                if self.array.dtype.kind not in "fcV":
+                    raise RuntimeError(
+                        "only tensors of floating point and complex dtype can require gradients, "
+                        f"got {self.array.dtype.name}"
+                    )
+                if mode.inference:
+                    raise RuntimeError("requires_grad_: not allowed on tensors inside cf.inference_mode()")
+                leaf = Leaf(self.array.shape, self.array.dtype)
+                leaf.grad = self.__dict__.pop("_grad", None)
+                self.node = leaf
+        elif self.node is not None:
+            if not isinstance(self.node, Leaf):
+                raise RuntimeError(
+                    "requires_grad_(False) works on leaf tensors only; use detach() to cut a result off the graph"
+                )
+            if self.node.grad is not None:
+                self.__dict__["_grad"] = self.node.grad
+            self.node = None
+        return self
+
+    @property
+    def is_leaf(self) -> bool:
+        """True if no recorded operation made this tensor."""
+        return self.node is None or isinstance(self.node, Leaf)
+
+    @property
+    def grad_fn(self) -> Node | None:
+        """The node of the operation that made this tensor; None for leaves."""
+        node = self.node
+        if node is None or isinstance(node, Leaf):
+            return None
+        return node.inputs[0] if isinstance(node, Output) else node
+
+    @property
+    def grad(self) -> Any:
+        """The gradient accumulated by backward: a Tensor of this shape (or a sparse gradient), or None."""
+        node = self.node
+        if isinstance(node, Leaf):
+            return node.grad
+        return self.__dict__.get("_grad")
+
+    @grad.setter
+    def grad(self, value: Any) -> None:
+        if value is not None and not getattr(value, "is_sparse", False):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"grad must be a Tensor or None, got {type(value).__name__}")
+            if value.array.shape != self.array.shape:
+                raise RuntimeError(
+                    f"grad must have the tensor's shape {tuple(self.array.shape)}, got {tuple(value.array.shape)}"
+                )
+            if value.array.dtype != self.array.dtype:
+                raise RuntimeError(
+                    f"grad must have the tensor's dtype {self.array.dtype.name}, got {value.array.dtype.name}"
+                )
+            if value.device != self.device:
+                raise RuntimeError(f"grad must be on the tensor's device {self.device}, got {value.device}")
+        if isinstance(self.node, Leaf):
+            self.node.grad = value
+        else:
+            self.__dict__["_grad"] = value
+
+    def backward(
+        self,
+        gradient: Tensor | None = None,
+        retain_graph: bool | None = None,
+        create_graph: bool = False,
+        inputs: Any = None,
+    ) -> None:
+        """Add d(self)/d(leaf) times `gradient` to the `.grad` of every leaf this tensor depends on.
+
+        Args:
+            gradient: of this tensor's shape; may be left out where that is a single element.
+            retain_graph: keep what the graph saved, for another backward; by default as `create_graph`.
+            create_graph: record the backward pass itself, for higher derivatives.
+            inputs: accumulate into these tensors only.
+
+        Raises:
+            RuntimeError: nothing was recorded, the graph's saved arrays were already freed, or one of them was
+                changed in place since.
+        """
+        from .autograd.engine import backward
+
+        backward(self, gradient, retain_graph, create_graph, inputs)
+
+    def detach(self) -> Tensor:
+        """A tensor on the same memory that is cut off the graph."""
+        return Tensor(self.array)
+
+    def detach_(self) -> Tensor:
+        """Cut this tensor off the graph; returns self."""
+        if "_view" in self.__dict__:
+            raise RuntimeError("detach_: a view cannot be detached in place; use detach()")
+        self.node = None
+        return self
+
+    @property
+    def data(self) -> Tensor:
+        """The values without the graph, on the same memory. Assigning replaces the array."""
+        return Tensor(self.array)
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"data must be a Tensor, got {type(value).__name__}")
+        self.array = value.array
+        if isinstance(self.node, Leaf):
+            self.node.shape, self.node.dtype = value.array.shape, value.array.dtype
+
+    def retain_grad(self) -> None:
+        """Keep this result's gradient in `.grad` when backward passes through."""
+        node = self.node
+        if node is None:
+            raise RuntimeError("retain_grad: the tensor does not require a gradient")
+        if isinstance(node, Leaf) or self.__dict__.get("_retains"):
+            return
+        self.__dict__["_retains"] = True
+        import weakref
+
+        me = weakref.ref(self)
+
+        def keep(g: Tensor) -> None:
+            tensor = me()
+            if tensor is not None:
+                old = tensor.__dict__.get("_grad")
+                tensor.__dict__["_grad"] = g if old is None else old + g
+
+        node.add_hook("retain", keep)
+
+    @property
+    def retains_grad(self) -> bool:
+        """True if `.grad` of this non-leaf is filled by backward."""
+        return bool(self.__dict__.get("_retains"))
+
+    def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> HookHandle:
+        """Call `hook(gradient)` whenever a gradient for this tensor is computed; it may return a replacement."""
+        if self.node is None:
+            raise RuntimeError("register_hook: the tensor does not require a gradient")
+        return HookHandle(self.node.add_hook("tensor", hook), id(hook))
+
+    def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> HookHandle:
+        """Call `hook(self)` each time backward has added to this leaf's `.grad`.
+
+        It runs as soon as the last contribution has arrived, while backward goes on.
+        """
+        if not isinstance(self.node, Leaf):
+            raise RuntimeError("register_post_accumulate_grad_hook: only leaf tensors that require a gradient have one")
+        import weakref
+
+        me = weakref.ref(self)
+
+        def call() -> None:
+            tensor = me()
+            if tensor is not None:
+                hook(tensor)
+
+        first = not (self.node.meta or {}).get("post")
+        hooks = self.node.add_hook("post", call)
+        if first:
+            Leaf.hooked += 1
+            weakref.finalize(self.node, _leaf_unhooked)
+        return HookHandle(hooks, id(call))
+
+    # -- out of the framework -----------------------------------------------------------------------------------
+    def numpy(self, *, force: bool = False) -> np.ndarray:
+        """The values as a NumPy array, on the same memory where the tensor lives on the CPU.
+
+        Raises:
+            RuntimeError: the tensor requires a gradient, or lives on another device (`force=True` copies it anyway).
+        """
+        if not force:
+            if self.node is not None:
+                raise RuntimeError("numpy: the tensor requires a gradient; use t.detach().numpy()")
+            if self.device.type == "cuda":
+                raise RuntimeError(f"numpy: the tensor is on {self.device}; use t.cpu().numpy()")
+        return backend_of(self.array).to_host(self.array)
+
+    def item(self) -> Any:
+        """The single element as a Python number."""
+        if self.array.size != 1:
+            raise RuntimeError(f"item: needs a tensor with one element, got shape {tuple(self.array.shape)}")
+        return self.array.item()
+
+    def tolist(self) -> Any:
+        """The values as (nested lists of) Python numbers."""
+        return self.array.tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        host = self.numpy()
+        if copy is None:
+            return np.asarray(host, dtype=dtype)
+        return np.array(host, dtype=dtype, copy=copy)
+
+    @property
+    def __cuda_array_interface__(self) -> dict:
+        if self.node is not None:
+            raise RuntimeError("__cuda_array_interface__: the tensor requires a gradient; use t.detach()")
+        return self.array.__cuda_array_interface__  # AttributeError on the CPU, as the protocol asks
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.node is not None:
+            raise BufferError("__dlpack__: the tensor requires a gradient; use t.detach()")
+        return self.array.__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.array.__dlpack_device__()
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        from .ops.numpy_api import call_ufunc
+
+        return call_ufunc(ufunc, method, inputs, kwargs)
+
+    def __array_function__(self, func: Callable, types: Any, args: tuple, kwargs: dict) -> Any:
+        from .ops.numpy_api import call_function
+
+        return call_function(func, args, kwargs)
+
+    # -- Python -------------------------------------------------------------------------------------------------
+    def __len__(self) -> int:
+        if self.array.ndim == 0:
+            raise TypeError("len() of a 0-d tensor")
+        return self.array.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        if self.array.ndim == 0:
+            raise TypeError("iteration over a 0-d tensor")
+        return (self[i] for i in range(self.array.shape[0]))  # type: ignore[index]
+
+    def __bool__(self) -> bool:
+        if self.array.size != 1:
+            raise RuntimeError(f"the truth value of a tensor of shape {tuple(self.array.shape)} is ambiguous")
+        return bool(self.array.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __complex__(self) -> complex:
+        return complex(self.item())
+
+    def __index__(self) -> int:
+        if self.array.dtype.kind not in "iub":
+            raise TypeError(f"only integer tensors of one element can be an index, got {self.array.dtype.name}")
+        return int(self.item())
+
+    def __format__(self, spec: str) -> str:
+        if spec and self.array.ndim == 0:
+            return format(self.item(), spec)
+        return object.__format__(self, spec)
+
+    __hash__ = object.__hash__
+
+    def __repr__(self) -> str:
+        from .tensor_repr import tensor_repr
+
+        return tensor_repr(self)
+
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        if not self.is_leaf:
+            raise RuntimeError("deepcopy: only leaf tensors can be copied deeply; detach() the result first")
+        if id(self) in memo:
+            return memo[id(self)]
+        twin = type(self).__new__(type(self))
+        twin.array, twin.node = self.array.copy(), None
+        memo[id(self)] = twin
+        if self.node is not None:
+            twin.requires_grad_()
+            if self.grad is not None:
+                twin.grad = self.grad.clone()  # type: ignore[attr-defined]
+        return twin
+
+    def __reduce__(self) -> Any:
+        # Multiprocess data loading passes tensors between processes of one user; files go through cf.save.
+        if not self.is_leaf:
+            raise RuntimeError("only leaf tensors can be pickled; detach() the result first")
+        return _rebuild, (type(self), backend_of(self.array).to_host(self.array), self.requires_grad)
+
+
+def _rebuild(cls: type, array: np.ndarray, requires_grad: bool) -> Tensor:
+    twin = cls.__new__(cls)
+    twin.array, twin.node = array, None
+    return twin.requires_grad_(requires_grad)
+
+
+def _leaf_unhooked() -> None:
+    Leaf.hooked -= 1
+
+
+class Parameter(Tensor):
+    """A Tensor that a Module finds by itself when it is assigned to one of its attributes."""
+
+    __slots__ = ()
+
+    def __init__(self, data: Any = None, requires_grad: bool = True) -> None:
+        if data is None:
+            data = np.empty(0, np.float32)
+        array = data.array if isinstance(data, Tensor) else data
+        super().__init__(array if hasattr(array, "dtype") else np.asarray(array, np.float32))
+        if requires_grad:
+            self.requires_grad_()
+
+    def __repr__(self) -> str:
+        return "Parameter containing:\n" + super().__repr__()
+
+
+class Size(tuple):
+    """The shape of a tensor: a tuple with `numel()`."""
+
+    __slots__ = ()
+
+    def numel(self) -> int:
+        """The product of the sizes."""
+        count = 1
+        for size in self:
+            count *= size
+        return count
+
+    def __repr__(self) -> str:
+        return f"cuframe.Size({list(self)})"
+
+
+class HookHandle:
+    """Removes a hook: call `remove()`, or use it as a context manager."""
+
+    def __init__(self, hooks: dict, key: int) -> None:
+        self._hooks = hooks
+        self._key = key
+
+    def remove(self) -> None:
+        """Drop the hook; more than once does no harm."""
+        self._hooks.pop(self._key, None)
+
+    def __enter__(self) -> HookHandle:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.remove()
+
+
+def record(array: Any, op: Op, inputs: tuple[Tensor | None, ...], saved: tuple) -> Tensor:
+    """The result of an operation as a Tensor, with its node if any input requires a gradient.
+
+    Args:
+        array: the result.
+        op: what backward is to do.
+        inputs: the operation's tensors in the order of the gradients that `op.vjp` returns.
+        saved: what `op.vjp` receives after `g` and `needs`, in the order of `op.saves`.
+    """
+    if mode.grad:
+        nodes = tuple([None if t is None else t.node for t in inputs])
+        for node in nodes:
+            if node is not None:
+                fresh = Node(next_sequence(), op, nodes, saved)
+                if mode.anomaly:
+                    anomaly_check(fresh, array)
+                return Tensor(array, fresh)
+    return Tensor(array)
+
+
+def record_outputs(
+    arrays: tuple, op: Op, inputs: tuple[Tensor | None, ...], saved: tuple, differentiable: int | None = None
+) -> list[Tensor]:
+    """As `record`, for several outputs; only the first `differentiable` of them (default all) carry gradients."""
+    outs = [Tensor(a) for a in arrays]
+    if mode.grad:
+        nodes = tuple([None if t is None else t.node for t in inputs])
+        if any(node is not None for node in nodes):
+            parent = Node(next_sequence(), op, nodes, saved)
+            if mode.anomaly:
+                anomaly_check(parent, *arrays)
+            for i, out in enumerate(outs[:differentiable]):
+                out.node = Output(next_sequence(), OUTPUT, (parent,), (i, len(outs)))
+    return outs
+
+
+def _output_vjp(g: Any, needs: tuple, i: int, n: int) -> tuple:
+    raise AssertionError("the engine routes output gradients itself")
+
+
+OUTPUT = Op("output", _output_vjp, (None, None))
+
+
+def anomaly_check(node: Node, *arrays: Any) -> None:
+    """In anomaly mode: keep the forward stack, and raise if an output holds NaN."""
+    from .autograd.anomaly import check_forward
+
+    check_forward(node, arrays)
+
+
+def as_tensor_like(value: Any, like: Tensor) -> Tensor:
+    """`value` (number, list, array or Tensor) as a Tensor on the device of `like`."""
+    if isinstance(value, Tensor):
+        return value
+    return Tensor(backend_of(like.array).asarray(value, like.array))
