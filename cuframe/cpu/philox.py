@@ -1,32 +1,34 @@
 """Random numbers as a pure function of ``(seed, offset, i)``, the same bits on every device.
 
-Everything here is built on Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011).
-Counter block ``b`` of a stream is ``philox4x64_10(counter=(offset + b, 0, 0, 0), key=(seed, 0))``: four 64-bit words,
-256 bits.  NumPy computes it at C speed; a GPU thread computes the block it needs from its own index.
+Everything here is built on Philox4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC
+2011). Counter block ``b`` of a stream is ``philox4x64_10(counter=(offset + b, 0, 0, 0), key=(seed, 0))``:
+four 64-bit words, 256 bits.  NumPy computes it at C speed; a GPU thread computes the block it needs from its
+own index.
 
 Note [Bits first, then exact arithmetic]
-Element ``i`` of a recipe reads only these bits, with ``word[j]`` the j-th 64-bit word of the stream and ``half[j]`` the
-j-th 32-bit half (``half[2j]`` is the low half of ``word[j]``, ``half[2j + 1]`` the high one):
+Element ``i`` of a recipe reads only these bits, with ``word[j]`` the j-th 64-bit word of the stream and
+``half[j]`` the j-th 32-bit half (``half[2j]`` is the low half of ``word[j]``, ``half[2j + 1]`` the high one):
 
-========================================  ==========================  ==================
-recipe                                    element ``i`` reads         elements per block
-========================================  ==========================  ==================
-uniform, exponential: float16/bf16/32     ``half[i]``                 8
-uniform, exponential: float64             ``word[i]``                 4
-normal: float16/bfloat16/float32          ``word[i // 2]``            8
-normal: float64                           ``word[i // 2 * 2]`` + next 4
-bernoulli                                 ``half[i]``                 8
-randint, ``high - low <= 2**32``          ``word[i]``                 4
-randint, wider                            ``word[2i]``, ``word[2i+1]``  2
-permutation                               ``word[i]``                 4
-========================================  ==========================  ==================
+===================================  ============================================  ==================
+recipe                               element ``i`` reads                           elements per block
+===================================  ============================================  ==================
+uniform, exponential: up to 32 bits  ``half[i]``                                   8
+uniform, exponential: float64        ``word[i]``                                   4
+normal: up to 32 bits                ``word[i // 2]``                              8
+normal: float64                      ``word[k]``, ``word[k + 1]``, k = i // 2 * 2  4
+bernoulli                            ``half[i]``                                   8
+randint, ``high - low <= 2**32``     ``word[i]``                                   4
+randint, wider                       ``word[2i]``, ``word[2i + 1]``                2
+permutation                          ``word[i]``                                   4
+===================================  ============================================  ==================
 
 A call consumes ``ceil(n / elements per block)`` blocks (`float_blocks`, `bernoulli_blocks`, `randint_blocks`,
 `permutation_blocks`), so the next call's offset is the same whichever device ran this one.
 
-The recipes use integer operations, IEEE conversions, ``+ - * /`` and ``sqrt`` in the order written, each rounded to
-nearest, and no library ``log`` or ``sin`` (those differ in the last bit between CPUs and GPUs).  A CUDA kernel gets the
-same bits by writing ``__fmul_rn``, ``__fadd_rn``, ``__fdiv_rn`` and ``__fsqrt_rn`` so that nothing is fused.
+The recipes use integer operations, IEEE conversions, ``+ - * /`` and ``sqrt`` in the order written, each
+rounded to nearest, and no library ``log`` or ``sin`` (those differ in the last bit between CPUs and GPUs).  A
+CUDA kernel gets the same bits by writing ``__fmul_rn``, ``__fadd_rn``, ``__fdiv_rn`` and ``__fsqrt_rn`` so
+that nothing is fused.
 """
 from __future__ import annotations
 
@@ -39,15 +41,17 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["bernoulli", "bernoulli_blocks", "exponential", "float_blocks", "normal", "permutation",
-           "permutation_blocks", "philox_words", "randint", "randint_blocks", "uniform"]
+__all__ = [
+    "bernoulli", "bernoulli_blocks", "check_probability", "check_range", "exponential", "float_blocks",
+    "normal", "permutation", "permutation_blocks", "philox_words", "randint", "randint_blocks", "uniform",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT16, FLOAT32, FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 _MANTISSA = {BFLOAT16: 8, FLOAT16: 11, FLOAT32: 24, FLOAT64: 53}     # bits kept by `uniform`
-_CHUNK = 2048          # blocks drawn at a time: their words and every temporary made of them stay in the L2 cache
+_CHUNK = 4096     # blocks drawn at a time: their words and the temporaries made of them stay in the L2 cache
 _MASK32 = np.uint64(0xFFFFFFFF)
 _SHIFT32 = np.uint64(32)
 
@@ -62,7 +66,7 @@ class _Source(threading.local):
 
     def draw(self, seed: int, block: int, count: int) -> Array:
         if self.seed != seed or self.block != block:
-            # NumPy steps the counter before it generates, so the state to set is the block before (mod 2**256).
+            # NumPy steps the counter before it generates, so set the block before (mod 2**256)
             before = [block - 1, 0, 0, 0] if block else [2**64 - 1] * 4
             self.bits.state = {
                 "bit_generator": "Philox",
@@ -83,7 +87,8 @@ def _check(op: str, seed: int, offset: int, n: int, blocks: int) -> None:
     if n < 0:
         raise ValueError(f"{op}: n must be >= 0, got {n}")
     if not 0 <= offset <= 2**64 - blocks:
-        raise ValueError(f"{op}: offset must be in [0, 2**64 - {blocks}] to draw {blocks} blocks, got {offset}")
+        raise ValueError(
+            f"{op}: offset must be in [0, 2**64 - {blocks}] to draw {blocks} blocks, got {offset}")
 
 
 def _float_dtype(op: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -98,7 +103,8 @@ def _chunks(seed: int, offset: int, n: int, per_block: int) -> Iterator[tuple[sl
     blocks = -(-n // per_block)
     for first in range(0, blocks, _CHUNK):
         count = min(_CHUNK, blocks - first)
-        yield slice(first * per_block, min(n, (first + count) * per_block)), _source.draw(seed, offset + first, count)
+        part = slice(first * per_block, min(n, (first + count) * per_block))
+        yield part, _source.draw(seed, offset + first, count)
 
 
 def _halves(words: Array) -> Array:
@@ -155,6 +161,28 @@ def permutation_blocks(n: int) -> int:
     return -(-n // 4)
 
 
+def check_probability(p: float | Array) -> Array:
+    """``p`` as a float64 array, or ValueError where it is not a probability."""
+    prob = np.asarray(p, np.float64)
+    bad = ~((prob >= 0) & (prob <= 1))
+    if bad.any():
+        raise ValueError(f"bernoulli: p must be in [0, 1], got {float(prob[bad][0])}")
+    return prob
+
+
+def check_range(low: int, high: int, dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """The dtype of `randint`, or an error where it does not hold [low, high) or the range is empty."""
+    dt = np.dtype(dtype)
+    if dt.kind not in "iu":
+        raise TypeError(f"randint: dtype must be an integer type, got {dt}")
+    if not low < high:
+        raise ValueError(f"randint: low must be less than high, got low={low}, high={high}")
+    info = np.iinfo(dt)
+    if low < info.min or high - 1 > info.max:
+        raise ValueError(f"randint: [{low}, {high}) must fit {dt}, which holds [{info.min}, {info.max}]")
+    return dt
+
+
 def uniform(seed: int, offset: int, n: int, dtype: npt.DTypeLike = np.float32) -> Array:
     """Uniform numbers in [0, 1).
 
@@ -203,7 +231,8 @@ def _horner(z: Array, coefficients: tuple[float, ...]) -> Array:
 
 
 # Terms kept so that the first one dropped is below half a unit in the last place on the reduced range.
-_ATANH = {FLOAT32: tuple(1 / (2 * k + 1) for k in range(1, 5)), FLOAT64: tuple(1 / (2 * k + 1) for k in range(1, 10))}
+_ATANH = {FLOAT32: tuple(1 / (2 * k + 1) for k in range(1, 5)),
+          FLOAT64: tuple(1 / (2 * k + 1) for k in range(1, 10))}
 _SIN = {FLOAT32: tuple((-1)**k / math.factorial(2 * k + 1) for k in range(1, 5)),
         FLOAT64: tuple((-1)**k / math.factorial(2 * k + 1) for k in range(1, 8))}
 _COS = {FLOAT32: tuple((-1)**k / math.factorial(2 * k) for k in range(1, 5)),
@@ -211,13 +240,15 @@ _COS = {FLOAT32: tuple((-1)**k / math.factorial(2 * k) for k in range(1, 5)),
 
 
 def _minus_log(bits: Array) -> Array:
-    """``-ln(u)`` for uniform u in (0, 1] made of each 32-bit (float32 result) or 64-bit (float64 result) integer.
+    """``-ln(u)`` for uniform u in (0, 1] made of each integer: float32 of 32 bits, float64 of 64 bits.
 
     Note [Logarithm recipe]
-    u = a * 2**-s with a = float(bits | 1), s = 32, or a = float((bits >> 11) + 1), s = 53.  Write a = m * 2**k with m in
-    [sqrt(1/2), sqrt(2)), by subtracting the bits of sqrt(1/2) from those of a.  With f = m - 1, t = f / (f + 2), z = t * t:
-    ln m = 2 atanh(t), atanh(t) = t + t * (z * (1/3 + z * (1/5 + ...))), and -ln(u) = (s - k) * ln 2 - (atanh + atanh).
+    u = a * 2**-s with a = float(bits | 1), s = 32, or a = float((bits >> 11) + 1), s = 53.  Write a = m *
+    2**k with m in [sqrt(1/2), sqrt(2)), by subtracting the bits of sqrt(1/2) from those of a.  With f = m -
+    1, t = f / (f + 2), z = t * t: ln m = 2 atanh(t), atanh(t) = t + t * (z * (1/3 + z * (1/5 + ...))), and
+    -ln(u) = (s - k) * ln 2 - (atanh + atanh).
     """
+    itype: Any
     if bits.dtype == np.uint32:
         a = (bits | np.uint32(1)).astype(np.float32)
         itype, root, width, s = np.int32, 0x3F3504F3, 23, 32
@@ -246,11 +277,12 @@ def _box_muller(out: Array, radius_bits: Array, angle_bits: Array) -> None:
     """Fills out (2m) from m radius and m angle integers.
 
     Note [Box-Muller recipe]
-    Radius: rho = sqrt(-ln u), u from Note [Logarithm recipe].  Angle: the top two bits of angle_bits are the signs; the
-    rest, shifted up and read as a signed integer j of b bits (b = 32, or 64 >> 11 = 53), is x = j * (pi/2 * 2**-b) in
-    [-pi/4, pi/4).  Then phi = pi/4 + x is uniform in a quadrant, and sqrt(2) * (cos phi, sin phi) = (C - S, C + S) with
-    S = x + x * (y * (-1/3! + y * (...))), C = 1 + y * (-1/2! + y * (...)), y = x * x: no swap, no branch.
-    out[2j] = +-rho * (C - S), out[2j + 1] = +-rho * (C + S), negated where bit 63/31 (bit 62/30) of angle_bits is set.
+    Radius: rho = sqrt(-ln u), u from Note [Logarithm recipe].  Angle: the top two bits of angle_bits are the
+    signs; the rest, shifted up and read as a signed integer j of b bits (b = 32, or 64 >> 11 = 53), is x = j
+    * (pi/2 * 2**-b) in [-pi/4, pi/4).  Then phi = pi/4 + x is uniform in a quadrant, and sqrt(2) * (cos phi,
+    sin phi) = (C - S, C + S) with S = x + x * (y * (-1/3! + y * (...))), C = 1 + y * (-1/2! + y * (...)), y =
+    x * x: no swap, no branch. out[2j] = +-rho * (C - S), out[2j + 1] = +-rho * (C + S), negated where bit
+    63/31 (bit 62/30) of angle_bits is set.
     """
     rho = _minus_log(radius_bits)
     np.sqrt(rho, out=rho)
@@ -283,9 +315,10 @@ def _box_muller(out: Array, radius_bits: Array, angle_bits: Array) -> None:
 def normal(seed: int, offset: int, n: int, dtype: npt.DTypeLike = np.float32) -> Array:
     """Standard normal numbers by the Box-Muller transform, two per pair of uniforms.
 
-    ``out[2j], out[2j + 1] = r cos(phi), r sin(phi)``, r = sqrt(-2 ln u), exactly as Note [Box-Muller recipe] says.
-    float32: radius from the low half of word[j], angle from the high half, so |out| < 6.7.  float64: radius from
-    word[2j], angle from word[2j + 1], so |out| < 8.6.  float16 and bfloat16 are the float32 numbers, rounded to nearest.
+    ``out[2j], out[2j + 1] = r cos(phi), r sin(phi)``, r = sqrt(-2 ln u), exactly as Note [Box-Muller recipe]
+    says. float32: radius from the low half of word[j], angle from the high half, so |out| < 6.7.  float64:
+    radius from word[2j], angle from word[2j + 1], so |out| < 8.6.  float16 and bfloat16 are the float32
+    numbers, rounded to nearest.
 
     Args:
         seed, offset: the stream, see `philox_words`.
@@ -315,8 +348,9 @@ def normal(seed: int, offset: int, n: int, dtype: npt.DTypeLike = np.float32) ->
 def exponential(seed: int, offset: int, n: int, dtype: npt.DTypeLike = np.float32) -> Array:
     """Exponentially distributed numbers of rate 1, by inversion.
 
-    ``out[i] = -ln(u)``, u in (0, 1] from half[i] (word[i] for float64), as Note [Logarithm recipe] says; float32 results
-    are at most 22.2, float64 ones 36.8.  float16 and bfloat16 are the float32 numbers, rounded to nearest.
+    ``out[i] = -ln(u)``, u in (0, 1] from half[i] (word[i] for float64), as Note [Logarithm recipe] says;
+    float32 results are at most 22.2, float64 ones 36.8.  float16 and bfloat16 are the float32 numbers,
+    rounded to nearest.
 
     Args:
         seed, offset: the stream, see `philox_words`.
@@ -360,12 +394,9 @@ def bernoulli(seed: int, offset: int, n: int, p: float | Array) -> Array:
         [True, True, True]
     """
     _check("bernoulli", seed, offset, n, bernoulli_blocks(n))
-    prob = np.asarray(p, np.float64)
+    prob = check_probability(p)
     if prob.ndim and prob.shape != (n,):
         raise ValueError(f"bernoulli: p must be a number or have shape ({n},), got shape {prob.shape}")
-    bad = ~((prob >= 0) & (prob <= 1))
-    if bad.any():
-        raise ValueError(f"bernoulli: p must be in [0, 1], got {float(prob[bad].flat[0])}")
     limit = np.floor(prob * 2.0**32).astype(np.uint64)
     out = np.empty(n, np.bool_)
     for part, words in _chunks(seed, offset, n, 8):
@@ -382,8 +413,8 @@ def bernoulli(seed: int, offset: int, n: int, p: float | Array) -> Array:
 def randint(seed: int, offset: int, n: int, low: int, high: int, dtype: npt.DTypeLike = np.int64) -> Array:
     """Uniform integers in [low, high), by multiply-shift.
 
-    With R = high - low: ``out[i] = low + ((word[i] * R) >> 64)`` for R <= 2**32, and
-    ``out[i] = low + (((word[2i + 1] * 2**64 + word[2i]) * R) >> 128)`` for wider ranges (products exact).  A value's
+    With R = high - low: ``out[i] = low + ((word[i] * R) >> 64)`` for R <= 2**32, and ``out[i] = low +
+    (((word[2i + 1] * 2**64 + word[2i]) * R) >> 128)`` for wider ranges (products exact).  A value's
     probability differs from 1/R by less than 2**-32 of itself: there is no modulo bias to see.
 
     Args:
@@ -402,14 +433,7 @@ def randint(seed: int, offset: int, n: int, low: int, high: int, dtype: npt.DTyp
         >>> sorted(set(randint(0, 0, 100, -1, 2).tolist()))
         [-1, 0, 1]
     """
-    dt = np.dtype(dtype)
-    if dt.kind not in "iu":
-        raise TypeError(f"randint: dtype must be an integer type, got {dt}")
-    info = np.iinfo(dt)
-    if not low < high:
-        raise ValueError(f"randint: low must be less than high, got low={low}, high={high}")
-    if low < info.min or high - 1 > info.max:
-        raise ValueError(f"randint: [{low}, {high}) must fit {dt}, which holds [{info.min}, {info.max}]")
+    dt = check_range(low, high, dtype)
     _check("randint", seed, offset, n, randint_blocks(low, high, n))
     out = np.empty(n, dt)
     span, base = high - low, np.uint64(low % 2**64)
