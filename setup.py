@@ -1,4 +1,4 @@
-"""Maps the top-level `kernels/` folder into the wheel as `cuframe/_kernels`; everything else is in pyproject.toml."""
+"""Maps the top-level `kernels/` into the wheel as `cuframe/_kernels`; all else is in pyproject.toml."""
 
 from pathlib import Path
 
@@ -7,9 +7,10 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 KERNEL_DIRS = [d.relative_to(ROOT) for d in sorted((ROOT / "kernels").rglob("*")) if d.is_dir()]
 KERNEL_PACKAGES = ["cuframe._kernels"] + ["cuframe._kernels." + ".".join(d.parts[1:]) for d in KERNEL_DIRS]
+KERNEL_FILES = ["*.cu", "*.cuh", "*.h", "*.md"]
 
 setup(
     packages=find_packages(include=["cuframe", "cuframe.*"]) + KERNEL_PACKAGES,
     package_dir={"cuframe._kernels": "kernels"},
-    package_data={"cuframe": ["py.typed"], **{name: ["*.cu", "*.cuh", "*.h", "*.md"] for name in KERNEL_PACKAGES}},
+    package_data={"cuframe": ["py.typed"], **dict.fromkeys(KERNEL_PACKAGES, KERNEL_FILES)},
 )

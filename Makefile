@@ -1,0 +1,68 @@
+# Everything is installed into .venv and happens there. `make help` lists the targets.
+
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+JOBS   ?= 2
+ARGS   ?=
+# Which CUDA extra `make train` installs: cuda12, cuda13, or nothing. Found by asking the NVIDIA driver.
+CUDA   ?= $(shell $(PY) -I cuframe/cli/_driver.py)
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
+PYTEST := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help train test test-all lint parity bench clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  JOBS=$(JOBS)  ARGS='options for make train'"
+
+train: $(PY) ## train a character language model: examples/char_lm.py $(ARGS)
+	@cuda="$(CUDA)"; \
+	$(MAKE) -s --no-print-directory "$(VENV)/installed-plot$${cuda:+,$$cuda}"
+	@$(PY) examples/char_lm.py $(ARGS)
+
+test: $(VENV)/installed-test ## run the tests except the slow ones
+	$(PYTEST) -m "not slow and not parity and not gpu"
+
+test-all: $(VENV)/installed-test ## run all tests but those against PyTorch
+	$(PYTEST) -m "not parity"
+
+lint: $(VENV)/installed-test ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+parity: $(VENV)/installed-torch ## compare with PyTorch, which is installed for this
+	$(PYTEST) -m parity
+
+bench: $(VENV)/installed-torch ## run every script in benchmarks/
+	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PY) $$script; done
+
+clean: ## remove .venv and everything that was generated
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(PY):
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make: '$(PYTHON)' not found; install Python 3.10 or newer, or name one: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo "make: cuframe needs Python 3.10 or newer, $(PYTHON) is $$($(PYTHON) -V 2>&1);" \
+	    "name another: make PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "make: $(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# One stamp for each set of extras, so that a driver found later brings its extra in.
+$(VENV)/installed-%: pyproject.toml setup.py | $(PY)
+	@echo "installing cuframe[$*] into $(VENV)"
+	@$(PIP) -e ".[$*]"
+	@touch $@
+
+$(VENV)/installed-torch: $(VENV)/installed-test
+	@echo "installing $(TORCH) into $(VENV)"
+	@$(PIP) "$(TORCH)"
+	@touch $@
