@@ -180,7 +180,6 @@ class Cell:
     x_grad_scale: tuple[float, ...]
     h_grad_scale: tuple[float, ...]
     out_scale: float                    # the forward step writes out_scale * h_t
-    separate_bias: int                  # leading slabs whose b_ih may not be merged with b_hh
     has_c: bool
     keeps_gates: bool
     reads: str                          # which hidden state `factors` wants: "", "before" or "after" the step
@@ -192,7 +191,7 @@ class Cell:
 
 def _plain(forward: Callable[..., None], factors: Callable[..., None]) -> Cell:
     one = (1.0,)
-    return Cell(1, 1, 0, (0,), (0,), one, one, one, one, 1.0, 0, False, False, "after", False,
+    return Cell(1, 1, 0, (0,), (0,), one, one, one, one, 1.0, False, False, "after", False,
                 forward, factors, rnn_cell_backward)
 
 
@@ -201,13 +200,13 @@ CELLS = {
         gates=4, slabs=4, h_at=0, x_order=(3, 0, 1, 2), h_order=(3, 0, 1, 2),
         x_scale=(0.5, 0.5, 0.5, 1.0), h_scale=(0.5, 0.5, 0.5, 1.0),
         x_grad_scale=(0.25, 0.125, 0.125, 0.25), h_grad_scale=(0.25, 0.125, 0.125, 0.25),
-        out_scale=2.0, separate_bias=0, has_c=True, keeps_gates=True, reads="", carries=False,
+        out_scale=2.0, has_c=True, keeps_gates=True, reads="", carries=False,
         forward=lstm_cell_forward, factors=lstm_cell_factors, backward=lstm_cell_backward),
     "gru": Cell(
         gates=3, slabs=4, h_at=1, x_order=(2, 0, 1), h_order=(0, 1, 2),
         x_scale=(1.0, 0.5, 0.5), h_scale=(0.5, 0.5, 0.5),
         x_grad_scale=(0.5, 0.25, 0.25), h_grad_scale=(0.25, 0.25, 0.25),
-        out_scale=1.0, separate_bias=1, has_c=False, keeps_gates=True, reads="before", carries=True,
+        out_scale=1.0, has_c=False, keeps_gates=True, reads="before", carries=True,
         forward=gru_cell_forward, factors=gru_cell_factors, backward=gru_cell_backward),
     "rnn_tanh": _plain(tanh_cell_forward, tanh_cell_factors),
     "rnn_relu": _plain(relu_cell_forward, relu_cell_factors),
