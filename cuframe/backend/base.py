@@ -98,6 +98,10 @@ class Backend:
         """A number, sequence or host array as an array beside `like`."""
         raise NotImplementedError
 
+    def kernel(self, name: str) -> Any:
+        """The device's own implementation of a fused operation; None where the composite is to be used."""
+        return None
+
     def add_at(self, target: Any, index: Any, values: Any) -> None:
         """`target[index] += values` where an index may occur several times; the order of additions is fixed."""
         raise NotImplementedError

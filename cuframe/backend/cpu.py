@@ -36,6 +36,13 @@ class CpuBackend(Backend):
     def asarray(self, value: Any, like: Any) -> np.ndarray:
         return np.asarray(value)
 
+    def kernel(self, name: str) -> Any:
+        if name == "rnn":
+            from ..cpu import rnn
+
+            return rnn
+        return None
+
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
         np.add.at(target, index, values)
 

@@ -1,1 +1,167 @@
-__all__: list[str] = []
+"""Recurrent layers: one direction of one layer over a whole sequence is one node of the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..autograd.graph import mode
+from ..backend import backend_of
+from ..tensor import Tensor
+from .define import Op, need_tensor, record_outputs
+
+__all__: list[str] = ["rnn_layer", "rnn_layer_composite"]
+
+CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+
+
+def _rnn_vjp(g: list, needs: tuple, *saved: Any) -> tuple:
+    x, kept = saved[0], saved[-1]
+    gy, gh, gc = [None if gi is None else np.asarray(gi) if isinstance(gi, np.generic) else gi for gi in g]
+    kernel = backend_of(x).kernel("rnn")
+    return tuple(kernel.backward(kept, gy, gh, gc, [n is not None for n in needs]))
+
+
+def rnn_layer(
+    cell: str,
+    x: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None],
+    h0: Tensor | None = None,
+    c0: Tensor | None = None,
+    *,
+    lengths: Any = None,
+    batch_sizes: Any = None,
+    reverse: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """One direction of one recurrent layer over all time steps.
+
+    Args:
+        cell: `"lstm"`, `"gru"`, `"rnn_tanh"` or `"rnn_relu"`; gates in PyTorch's order.
+        x: [T, N, I], or the packed rows [S, I] if `batch_sizes` is given.
+        weights: (w_ih [G*H, I], w_hh [G*H, P], b_ih [G*H], b_hh [G*H], w_hr [P, H]); the last three may be None.
+        h0: [N, P], zeros if None.
+        c0: [N, H], LSTM only, zeros if None.
+        lengths: [N] integers in [0, T]: padded steps give zeros and take no gradient.
+        batch_sizes: [T] how many sequences reach each step of packed rows.
+        reverse: from each sequence's last step to its first.
+
+    Returns:
+        y [T, N, P] (or [S, P]), h_n [N, P], c_n [N, H] (None unless LSTM).
+
+    Raises:
+        ValueError: a shape, dtype or length does not fit.
+
+    Where the device has no kernel, the same maths runs step by step in basic operations.
+    """
+    need_tensor(cell, "input", x)
+    kernel = backend_of(x.array).kernel("rnn")
+    if kernel is None:
+        return (*rnn_layer_composite(x, h0, c0, *weights, cell, lengths, batch_sizes, reverse), None)[:3]
+    tensors = (x, h0, c0, *weights)
+    for name, t in zip(("hx", "cx", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"), tensors[1:]):
+        if t is not None and t.array.__class__ is not x.array.__class__:
+            raise RuntimeError(f"{cell}: {name} is on {t.device}, the input on {x.device}")
+    arrays = [None if t is None else t.array for t in tensors]
+    lengths = lengths.array if isinstance(lengths, Tensor) else lengths
+    y, h_n, c_n, kept = kernel.forward(
+        cell, arrays[0], *arrays[3:], arrays[1], arrays[2],
+        lengths=lengths, batch_sizes=batch_sizes, reverse=reverse,
+        need_backward=_needs_backward(tensors),
+    )  # fmt: skip
+    saved = (*arrays, cell, lengths, batch_sizes, reverse, kept)
+    outputs = (y, h_n) if c_n is None else (y, h_n, c_n)
+    outs = record_outputs(outputs, RNN if c_n is not None else RNN_NO_CELL, tensors, saved)
+    return outs[0], outs[1], outs[2] if c_n is not None else None
+
+
+def _needs_backward(tensors: tuple) -> bool:
+    return mode.grad and any(t is not None and t.node is not None for t in tensors)
+
+
+def _rnn_vjp_no_cell(g: list, needs: tuple, *saved: Any) -> tuple:
+    return _rnn_vjp([*g, None], needs, *saved)
+
+
+def rnn_layer_composite(
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    w_ih: Tensor,
+    w_hh: Tensor,
+    b_ih: Tensor | None,
+    b_hh: Tensor | None,
+    w_hr: Tensor | None,
+    cell: str,
+    lengths: Any,
+    batch_sizes: Any,
+    reverse: bool,
+) -> tuple[Tensor, ...]:
+    """`rnn_layer` in basic operations: its oracle, its double backward, and its form on devices without a kernel."""
+    from .index import where
+    from .matmul import linear
+    from .shape import cat, stack
+
+    packed = batch_sizes is not None
+    sizes = [int(n) for n in (batch_sizes if packed else [x.shape[1]] * x.shape[0])]
+    steps = len(sizes)
+    batch = (sizes[0] if steps else 0) if packed else x.shape[1]
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist() if packed else []
+    hidden = w_ih.shape[0] // {"lstm": 4, "gru": 3}.get(cell, 1)
+    h = h0 if h0 is not None else _zeros(x, (batch, w_hh.shape[1]))
+    c = c0 if c0 is not None or cell != "lstm" else _zeros(x, (batch, hidden))
+    gates_x = linear(x, w_ih, b_ih)
+    alive = None
+    if lengths is not None:
+        count = lengths.array if isinstance(lengths, Tensor) else np.asarray(lengths)
+        alive = [Tensor((count > t)[:, None]) for t in range(steps)]
+    ys: list[Tensor] = [None] * steps  # type: ignore[list-item]
+    for t in reversed(range(steps)) if reverse else range(steps):
+        n = sizes[t]
+        gx = gates_x[offsets[t] : offsets[t + 1]] if packed else gates_x[t]  # type: ignore[index]
+        rest = h[n:], (c[n:] if c is not None else None)  # type: ignore[index]
+        h_old, c_old = h[:n], (c[:n] if c is not None else None)  # type: ignore[index]
+        h_new, c_new = _step(cell, gx, h_old, c_old, w_hh, b_hh, w_hr)
+        if alive is not None:
+            y = where(alive[t], h_new, 0.0)
+            h_new = where(alive[t], h_new, h_old)
+            c_new = where(alive[t], c_new, c_old) if c_new is not None else None
+        else:
+            y = h_new
+        ys[t] = y
+        h = cat([h_new, rest[0]]) if n < batch else h_new
+        c = (cat([c_new, rest[1]]) if n < batch else c_new) if c_new is not None else None
+    if steps:
+        out = cat(ys) if packed else stack(ys)
+    else:
+        out = _zeros(x, (*x.shape[:-1], w_hh.shape[1]))
+    return (out, h) if c is None else (out, h, c)
+
+
+def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return Tensor(np.zeros_like(like.array, shape=shape))
+
+
+def _step(cell: str, gx: Any, h: Any, c: Any, w_hh: Any, b_hh: Any, w_hr: Any) -> tuple[Any, Any]:
+    from .elementwise import relu, sigmoid, tanh
+    from .matmul import linear
+    from .shape import chunk
+
+    gh = linear(h, w_hh, b_hh)
+    if cell == "lstm":
+        i, f, g, o = chunk(gx + gh, 4, 1)
+        c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+        h = sigmoid(o) * tanh(c)
+        return (h if w_hr is None else linear(h, w_hr)), c
+    if cell == "gru":
+        rx, zx, nx = chunk(gx, 3, 1)
+        rh, zh, nh = chunk(gh, 3, 1)
+        z = sigmoid(zx + zh)
+        n = tanh(nx + sigmoid(rx + rh) * nh)
+        return n + z * (h - n), None
+    return (tanh if cell == "rnn_tanh" else relu)(gx + gh), None
+
+
+_SAVES = (0, 1, 2, 3, 4, 5, 6, 7, "constant", "constant", "constant", "constant", None)
+RNN = Op("rnn", _rnn_vjp, _SAVES, rnn_layer_composite)
+RNN_NO_CELL = Op("rnn", _rnn_vjp_no_cell, _SAVES, rnn_layer_composite)
