@@ -4,31 +4,53 @@ import sys as _sys
 import warnings as _warnings
 
 from . import (
-    arithmetic, compare, create, cumulative, dropout, elementwise, embedding, index, loss, matmul, methods, random,
-    reduce, rnn, shape, softmax, sort,
+    arithmetic,
+    compare,
+    convert,
+    create,
+    cumulative,
+    dropout,
+    elementwise,
+    embedding,
+    index,
+    join,
+    loss,
+    matmul,
+    methods,
+    pick,
+    random,
+    rearrange,
+    reduce,
+    rnn,
+    shape,
+    softmax,
+    sort,
 )  # fmt: skip
-from .arithmetic import *  # noqa: F403
-from .compare import *  # noqa: F403
-from .create import *  # noqa: F403
-from .cumulative import *  # noqa: F403
-from .elementwise import *  # noqa: F403
-from .index import *  # noqa: F403
-from .matmul import *  # noqa: F403
-from .random import *  # noqa: F403
-from .reduce import *  # noqa: F403
-from .shape import *  # noqa: F403
-from .softmax import *  # noqa: F403
-from .sort import *  # noqa: F403
 
-# Families whose names belong to `cuframe.nn.functional` (loss, embedding, dropout, rnn) are not re-exported here.
-__all__ = sorted(
-    {
-        name
-        for family in (arithmetic, compare, create, cumulative, elementwise, index, matmul, random, reduce, shape,
-                       softmax, sort)
-        for name in family.__all__
-    }
+# Before the star imports: some functions carry their family's name. The names of loss, embedding, dropout and rnn
+# belong to `cuframe.nn.functional` and are not offered here.
+_FAMILIES = (
+    arithmetic, compare, convert, create, cumulative, elementwise, index, join, matmul, pick, random, rearrange, reduce,
+    shape, softmax, sort,
 )  # fmt: skip
+from .arithmetic import *  # noqa: E402, F403
+from .compare import *  # noqa: E402, F403
+from .convert import *  # noqa: E402, F403
+from .create import *  # noqa: E402, F403
+from .cumulative import *  # noqa: E402, F403
+from .elementwise import *  # noqa: E402, F403
+from .index import *  # noqa: E402, F403
+from .join import *  # noqa: E402, F403
+from .matmul import *  # noqa: E402, F403
+from .pick import *  # noqa: E402, F403
+from .random import *  # noqa: E402, F403
+from .rearrange import *  # noqa: E402, F403
+from .reduce import *  # noqa: E402, F403
+from .shape import *  # noqa: E402, F403
+from .softmax import *  # noqa: E402, F403
+from .sort import *  # noqa: E402, F403
+
+__all__ = sorted({name for family in _FAMILIES for name in family.__all__})
 
 # See Note [Warnings] in define.py.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"cuframe\.(ops|optim|cpu|autograd)\b")

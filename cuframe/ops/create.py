@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from operator import index as _as_int
 from typing import Any
 
 import numpy as np
@@ -9,8 +11,12 @@ import numpy as np
 from ..backend import Device, backend_for, backend_of
 from ..dtypes import as_dtype, get_default_dtype
 from ..tensor import Tensor
+from .define import need_tensor, numpy_name
 
-__all__ = ["as_tensor", "from_numpy", "tensor"]
+__all__ = [
+    "arange", "as_tensor", "empty", "empty_like", "eye", "from_dlpack", "from_numpy", "full", "full_like", "linspace",
+    "logspace", "ones", "ones_like", "scalar_tensor", "tensor", "tril_indices", "triu_indices", "zeros", "zeros_like",
+]  # fmt: skip
 
 
 def _host_array(name: str, data: Any, dtype: Any) -> np.ndarray:
@@ -103,3 +109,303 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
     if ndarray.dtype.kind in "OUSMm":
         raise TypeError(f"from_numpy: arrays of {ndarray.dtype.name} have no tensor counterpart")
     return Tensor(ndarray)
+
+
+# -- filled -------------------------------------------------------------------------------------------------------
+def _sizes(name: str, size: tuple) -> tuple:
+    """Sizes given one by one or as one sequence, checked."""
+    if len(size) == 1 and isinstance(size[0], (tuple, list)):
+        size = tuple(size[0])
+    try:
+        sizes = tuple([_as_int(s) for s in size])
+    except TypeError:
+        raise TypeError(f"{name}: sizes must be ints, got {size!r}") from None
+    if any(s < 0 for s in sizes):
+        raise RuntimeError(f"{name}: sizes must not be negative, got {sizes}")
+    return sizes
+
+
+def _finish(array: Any, device: Any, requires_grad: bool) -> Tensor:
+    out = Tensor(array if device is None else _place(array, device))
+    return out.requires_grad_() if requires_grad else out
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of zeros.
+
+    Args:
+        size: the sizes, one by one or as a tuple.
+        dtype: by default float32 (the default dtype).
+        device: by default the CPU.
+        requires_grad: record operations on it.
+
+    >>> import cuframe as cf
+    >>> cf.zeros(2, 2)
+    tensor([[0., 0.],
+            [0., 0.]])
+    """
+    kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    return _finish(np.zeros(_sizes("zeros", size), kind), device, requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of ones; arguments as for `zeros`.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2)
+    tensor([1., 1.])
+    """
+    kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    return _finish(np.ones(_sizes("ones", size), kind), device, requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor whose values are whatever the memory held; arguments as for `zeros`."""
+    kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    return _finish(np.empty(_sizes("empty", size), kind), device, requires_grad)
+
+
+def _number_dtype(name: str, value: Any) -> np.dtype:
+    """The dtype PyTorch gives a tensor filled with a Python number."""
+    if isinstance(value, (bool, np.bool_)):
+        return np.dtype(np.bool_)
+    if isinstance(value, (int, np.integer)):
+        return np.dtype(np.int64)
+    if isinstance(value, (float, np.floating)):
+        return get_default_dtype()
+    if isinstance(value, complex):
+        return as_dtype("complex128" if get_default_dtype() == np.float64 else "complex64")
+    raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
+
+
+def full(
+    size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """A tensor filled with one number.
+
+    Args:
+        size: a tuple of sizes.
+        fill_value: the number.
+        dtype: by default that of the number (float32, int64 or bool).
+        device: by default the CPU.
+        requires_grad: record operations on it.
+
+    >>> import cuframe as cf
+    >>> cf.full((2,), 7)
+    tensor([7, 7])
+    """
+    if isinstance(fill_value, Tensor):
+        fill_value = fill_value.item()
+    kind = _number_dtype("full", fill_value) if dtype is None else as_dtype(dtype)
+    return _finish(np.full(_sizes("full", (size,)), fill_value, kind), device, requires_grad)
+
+
+def scalar_tensor(value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A 0-d tensor of the default dtype."""
+    return full((), float(value) if dtype is None else value, dtype=dtype, device=device, requires_grad=requires_grad)
+
+
+def _like(name: str, input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype, Any]:
+    need_tensor(name, "input", input)
+    return (input.array.dtype if dtype is None else as_dtype(dtype)), (input.device if device is None else device)
+
+
+@numpy_name(np.zeros_like)
+def zeros_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, shape: Any = None
+) -> Tensor:
+    """Zeros of the shape, dtype and device of another tensor, unless given otherwise.
+
+    >>> import cuframe as cf
+    >>> cf.zeros_like(cf.tensor([1, 2]))
+    tensor([0, 0])
+    """
+    kind, where = _like("zeros_like", input, dtype, device)
+    return zeros(input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+@numpy_name(np.ones_like)
+def ones_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, shape: Any = None
+) -> Tensor:
+    """Ones of the shape, dtype and device of another tensor, unless given otherwise.
+
+    >>> import cuframe as cf
+    >>> cf.ones_like(cf.tensor([1.0, 2.0]))
+    tensor([1., 1.])
+    """
+    kind, where = _like("ones_like", input, dtype, device)
+    return ones(input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A tensor of the shape, dtype and device of another, its values whatever the memory held."""
+    kind, where = _like("empty_like", input, dtype, device)
+    return empty(input.array.shape, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+@numpy_name(np.full_like)
+def full_like(
+    input: Tensor,
+    fill_value: Any,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+    shape: Any = None,
+) -> Tensor:
+    """One number in the shape, dtype and device of another tensor, unless given otherwise.
+
+    >>> import cuframe as cf
+    >>> cf.full_like(cf.zeros(2), 3)
+    tensor([3., 3.])
+    """
+    kind, where = _like("full_like", input, dtype, device)
+    sizes = input.array.shape if shape is None else shape
+    return full(sizes, fill_value, dtype=kind, device=where, requires_grad=requires_grad)
+
+
+# -- ranges -------------------------------------------------------------------------------------------------------
+def arange(
+    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """The numbers start, start + step, ... below `end`.
+
+    Args:
+        start: the first; with one argument that is the end, and 0 the start.
+        end: where to stop (excluded).
+        step: not zero.
+        dtype: by default int64, or the default dtype if an argument is a float.
+        device: by default the CPU.
+        requires_grad: record operations on it.
+
+    Raises:
+        RuntimeError: step is zero, or leads away from `end`.
+
+    >>> import cuframe as cf
+    >>> cf.arange(1, 2.5, 0.5)
+    tensor([1.0000, 1.5000, 2.0000])
+    """
+    if end is None:
+        start, end = 0, start
+    start, end, step = [v.item() if isinstance(v, (Tensor, np.generic)) else v for v in (start, end, step)]
+    if step == 0:
+        raise RuntimeError("arange: step must not be zero")
+    if (end - start) * step < 0:
+        raise RuntimeError(f"arange: step {step} leads away from end {end}, starting at {start}")
+    if dtype is None:
+        kind = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else np.dtype(np.int64)
+    else:
+        kind = as_dtype(dtype)
+    if kind.kind == "i" and all(isinstance(v, int) for v in (start, end, step)):
+        return _finish(np.arange(start, end, step, dtype=kind), device, requires_grad)
+    count = max(math.ceil((end - start) / step), 0)
+    values = start + step * np.arange(count, dtype=np.float64)
+    return _finish(values.astype(kind), device, requires_grad)
+
+
+def linspace(
+    start: Any, end: Any, steps: int, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """`steps` evenly spaced numbers from `start` to `end`, both included.
+
+    Raises:
+        RuntimeError: steps is negative.
+
+    >>> import cuframe as cf
+    >>> cf.linspace(0, 1, 5)
+    tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
+    """
+    if steps < 0:
+        raise RuntimeError(f"linspace: steps must not be negative, got {steps}")
+    start, end = [v.item() if isinstance(v, Tensor) else v for v in (start, end)]
+    kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    return _finish(np.linspace(start, end, steps).astype(kind), device, requires_grad)
+
+
+def logspace(
+    start: Any,
+    end: Any,
+    steps: int,
+    base: float = 10.0,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """`steps` numbers from base ** start to base ** end, evenly spaced in the exponent.
+
+    Raises:
+        RuntimeError: steps is negative.
+
+    >>> import cuframe as cf
+    >>> cf.logspace(0, 2, 3)
+    tensor([  1.,  10., 100.])
+    """
+    if steps < 0:
+        raise RuntimeError(f"logspace: steps must not be negative, got {steps}")
+    start, end = [v.item() if isinstance(v, Tensor) else v for v in (start, end)]
+    kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    return _finish(np.logspace(start, end, steps, base=base).astype(kind), device, requires_grad)
+
+
+def eye(
+    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones on the diagonal of an n x m matrix (m = n by default), zeros elsewhere.
+
+    Raises:
+        RuntimeError: a negative size.
+
+    >>> import cuframe as cf
+    >>> cf.eye(2)
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    rows, columns = _sizes("eye", (n, n if m is None else m))
+    kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    return _finish(np.eye(rows, columns).astype(kind), device, requires_grad)
+
+
+def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = "int64", device: Any = None) -> Tensor:
+    """Row and column numbers of the lower triangle of a row x col matrix, as a (2, n) tensor.
+
+    Args:
+        row, col: the sizes of the matrix.
+        offset: the last diagonal that counts.
+
+    >>> import cuframe as cf
+    >>> cf.tril_indices(2, 2)
+    tensor([[0, 1, 1],
+            [0, 0, 1]])
+    """
+    row, col = _sizes("tril_indices", (row, col))
+    return _finish(np.stack(np.tril_indices(row, offset, col)).astype(as_dtype(dtype)), device, False)
+
+
+def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = "int64", device: Any = None) -> Tensor:
+    """Row and column numbers of the upper triangle of a row x col matrix, as a (2, n) tensor.
+
+    Args:
+        row, col: the sizes of the matrix.
+        offset: the first diagonal that counts.
+
+    >>> import cuframe as cf
+    >>> cf.triu_indices(2, 2)
+    tensor([[0, 0, 1],
+            [0, 1, 1]])
+    """
+    row, col = _sizes("triu_indices", (row, col))
+    return _finish(np.stack(np.triu_indices(row, offset, col)).astype(as_dtype(dtype)), device, False)
+
+
+def from_dlpack(ext_tensor: Any) -> Tensor:
+    """A tensor on the memory of another library's array, through the DLPack protocol.
+
+    Raises:
+        TypeError: it does not speak DLPack.
+    """
+    if not hasattr(ext_tensor, "__dlpack__"):
+        raise TypeError(f"from_dlpack: expected an object with __dlpack__, got {type(ext_tensor).__name__}")
+    kind, _ = ext_tensor.__dlpack_device__()
+    return Tensor((np if kind == 1 else backend_for("cuda").xp).from_dlpack(ext_tensor))

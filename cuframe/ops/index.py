@@ -1,1 +1,395 @@
-__all__: list[str] = []
+"""Indexing: `t[...]` and writing through it. The functions that gather and scatter stand in `gather.py`.
+
+Note [Indexing in two steps]
+    NumPy lets an integer beside an index array take part in their broadcasting, which moves dimensions; PyTorch does
+    not. So an index is taken apart: integers, slices, None and Ellipsis make a view first, and index arrays and masks
+    then pick from that view. A basic index alone is the view itself.
+"""
+
+from __future__ import annotations
+
+from operator import index as _as_int
+from typing import Any
+
+import numpy as np
+
+from ..autograd import versions
+from ..autograd.graph import Node, mode, next_sequence
+from ..backend import backend_of
+from ..tensor import Tensor, anomaly_check
+from .define import Op, fit, record
+from .inplace import check_writable, follow, view
+
+__all__ = ["getitem", "setitem"]
+
+_FULL = slice(None)
+_BASIC = frozenset((int, slice, type(None), type(Ellipsis)))
+
+
+# -- taking an index apart ----------------------------------------------------------------------------------------
+def _slice(name: str, s: slice) -> slice:
+    """A slice of plain ints; PyTorch has no negative steps."""
+    start, stop, step = [None if v is None else _as_int(v) for v in (s.start, s.stop, s.step)]
+    if step is not None and step <= 0:
+        raise ValueError(f"{name}: slice step must be positive, got {step}; use flip() to reverse")
+    return slice(start, stop, step)
+
+
+def _array_item(name: str, item: Any, x: Any) -> Any:
+    """An index array beside `x`: int64 or bool."""
+    a = item.array if isinstance(item, Tensor) else item
+    if not (hasattr(a, "dtype") and hasattr(a, "shape")):
+        if isinstance(a, (list, tuple, range)):
+            a = np.asarray([v.array.tolist() if isinstance(v, Tensor) else v for v in a])
+            a = a.astype(np.int64) if a.size == 0 else a
+        else:
+            raise IndexError(
+                f"{name}: an index must be ints, slices (`:`), ellipsis (`...`), None, or integer or bool tensors, "
+                f"got {type(item).__name__}"
+            )
+    if a.dtype.kind == "u" and a.dtype.itemsize == 1:
+        raise IndexError(f"{name}: a uint8 index is ambiguous; use .bool() for a mask or .long() for positions")
+    if a.dtype.kind not in "iub":
+        raise IndexError(f"{name}: tensors used as indices must be integer or bool, got {a.dtype.name}")
+    return a if a.__class__ is x.__class__ else backend_of(x).asarray(a, x)
+
+
+def _parse(name: str, x: Any, index: Any) -> tuple[tuple | None, tuple | None]:
+    """An index as (basic, advanced): first `x[basic]`, a view, then `[advanced]`; None where there is no such step."""
+    items = index if isinstance(index, tuple) else (index,)
+    given: list[Any] = []
+    consumed = 0
+    arrays = False
+    for item in items:
+        kind = item.__class__
+        if kind is int:
+            consumed += 1
+        elif kind is slice:
+            item = _slice(name, item)
+            consumed += 1
+        elif item is None or item is Ellipsis:
+            pass
+        elif isinstance(item, (bool, np.bool_)):
+            item, arrays = bool(item), True
+        elif isinstance(item, np.integer) or (
+            isinstance(item, (Tensor, np.ndarray)) and item.ndim == 0 and item.dtype.kind in "iu"
+        ):
+            item = _as_int(item)
+            consumed += 1
+        else:
+            item, arrays = _array_item(name, item, x), True
+            if item.dtype.kind == "b" and item.ndim == 0:
+                item = bool(item)
+            else:
+                consumed += item.ndim if item.dtype.kind == "b" else 1
+        given.append(item)
+    dots = sum(item is Ellipsis for item in given)
+    shape = x.shape
+    if dots > 1:
+        raise IndexError(f"{name}: an index can hold only one ellipsis (`...`), got {dots}")
+    if consumed > len(shape):
+        raise IndexError(f"{name}: too many indices for a {len(shape)}-d tensor of shape {tuple(shape)}, got {consumed}")
+    if not dots:
+        given.append(Ellipsis)
+    basic: list[Any] = []
+    advanced: list[Any] = []
+    d = 0
+    for item in given:
+        if item is Ellipsis:
+            rest = len(shape) - consumed
+            basic += [_FULL] * rest
+            advanced += [_FULL] * rest
+            d += rest
+        elif item is None:
+            basic.append(None)
+            advanced.append(_FULL)
+        elif item is True or item is False:
+            basic.append(None)
+            advanced.append(backend_of(x).asarray(np.array([item]), x))
+        elif item.__class__ is int:
+            if not -shape[d] <= item < shape[d]:
+                raise IndexError(f"{name}: index {item} is out of range for dim {d} of size {shape[d]}")
+            basic.append(item)
+            d += 1
+        elif item.__class__ is slice:
+            basic.append(item)
+            advanced.append(_FULL)
+            d += 1
+        elif item.dtype.kind == "b":
+            if item.shape != shape[d : d + item.ndim]:
+                raise IndexError(
+                    f"{name}: a mask of shape {tuple(item.shape)} does not fit dims {d} to {d + item.ndim - 1} "
+                    f"of a tensor of shape {tuple(shape)}"
+                )
+            basic += [_FULL] * item.ndim
+            advanced.append(item)
+            d += item.ndim
+        else:
+            _check_positions(name, item, d, shape[d])
+            basic.append(_FULL)
+            advanced.append(item)
+            d += 1
+    if not arrays:
+        return (*basic, ...), None
+    picks = [a for a in advanced if a.__class__ is not slice]
+    if len(picks) > 1:
+        _check_broadcast(name, picks)
+    while advanced[-1].__class__ is slice:
+        advanced.pop()
+    plain = all(b.__class__ is slice and b == _FULL for b in basic)
+    return (None if plain else (*basic, ...)), tuple(advanced)
+
+
+def _check_positions(name: str, index: Any, dim: int, size: int) -> None:
+    if isinstance(index, np.ndarray) and index.size:
+        low, high = int(index.min()), int(index.max())
+        if low < -size or high >= size:
+            bad = low if low < -size else high
+            raise IndexError(f"{name}: index {bad} is out of range for dim {dim} of size {size}")
+
+
+def _check_broadcast(name: str, picks: list) -> None:
+    shapes = [(int(p.sum()),) if p.dtype.kind == "b" else p.shape for p in picks]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        text = ", ".join(str(tuple(s)) for s in shapes)
+        raise IndexError(f"{name}: index tensors of shapes {text} cannot be broadcast together") from None
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+def zeros_beside(g: Any, shape: tuple) -> Any:
+    """Zeros of a shape in the dtype and place of an array."""
+    return backend_of(g).xp.zeros(shape, g.dtype)
+
+
+def _slice_vjp(g: Any, needs: tuple, index: Any, shape: tuple) -> tuple:
+    return (_slice_place(g, index, shape),)
+
+
+_SLICE = Op("slice", _slice_vjp, (None, None))
+
+
+def _slice_place(g: Any, index: Any, shape: tuple) -> Any:
+    """Zeros with `g` at a basic index."""
+    if isinstance(g, Tensor):
+        return record(_slice_place(g.array, index, shape), _SLICE_PLACE, (g,), (index,))
+    r = zeros_beside(g, shape)
+    r[index] = g
+    return r
+
+
+def _slice_place_vjp(g: Any, needs: tuple, index: Any) -> tuple:
+    return (g[index],)
+
+
+_SLICE_PLACE = Op("slice_backward", _slice_place_vjp, (None,))
+
+
+def _basic(input: Tensor, index: Any) -> Tensor:
+    x = input.array
+    return view(x[index], _SLICE, input, (index, x.shape), _basic, index)
+
+
+def getitem(input: Tensor, index: Any) -> Tensor:
+    """`input[index]`, as PyTorch indexes.
+
+    Args:
+        input: any tensor.
+        index: ints, slices with positive steps, None, Ellipsis, bool masks and integer tensors (or lists of ints), in
+            any mixture.
+
+    Returns:
+        A view for ints, slices, None and Ellipsis alone; otherwise a copy. Where an element is picked several times,
+        its gradients are added in a fixed order.
+
+    Raises:
+        IndexError: an index out of range, too many of them, or a mask that does not fit.
+        ValueError: a slice step that is not positive.
+
+    >>> import cuframe as cf
+    >>> t = cf.tensor([[1, 2, 3], [4, 5, 6]])
+    >>> t[:, [0, 2]]
+    tensor([[1, 3],
+            [4, 6]])
+    >>> t[t > 2]
+    tensor([3, 4, 5, 6])
+    """
+    x = input.array
+    kind = index.__class__
+    if kind is int:
+        shape = x.shape
+        if not shape or not -shape[0] <= index < shape[0]:
+            _parse("getitem", x, index)
+        index = (index, ...)
+        return view(x[index], _SLICE, input, (index, shape), _basic, index)
+    if kind is tuple:
+        for item in index:
+            if item.__class__ not in _BASIC:
+                break
+        else:
+            index, _ = _parse("getitem", x, index)
+            return view(x[index], _SLICE, input, (index, x.shape), _basic, index)
+    basic, advanced = _parse("getitem", x, index)
+    if basic is not None:
+        input = _basic(input, basic)
+    return input if advanced is None else _pick(input, advanced)
+
+
+def _pick_array(x: Any, index: tuple) -> Any:
+    if index[-1].dtype.kind != "b" and all(i is _FULL for i in index[:-1]):
+        return x.take(index[-1], axis=len(index) - 1)  # several times faster than x[index], and row-major
+    r = x[index]
+    return r if r.flags.c_contiguous else backend_of(r).xp.ascontiguousarray(r)
+
+
+def _join(places: tuple, arrays: tuple) -> tuple:
+    """The advanced index from its layout (True where an array stands) and its arrays."""
+    each = iter(arrays)
+    return tuple([next(each) if p else _FULL for p in places])
+
+
+def _pick_vjp(g: Any, needs: tuple, shape: tuple, places: tuple, *arrays: Any) -> tuple:
+    if isinstance(g, Tensor):
+        arrays = tuple([a.array if isinstance(a, Tensor) else a for a in arrays])
+    return (_pick_place(g, shape, places, arrays),)
+
+
+def _pick_place(g: Any, shape: tuple, places: tuple, arrays: tuple) -> Any:
+    """Zeros with `g` added at an advanced index."""
+    if isinstance(g, Tensor):
+        return record(_pick_place(g.array, shape, places, arrays), _place_op(len(arrays)), (g,), (places, *arrays))
+    r = zeros_beside(g, shape)
+    index = _join(places, arrays)
+    if len(arrays) == 1 and arrays[0].dtype.kind == "b":
+        r[index] = g
+    else:
+        backend_of(g).add_at(r, index, g)
+    return r
+
+
+def _pick_place_vjp(g: Any, needs: tuple, places: tuple, *arrays: Any) -> tuple:
+    if isinstance(g, Tensor):
+        arrays = tuple([a.array if isinstance(a, Tensor) else a for a in arrays])
+        return (_pick(g, _join(places, arrays)),)
+    return (_pick_array(g, _join(places, arrays)),)
+
+
+# Index arrays are saved one by one, so that a change of one in place is noticed; hence an Op for each number of them.
+_PICK = [Op("index", _pick_vjp, (None,) * (2 + n)) for n in range(65)]
+_PLACE = [Op("index_backward", _pick_place_vjp, (None,) * (1 + n)) for n in range(65)]
+
+
+def _place_op(n: int) -> Op:
+    return _PLACE[n]
+
+
+def _pick(input: Tensor, index: tuple) -> Tensor:
+    """`input[index]` with index arrays and full slices only; a copy."""
+    x = input.array
+    r = _pick_array(x, index)
+    places = tuple([i.__class__ is not slice for i in index])
+    arrays = tuple([i for i in index if i.__class__ is not slice])
+    return record(r, _PICK[len(arrays)], (input,), (x.shape, places, *arrays))
+
+
+# -- writing ------------------------------------------------------------------------------------------------------
+def _clear(g: Any, basic: tuple | None, advanced: tuple | None) -> Any:
+    """A copy of `g` with zeros at an index."""
+    if isinstance(g, Tensor):
+        return record(_clear(g.array, basic, advanced), _CLEAR, (g,), (basic, advanced))
+    r = g.copy()
+    (r if basic is None else r[basic])[... if advanced is None else advanced] = 0
+    return r
+
+
+def _clear_vjp(g: Any, needs: tuple, basic: tuple | None, advanced: tuple | None) -> tuple:
+    return (_clear(g, basic, advanced),)
+
+
+_CLEAR = Op("index_put", _clear_vjp, (None, None))
+
+
+def _setitem_vjp(
+    g: Any, needs: tuple, basic: tuple | None, advanced: tuple | None, shape: tuple | None, dtype: Any
+) -> tuple:
+    g_value = None
+    if needs[1] is not None:
+        g_value = g if basic is None else g[basic]
+        if advanced is not None:
+            g_value = _pick(g_value, advanced) if isinstance(g, Tensor) else _pick_array(g_value, advanced)
+        extra = max(len(shape) - g_value.ndim, 0)
+        g_value = fit(g_value, shape[extra:]).reshape(shape)
+        if g_value.dtype != dtype:
+            g_value = g_value.astype(dtype)
+    return (_clear(g, basic, advanced) if needs[0] is not None else None, g_value)
+
+
+_SETITEM = Op("index_put_", _setitem_vjp, (None, None, None, None))
+
+
+def setitem(input: Tensor, index: Any, value: Any) -> None:
+    """`input[index] = value` in place; gradients pass to both.
+
+    Args:
+        input: the tensor to write into.
+        index: as for reading.
+        value: a number, array or Tensor that broadcasts to `input[index]`; it is cast to the dtype of `input`. Where
+            an index occurs several times, the last value written stays.
+
+    Raises:
+        RuntimeError: the shape of `value` does not fit, it lives on another device, or `input` is (a view of) a leaf
+            that requires a gradient.
+        IndexError, ValueError: as for reading.
+
+    >>> import cuframe as cf
+    >>> t = cf.zeros(3)
+    >>> t[1:] = 2.0
+    >>> t
+    tensor([0., 2., 2.])
+    """
+    check_writable(input, "setitem")
+    x = input.array
+    basic, advanced = _parse("setitem", x, index)
+    source: Any = None
+    if isinstance(value, Tensor):
+        source, given = value, value.array
+        if given.__class__ is not x.__class__ or value.device != input.device:
+            if given.ndim:
+                raise RuntimeError(f"setitem: value must be on {input.device}, got {value.device}")
+            source, given = None, given.item()
+            if value.node is not None and mode.grad:
+                source = value.to(input.device)  # type: ignore[attr-defined]
+                given = source.array
+    elif isinstance(value, (list, tuple)):
+        given = backend_of(x).asarray(np.asarray(value), x)
+    else:
+        given = value
+    if hasattr(given, "dtype") and given.dtype.kind == "c" and x.dtype.kind != "c":
+        raise RuntimeError(f"setitem: a {given.dtype.name} value cannot be written into {x.dtype.name}")
+    target = x if basic is None else x[basic]
+    try:
+        target[... if advanced is None else advanced] = given
+    except ValueError:
+        where = target if advanced is None else target[advanced]
+        raise RuntimeError(
+            f"setitem: value of shape {tuple(np.shape(given))} does not fit the indexed shape {tuple(where.shape)}"
+        ) from None
+    versions.written(x, "setitem")
+    if not mode.grad:
+        return
+    node = None if source is None else source.node
+    if input.node is None and node is None:
+        base = (input.__dict__.get("_view") or (input,))[0]
+        if base.node is None:
+            return
+    out = Tensor(x)
+    if input.node is not None or node is not None:
+        shape, dtype = (None, None) if node is None else (given.shape, given.dtype)
+        if advanced is not None:
+            advanced = tuple([a if a.__class__ is slice else a.copy() for a in advanced])
+        out.node = Node(next_sequence(), _SETITEM, (input.node, node), (basic, advanced, shape, dtype))
+        if mode.anomaly:
+            anomaly_check(out.node, x)
+    base, steps = input.__dict__.get("_view") or (input, ())
+    follow(input, out, base, steps)

@@ -23,20 +23,27 @@ from ..dtypes import _category
 from ..tensor import Tensor, record
 from .define import cast
 
-__all__ = ["inplace", "view", "write"]
+__all__ = ["follow", "inplace", "mark_view", "view", "write"]
 
 
 def view(array: Any, op: Op, input: Tensor, saved: tuple, replay: Callable[..., Tensor], *args: Any) -> Tensor:
     """The result of an operation that looks into its input's memory; `replay(input, *args)` makes it again."""
     out = record(array, op, (input,), saved)
     if mode.grad:
-        base, steps = input.__dict__.get("_view") or (input, ())
-        out.__dict__["_view"] = (base, (*steps, (replay, args)))
-        views = base.__dict__.setdefault("_views", [])
-        if len(views) >= 32 and len(views) & (len(views) - 1) == 0:  # at each doubling
-            views[:] = [ref for ref in views if ref() is not None]
-        views.append(weakref.ref(out))
+        mark_view(out, input, replay, *args)
     return out
+
+
+def mark_view(out: Tensor, input: Tensor, replay: Callable[..., Tensor], *args: Any) -> None:
+    """Note that `out` looks into the memory of `input`, and that `replay(input, *args)` makes it again."""
+    if not mode.grad:
+        return
+    base, steps = input.__dict__.get("_view") or (input, ())
+    out.__dict__["_view"] = (base, (*steps, (replay, args)))
+    views = base.__dict__.setdefault("_views", [])
+    if len(views) >= 32 and len(views) & (len(views) - 1) == 0:  # at each doubling
+        views[:] = [ref for ref in views if ref() is not None]
+    views.append(weakref.ref(out))
 
 
 def _replay(base: Tensor, steps: tuple) -> Tensor:
@@ -93,7 +100,7 @@ def write(target: Tensor, result: Tensor, name: str) -> Tensor:
     array[...] = result.array
     versions.written(array, name)
     if mode.grad:
-        _follow(target, result, base, steps)
+        follow(target, result, base, steps)
     return target
 
 
@@ -110,7 +117,7 @@ def check_writable(target: Tensor, name: str) -> None:
         )
 
 
-def _follow(target: Tensor, result: Tensor, base: Tensor, steps: tuple) -> None:
+def follow(target: Tensor, result: Tensor, base: Tensor, steps: tuple) -> None:
     if base is target:
         if result.node is target.node:
             return

@@ -11,7 +11,9 @@ from types import ModuleType
 from typing import Any
 
 from ..tensor import Tensor
+from . import convert
 from .inplace import inplace
+from .shape import adjoint, reversed_dims
 
 __all__ = ["attach"]
 
@@ -32,6 +34,9 @@ OPERATORS = {
     "__lshift__": "bitwise_left_shift", "__rshift__": "bitwise_right_shift",
     "__getitem__": "getitem", "__setitem__": "setitem", "__pos__": "positive",
 }  # fmt: skip
+# Modules with a table `METHODS` of what PyTorch has as methods only.
+FAMILIES = (convert,)
+PROPERTIES = {"T": reversed_dims, "H": adjoint, "mT": adjoint, "mH": adjoint}
 _REFLECTED = "add sub mul truediv pow floordiv mod matmul and or xor lshift rshift".split()
 _WRITTEN = "add sub mul truediv pow floordiv mod and or xor".split()
 
@@ -73,6 +78,11 @@ def attach(ops: ModuleType) -> None:
         if operation is not None:
             make = _reshaped if name in _RESHAPING else inplace
             setattr(Tensor, f"{name}_", make(operation, f"{name}_"))
+    for family in FAMILIES:
+        for name, method in family.METHODS.items():
+            setattr(Tensor, name, method)
+    for name, get in PROPERTIES.items():
+        setattr(Tensor, name, property(get))
     for special, name in OPERATORS.items():
         operation = getattr(ops, name, None)
         if operation is not None:

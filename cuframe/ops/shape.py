@@ -1,1 +1,725 @@
-__all__: list[str] = []
+"""Other shapes of the same elements: reshape, permute, squeeze, expand and their kin. All are views where NumPy can.
+
+Joining and splitting stand in `join.py`, copies in another order in `rearrange.py`, dtypes and devices in `convert.py`.
+"""
+
+from __future__ import annotations
+
+from operator import index as _as_int
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import as_dtype
+from ..tensor import Size, Tensor
+from .define import Op, fit, need_tensor, numpy_name, record
+from .inplace import view as _view
+
+__all__ = [
+    "adjoint", "broadcast_shapes", "broadcast_tensors", "broadcast_to", "diagonal", "expand", "expand_as", "flatten",
+    "moveaxis", "movedim", "narrow", "permute", "ravel", "reshape", "reshape_as", "select", "squeeze", "swapaxes",
+    "swapdims", "t", "transpose", "unflatten", "unfold", "unsqueeze", "view", "view_as",
+]  # fmt: skip
+
+
+def wrap_dim(name: str, argument: str, dim: Any, ndim: int) -> int:
+    """`dim` counted from the front; a 0-d tensor counts as having one dimension.
+
+    Raises:
+        TypeError: not an integer.
+        IndexError: no such dimension.
+    """
+    try:
+        d = _as_int(dim)
+    except TypeError:
+        raise TypeError(f"{name}: {argument} must be an int, got {type(dim).__name__}") from None
+    n = ndim or 1
+    if d < -n or d >= n:
+        raise IndexError(f"{name}: {argument} must be in [{-n}, {n - 1}] for a {ndim}-d tensor, got {d}")
+    return d + n if d < 0 else d
+
+
+def sizes_of(name: str, sizes: tuple) -> tuple:
+    """Sizes given one by one or as one sequence."""
+    if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
+        sizes = tuple(sizes[0])
+    try:
+        return tuple([_as_int(s) for s in sizes])
+    except TypeError:
+        raise TypeError(f"{name}: sizes must be ints, got {sizes!r}") from None
+
+
+def shares_memory(r: Any, x: Any) -> bool:
+    """True if `r` is a view of `x` (or of what `x` views): NumPy and CuPy both keep the owner in `.base`."""
+    base = r.base
+    return base is not None and (base is x or base is x.base)
+
+
+# -- reshape ------------------------------------------------------------------------------------------------------
+def _reshape_vjp(g: Any, needs: tuple, shape: tuple) -> tuple:
+    return (g.reshape(shape),)
+
+
+_RESHAPE = Op("view", _reshape_vjp, (None,))
+_RESHAPE_COPY = Op("reshape", _reshape_vjp, (None,))
+
+
+def _reshaped(name: str, input: Tensor, shape: tuple) -> Any:
+    x = input.array
+    try:
+        return x.reshape(shape)
+    except ValueError:
+        pass
+    if sum(s == -1 for s in shape) > 1:
+        raise RuntimeError(f"{name}: only one size can be -1, got {shape}")
+    if any(s < -1 for s in shape):
+        raise RuntimeError(f"{name}: sizes must not be negative, got {shape}")
+    if -1 in shape and 0 in shape:
+        raise RuntimeError(f"{name}: -1 cannot be worked out beside a size of 0, got {shape}")
+    raise RuntimeError(f"{name}: a tensor of shape {tuple(x.shape)} ({x.size} elements) has no shape {shape}")
+
+
+@numpy_name(np.reshape)
+def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
+    """The elements in row-major order under another shape; a view where strides allow it, else a copy.
+
+    Args:
+        input: any tensor.
+        sizes: the new sizes, one by one or as a tuple (`shape=` works too); one of them may be -1.
+
+    Returns:
+        Tensor of the new shape.
+
+    Raises:
+        RuntimeError: the number of elements differs, or more than one size is -1.
+
+    >>> import cuframe as cf
+    >>> cf.reshape(cf.arange(6), (2, -1))
+    tensor([[0, 1, 2],
+            [3, 4, 5]])
+    """
+    need_tensor("reshape", "input", input)
+    sizes = sizes_of("reshape", sizes if shape is None else (shape,))
+    r = _reshaped("reshape", input, sizes)
+    x = input.array
+    if shares_memory(r, x):
+        return _view(r, _RESHAPE, input, (x.shape,), reshape, sizes)
+    return record(r, _RESHAPE_COPY, (input,), (x.shape,))
+
+
+def view(input: Tensor, *sizes: Any) -> Tensor:
+    """The same memory under another shape, or under another dtype.
+
+    Args:
+        input: any tensor.
+        sizes: the new sizes, one by one or as a tuple, one of them may be -1; or one dtype, whose bytes are then read
+            anew (no gradient passes).
+
+    Returns:
+        Tensor on the memory of `input`.
+
+    Raises:
+        RuntimeError: the number of elements differs, or the strides do not allow it without a copy.
+
+    >>> import cuframe as cf
+    >>> cf.zeros(2, 3).view(6).shape
+    cuframe.Size([6])
+    """
+    need_tensor("view", "input", input)
+    if len(sizes) == 1 and not isinstance(sizes[0], (int, tuple, list, np.integer)):
+        return _view_dtype(input, as_dtype(sizes[0]))
+    shape = sizes_of("view", sizes)
+    r = _reshaped("view", input, shape)
+    x = input.array
+    if not shares_memory(r, x) and x.size:
+        raise RuntimeError(
+            f"view: a tensor of shape {tuple(x.shape)} and strides {_strides(x)} cannot be seen as {shape} without "
+            "a copy; use reshape()"
+        )
+    return _view(r, _RESHAPE, input, (x.shape,), view, shape)
+
+
+def _strides(x: Any) -> tuple:
+    return tuple(s // x.dtype.itemsize for s in x.strides)
+
+
+def _view_dtype(input: Tensor, dtype: np.dtype) -> Tensor:
+    x = input.array
+    if dtype == x.dtype:
+        return _view(x.view(), _RESHAPE, input, (x.shape,), view, dtype)
+    try:
+        return Tensor(x.view(dtype))
+    except (ValueError, TypeError):
+        raise RuntimeError(
+            f"view: shape {tuple(x.shape)} of {x.dtype.name} cannot be read as {dtype.name}: the last dimension must "
+            "be contiguous and its bytes divisible by the new item size"
+        ) from None
+
+
+def view_as(input: Tensor, other: Tensor) -> Tensor:
+    """`input.view(other.shape)`."""
+    need_tensor("view_as", "other", other)
+    return view(input, other.array.shape)
+
+
+def reshape_as(input: Tensor, other: Tensor) -> Tensor:
+    """`input.reshape(other.shape)`."""
+    need_tensor("reshape_as", "other", other)
+    return reshape(input, other.array.shape)
+
+
+@numpy_name(np.ravel)
+def ravel(input: Tensor) -> Tensor:
+    """`input.reshape(-1)`."""
+    return reshape(input, -1)
+
+
+def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    """The dimensions from `start_dim` to `end_dim` (included) as one.
+
+    Returns:
+        Tensor; a 0-d tensor becomes 1-d.
+
+    Raises:
+        IndexError: no such dimension.
+        RuntimeError: start_dim comes after end_dim.
+
+    >>> import cuframe as cf
+    >>> cf.flatten(cf.zeros(2, 3, 4), 1).shape
+    cuframe.Size([2, 12])
+    """
+    need_tensor("flatten", "input", input)
+    shape = input.array.shape
+    first = wrap_dim("flatten", "start_dim", start_dim, len(shape))
+    last = wrap_dim("flatten", "end_dim", end_dim, len(shape))
+    if first > last:
+        raise RuntimeError(f"flatten: start_dim must not come after end_dim, got {start_dim} and {end_dim}")
+    if first == last and shape:
+        return input
+    return reshape(input, shape[:first] + (Size(shape[first : last + 1]).numel(),) + shape[last + 1 :])
+
+
+def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
+    """Dimension `dim` split into several of the given sizes, one of which may be -1.
+
+    Raises:
+        RuntimeError: the sizes do not multiply to the size of `dim`.
+
+    >>> import cuframe as cf
+    >>> cf.unflatten(cf.zeros(2, 12), 1, (3, -1)).shape
+    cuframe.Size([2, 3, 4])
+    """
+    need_tensor("unflatten", "input", input)
+    shape = input.array.shape
+    d = wrap_dim("unflatten", "dim", dim, len(shape))
+    sizes = sizes_of("unflatten", (sizes,))
+    if not sizes:
+        raise RuntimeError("unflatten: sizes must not be empty")
+    known = Size(s for s in sizes if s != -1).numel()
+    free = sum(s == -1 for s in sizes)
+    whole = shape[d] if shape else 1
+    if free > 1 or (known != whole if free == 0 else known == 0 or whole % known):
+        raise RuntimeError(f"unflatten: sizes {sizes} do not multiply to {whole}, the size of dim {dim}")
+    return reshape(input, shape[:d] + tuple(whole // known if s == -1 else s for s in sizes) + shape[d + 1 :])
+
+
+# -- order of dimensions ------------------------------------------------------------------------------------------
+def _permute_vjp(g: Any, needs: tuple, axes: tuple) -> tuple:
+    return (np.transpose(g, axes),)
+
+
+_PERMUTE = Op("permute", _permute_vjp, (None,))
+
+
+def permute(input: Tensor, *dims: Any) -> Tensor:
+    """The dimensions in another order, as a view.
+
+    Args:
+        input: any tensor.
+        dims: every dimension once, one by one or as a tuple.
+
+    Raises:
+        RuntimeError: not a permutation of the dimensions.
+
+    >>> import cuframe as cf
+    >>> cf.permute(cf.zeros(2, 3, 4), (2, 0, 1)).shape
+    cuframe.Size([4, 2, 3])
+    """
+    need_tensor("permute", "input", input)
+    dims = sizes_of("permute", dims)
+    x = input.array
+    n = x.ndim
+    axes = tuple([d + n if d < 0 else d for d in dims])
+    if sorted(axes) != list(range(n)):
+        raise RuntimeError(f"permute: dims must hold each dimension of a {n}-d tensor once, got {dims}")
+    inverse = [0] * n
+    for i, axis in enumerate(axes):
+        inverse[axis] = i
+    return _view(x.transpose(axes), _PERMUTE, input, (tuple(inverse),), permute, axes)
+
+
+@numpy_name(np.transpose)
+def _np_transpose(a: Tensor, axes: Any = None) -> Tensor:
+    return permute(a, tuple(range(a.ndim))[::-1] if axes is None else axes)
+
+
+def _swap_vjp(g: Any, needs: tuple, a: int, b: int) -> tuple:
+    return (g.swapaxes(a, b),)
+
+
+_SWAP = Op("transpose", _swap_vjp, (None, None))
+
+
+@numpy_name(np.swapaxes)
+def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """Two dimensions exchanged, as a view.
+
+    Raises:
+        IndexError: no such dimension.
+
+    >>> import cuframe as cf
+    >>> cf.transpose(cf.zeros(2, 3, 4), 0, -1).shape
+    cuframe.Size([4, 3, 2])
+    """
+    need_tensor("transpose", "input", input)
+    x = input.array
+    a = wrap_dim("transpose", "dim0", dim0, x.ndim)
+    b = wrap_dim("transpose", "dim1", dim1, x.ndim)
+    if not x.ndim:
+        return input
+    return _view(x.swapaxes(a, b), _SWAP, input, (a, b), transpose, a, b)
+
+
+def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
+    """`transpose` under NumPy's name."""
+    return transpose(input, axis0, axis1)
+
+
+def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
+    """`transpose` under another name."""
+    return transpose(input, dim0, dim1)
+
+
+def _t_vjp(g: Any, needs: tuple) -> tuple:
+    return (g.T,)
+
+
+_T = Op("t", _t_vjp)
+
+
+def t(input: Tensor) -> Tensor:
+    """A matrix transposed, as a view; tensors with fewer dimensions as they are.
+
+    Raises:
+        RuntimeError: more than two dimensions.
+
+    >>> import cuframe as cf
+    >>> cf.t(cf.zeros(2, 3)).shape
+    cuframe.Size([3, 2])
+    """
+    need_tensor("t", "input", input)
+    x = input.array
+    if x.ndim != 2:
+        if x.ndim > 2:
+            raise RuntimeError(f"t: input must have at most 2 dimensions, got shape {tuple(x.shape)}")
+        return input
+    return _view(x.T, _T, input, (), t)
+
+
+def adjoint(input: Tensor) -> Tensor:
+    """The last two dimensions exchanged (real tensors have nothing to conjugate)."""
+    need_tensor("adjoint", "input", input)
+    if input.array.ndim < 2:
+        raise RuntimeError(f"adjoint: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}")
+    return transpose(input, -2, -1)
+
+
+def reversed_dims(input: Tensor) -> Tensor:
+    """What `.T` gives: the dimensions in reverse order."""
+    n = input.array.ndim
+    return t(input) if n <= 2 else permute(input, tuple(range(n))[::-1])
+
+
+@numpy_name(np.moveaxis)
+def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
+    """Dimensions moved to other places, the others keeping their order.
+
+    Args:
+        input: any tensor.
+        source, destination: ints, or tuples of equal length.
+
+    Raises:
+        RuntimeError: lengths differ, or a dimension occurs twice.
+
+    >>> import cuframe as cf
+    >>> cf.movedim(cf.zeros(2, 3, 4), 0, -1).shape
+    cuframe.Size([3, 4, 2])
+    """
+    need_tensor("movedim", "input", input)
+    n = input.array.ndim
+    starts = source if isinstance(source, (tuple, list)) else (source,)
+    ends = destination if isinstance(destination, (tuple, list)) else (destination,)
+    if len(starts) != len(ends):
+        raise RuntimeError(f"movedim: source and destination must be equally long, got {source} and {destination}")
+    src = [wrap_dim("movedim", "source", d, n) for d in starts]
+    dst = [wrap_dim("movedim", "destination", d, n) for d in ends]
+    if len(set(src)) != len(src) or len(set(dst)) != len(dst):
+        raise RuntimeError(f"movedim: a dimension occurs twice in source {source} or destination {destination}")
+    order = [d for d in range(n) if d not in src]
+    for d, s in sorted(zip(dst, src)):
+        order.insert(d, s)
+    return permute(input, tuple(order))
+
+
+def moveaxis(input: Tensor, source: Any, destination: Any) -> Tensor:
+    """`movedim` under NumPy's name."""
+    return movedim(input, source, destination)
+
+
+# -- dimensions of size one ---------------------------------------------------------------------------------------
+def squeeze(input: Tensor, dim: Any = None) -> Tensor:
+    """Without its dimensions of size one, as a view.
+
+    Args:
+        input: any tensor.
+        dim: an int or a tuple: only these, and only where their size is one. None: all.
+
+    Raises:
+        IndexError: no such dimension.
+
+    >>> import cuframe as cf
+    >>> cf.squeeze(cf.zeros(1, 3, 1), 0).shape
+    cuframe.Size([3, 1])
+    """
+    need_tensor("squeeze", "input", input)
+    x = input.array
+    shape = x.shape
+    if dim is None:
+        new = tuple([s for s in shape if s != 1])
+    elif isinstance(dim, (tuple, list)):
+        dims = [wrap_dim("squeeze", "dim", d, len(shape)) for d in dim]
+        if len(set(dims)) != len(dims):
+            raise RuntimeError(f"squeeze: a dimension occurs twice in dim {tuple(dim)}")
+        new = tuple([s for i, s in enumerate(shape) if s != 1 or i not in dims])
+    else:
+        d = wrap_dim("squeeze", "dim", dim, len(shape))
+        new = shape[:d] + shape[d + 1 :] if shape and shape[d] == 1 else shape
+    return _view(x.reshape(new), _SQUEEZE, input, (shape,), _replay_squeeze, new)
+
+
+def _replay_squeeze(input: Tensor, shape: tuple) -> Tensor:
+    return _view(input.array.reshape(shape), _SQUEEZE, input, (input.array.shape,), _replay_squeeze, shape)
+
+
+_SQUEEZE = Op("squeeze", _reshape_vjp, (None,))
+_UNSQUEEZE = Op("unsqueeze", _reshape_vjp, (None,))
+
+
+@numpy_name(np.squeeze)
+def _np_squeeze(a: Tensor, axis: Any = None) -> Tensor:
+    return squeeze(a, axis)
+
+
+def unsqueeze(input: Tensor, dim: int) -> Tensor:
+    """With a dimension of size one put before dimension `dim` (of the result), as a view.
+
+    Raises:
+        IndexError: dim is not in [-(ndim + 1), ndim].
+
+    >>> import cuframe as cf
+    >>> cf.unsqueeze(cf.zeros(2, 3), -1).shape
+    cuframe.Size([2, 3, 1])
+    """
+    need_tensor("unsqueeze", "input", input)
+    x = input.array
+    shape = x.shape
+    d = wrap_dim("unsqueeze", "dim", dim, len(shape) + 1)
+    return _view(x.reshape(shape[:d] + (1,) + shape[d:]), _UNSQUEEZE, input, (shape,), unsqueeze, d)
+
+
+@numpy_name(np.expand_dims)
+def _np_expand_dims(a: Tensor, axis: Any) -> Tensor:
+    axes = axis if isinstance(axis, tuple) else (axis,)
+    n = a.ndim + len(axes)
+    for d in sorted(d % n for d in axes):
+        a = unsqueeze(a, d)
+    return a
+
+
+# -- broadcasting -------------------------------------------------------------------------------------------------
+def _expand_vjp(g: Any, needs: tuple, shape: tuple) -> tuple:
+    return (fit(g, shape),)
+
+
+_EXPAND = Op("expand", _expand_vjp, (None,))
+
+
+def expand(input: Tensor, *sizes: Any) -> Tensor:
+    """Dimensions of size one repeated without copying; new ones may come in front.
+
+    Args:
+        input: any tensor.
+        sizes: the new sizes, one by one or as a tuple; -1 keeps a size.
+
+    Returns:
+        A view in which several elements share memory: clone() it before writing in place.
+
+    Raises:
+        RuntimeError: fewer sizes than dimensions, or a size other than one would change.
+
+    >>> import cuframe as cf
+    >>> cf.expand(cf.tensor([[1], [2]]), -1, 3)
+    tensor([[1, 1, 1],
+            [2, 2, 2]])
+    """
+    return _expanded("expand", input, sizes_of("expand", sizes))
+
+
+def _expanded(name: str, input: Tensor, sizes: tuple) -> Tensor:
+    need_tensor(name, "input", input)
+    x = input.array
+    shape = x.shape
+    extra = len(sizes) - len(shape)
+    if extra < 0:
+        raise RuntimeError(f"{name}: {len(sizes)} sizes are too few for a tensor of shape {tuple(shape)}")
+    new = tuple([shape[i - extra] if s == -1 and i >= extra else s for i, s in enumerate(sizes)])
+    for i, s in enumerate(new):
+        if s < 0 or (i >= extra and s != shape[i - extra] != 1):
+            raise RuntimeError(f"{name}: a tensor of shape {tuple(shape)} cannot be expanded to {sizes}")
+    return _view(np.broadcast_to(x, new), _EXPAND, input, (shape,), expand, new)
+
+
+@numpy_name(np.broadcast_to)
+def broadcast_to(input: Tensor, shape: Any) -> Tensor:
+    """`input.expand(shape)`."""
+    return _expanded("broadcast_to", input, sizes_of("broadcast_to", (shape,)))
+
+
+def expand_as(input: Tensor, other: Tensor) -> Tensor:
+    """`input.expand(other.shape)`."""
+    need_tensor("expand_as", "other", other)
+    return _expanded("expand_as", input, other.array.shape)
+
+
+def broadcast_shapes(*shapes: Any) -> Size:
+    """The shape that tensors of these shapes broadcast to.
+
+    Raises:
+        RuntimeError: they do not broadcast together.
+
+    >>> import cuframe as cf
+    >>> cf.broadcast_shapes((2, 1), (3,))
+    cuframe.Size([2, 3])
+    """
+    try:
+        return Size(np.broadcast_shapes(*[s if isinstance(s, int) else tuple(s) for s in shapes]))
+    except ValueError:
+        raise RuntimeError(
+            f"broadcast_shapes: shapes {', '.join(str(s) for s in shapes)} cannot be broadcast together"
+        ) from None
+
+
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Each tensor expanded to the shape they all broadcast to.
+
+    Raises:
+        RuntimeError: they do not broadcast together.
+
+    >>> import cuframe as cf
+    >>> [t.shape for t in cf.broadcast_tensors(cf.zeros(2, 1), cf.zeros(3))]
+    [cuframe.Size([2, 3]), cuframe.Size([2, 3])]
+    """
+    for i, x in enumerate(tensors):
+        need_tensor("broadcast_tensors", f"tensors[{i}]", x)
+    try:
+        shape = np.broadcast_shapes(*[x.array.shape for x in tensors])
+    except ValueError:
+        shapes = ", ".join(str(tuple(x.array.shape)) for x in tensors)
+        raise RuntimeError(f"broadcast_tensors: shapes {shapes} cannot be broadcast together") from None
+    return tuple(expand(x, shape) for x in tensors)
+
+
+# -- windows ------------------------------------------------------------------------------------------------------
+def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
+    """`length` entries of dimension `dim` from `start` on, as a view.
+
+    Args:
+        input: tensor with at least one dimension.
+        start: an int (negative counts from the end) or a 0-d integer tensor.
+        length: how many.
+
+    Raises:
+        IndexError: start is outside the dimension.
+        RuntimeError: start + length goes beyond it, or length is negative.
+
+    >>> import cuframe as cf
+    >>> cf.narrow(cf.arange(5), 0, 1, 3)
+    tensor([1, 2, 3])
+    """
+    need_tensor("narrow", "input", input)
+    shape = input.array.shape
+    if not shape:
+        raise RuntimeError("narrow: input must have at least one dimension, got a 0-d tensor")
+    d = wrap_dim("narrow", "dim", dim, len(shape))
+    first, n = _as_int(start), _as_int(length)
+    size = shape[d]
+    if n < 0:
+        raise RuntimeError(f"narrow: length must not be negative, got {n}")
+    if not -size <= first <= size:
+        raise IndexError(f"narrow: start must be in [{-size}, {size}] for dim {dim} of size {size}, got {first}")
+    if first < 0:
+        first += size
+    if first + n > size:
+        raise RuntimeError(f"narrow: start ({first}) + length ({n}) goes beyond dim {dim} of size {size}")
+    return input[(slice(None),) * d + (slice(first, first + n),)]  # type: ignore[index]
+
+
+def select(input: Tensor, dim: int, index: Any) -> Tensor:
+    """Entry `index` of dimension `dim`, as a view without that dimension.
+
+    Raises:
+        IndexError: no such dimension or entry.
+
+    >>> import cuframe as cf
+    >>> cf.select(cf.tensor([[1, 2], [3, 4]]), 1, 0)
+    tensor([1, 3])
+    """
+    need_tensor("select", "input", input)
+    shape = input.array.shape
+    if not shape:
+        raise IndexError("select: input must have at least one dimension, got a 0-d tensor")
+    d = wrap_dim("select", "dim", dim, len(shape))
+    i = _as_int(index)
+    if not -shape[d] <= i < shape[d]:
+        raise IndexError(f"select: index must be in [{-shape[d]}, {shape[d] - 1}] for dim {dim}, got {i}")
+    return input[(slice(None),) * d + (i,)]  # type: ignore[index]
+
+
+def _strided(x: Any, shape: tuple, strides: tuple) -> Any:
+    if isinstance(x, np.ndarray):
+        return np.lib.stride_tricks.as_strided(x, shape, strides)
+    from ..backend import backend_of
+
+    return backend_of(x).xp.lib.stride_tricks.as_strided(x, shape, strides)
+
+
+def _diagonal_array(x: Any, offset: int, a: int, b: int) -> Any:
+    """The diagonal as a writable view (NumPy's own is read-only)."""
+    n = min(x.shape[a] + min(offset, 0), x.shape[b] - max(offset, 0))
+    start = [slice(None)] * x.ndim
+    start[a], start[b] = slice(max(-offset, 0), None), slice(max(offset, 0), None)
+    x = x[tuple(start)]
+    rest = [i for i in range(x.ndim) if i not in (a, b)]
+    shape = tuple([x.shape[i] for i in rest] + [max(n, 0)])
+    strides = tuple([x.strides[i] for i in rest] + [x.strides[a] + x.strides[b]])
+    return _strided(x, shape, strides)
+
+
+def _diagonal_vjp(g: Any, needs: tuple, shape: tuple, offset: int, a: int, b: int) -> tuple:
+    return (_diagonal_place(g, shape, offset, a, b),)
+
+
+_DIAGONAL = Op("diagonal", _diagonal_vjp, (None, None, None, None))
+
+
+def _diagonal_place(g: Any, shape: tuple, offset: int, a: int, b: int) -> Any:
+    """Zeros of a shape with `g` on a diagonal."""
+    values = g.array if isinstance(g, Tensor) else g
+    r = np.zeros_like(values, shape=shape)
+    _diagonal_array(r, offset, a, b)[...] = values
+    return record(r, _DIAGONAL_PLACE, (g,), (offset, a, b)) if isinstance(g, Tensor) else r
+
+
+def _diagonal_place_vjp(g: Any, needs: tuple, offset: int, a: int, b: int) -> tuple:
+    return (diagonal(g, offset, a, b) if isinstance(g, Tensor) else _diagonal_array(g, offset, a, b),)
+
+
+_DIAGONAL_PLACE = Op("diagonal_backward", _diagonal_place_vjp, (None, None, None))
+
+
+@numpy_name(np.diagonal)
+def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """The diagonal of two dimensions, as a view with that dimension last.
+
+    Args:
+        input: tensor with at least two dimensions.
+        offset: 0 the main diagonal, above it if positive, below it if negative.
+        dim1, dim2: the two dimensions.
+
+    Raises:
+        IndexError: no such dimension.
+        RuntimeError: dim1 and dim2 are the same.
+
+    >>> import cuframe as cf
+    >>> cf.diagonal(cf.tensor([[1, 2], [3, 4]]))
+    tensor([1, 4])
+    """
+    need_tensor("diagonal", "input", input)
+    x = input.array
+    a = wrap_dim("diagonal", "dim1", dim1, x.ndim)
+    b = wrap_dim("diagonal", "dim2", dim2, x.ndim)
+    if a == b:
+        raise RuntimeError(f"diagonal: dim1 and dim2 must differ, got {dim1} and {dim2}")
+    offset = _as_int(offset)
+    r = _diagonal_array(x, offset, a, b)
+    return _view(r, _DIAGONAL, input, (x.shape, offset, a, b), diagonal, offset, a, b)
+
+
+def _unfold_array(x: Any, d: int, size: int, step: int) -> Any:
+    if not x.ndim:
+        return _strided(x, (size,), (x.dtype.itemsize,))
+    shape = x.shape[:d] + ((x.shape[d] - size) // step + 1,) + x.shape[d + 1 :] + (size,)
+    return _strided(x, shape, x.strides[:d] + (x.strides[d] * step,) + x.strides[d + 1 :] + (x.strides[d],))
+
+
+def _unfold_vjp(g: Any, needs: tuple, shape: tuple, d: int, size: int, step: int) -> tuple:
+    return (_fold(g, shape, d, size, step),)
+
+
+_UNFOLD = Op("unfold", _unfold_vjp, (None, None, None, None))
+
+
+def _fold(g: Any, shape: tuple, d: int, size: int, step: int) -> Any:
+    """Windows added back where they came from; one strided addition for each place in a window."""
+    values = g.array if isinstance(g, Tensor) else g
+    r = np.zeros_like(values, shape=shape)
+    if not shape:
+        r[...] = values.sum()
+    else:
+        count = values.shape[d]
+        for i in range(size):
+            r[(slice(None),) * d + (slice(i, i + step * (count - 1) + 1, step),)] += values[..., i]
+    return record(r, _FOLD, (g,), (d, size, step)) if isinstance(g, Tensor) else r
+
+
+def _fold_vjp(g: Any, needs: tuple, d: int, size: int, step: int) -> tuple:
+    return (unfold(g, d, size, step) if isinstance(g, Tensor) else _unfold_array(g, d, size, step),)
+
+
+_FOLD = Op("unfold_backward", _fold_vjp, (None, None, None))
+
+
+def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """All windows of `size` entries along a dimension, each `step` after the last, as a view.
+
+    Returns:
+        Tensor whose dimension `dimension` counts the windows, with the window as a new last dimension.
+
+    Raises:
+        RuntimeError: size is larger than the dimension or negative, or step is not positive.
+
+    >>> import cuframe as cf
+    >>> cf.arange(5).unfold(0, 3, 2)
+    tensor([[0, 1, 2],
+            [2, 3, 4]])
+    """
+    need_tensor("unfold", "input", input)
+    x = input.array
+    d = wrap_dim("unfold", "dimension", dimension, x.ndim)
+    whole = x.shape[d] if x.ndim else 1
+    if not 0 <= size <= whole:
+        raise RuntimeError(f"unfold: size must be in [0, {whole}] for dimension {dimension}, got {size}")
+    if step <= 0:
+        raise RuntimeError(f"unfold: step must be positive, got {step}")
+    r = _unfold_array(x, d, size, step)
+    return _view(r, _UNFOLD, input, (x.shape, d, size, step), unfold, d, size, step)

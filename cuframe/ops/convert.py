@@ -1,0 +1,284 @@
+"""The same values in another dtype, place or memory; and what a tensor tells of its layout.
+
+What PyTorch has as methods only stands in `METHODS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..backend import Device, backend_for, backend_of
+from ..dtypes import as_dtype, bfloat16, is_floating
+from ..tensor import Size, Tensor
+from .define import Op, cast, need_tensor, numpy_name, record
+from .inplace import check_writable, write
+from .shape import wrap_dim
+
+__all__ = ["clone", "is_floating_point", "is_tensor", "numel"]
+
+
+def _clone_vjp(g: Any, needs: tuple) -> tuple:
+    return (g,)
+
+
+_CLONE = Op("clone", _clone_vjp)
+
+
+@numpy_name(np.copy)
+def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
+    """A copy on memory of its own, through which gradients pass.
+
+    >>> import cuframe as cf
+    >>> cf.clone(cf.tensor([1, 2]))
+    tensor([1, 2])
+    """
+    need_tensor("clone", "input", input)
+    return record(input.array.copy(), _CLONE, (input,), ())
+
+
+def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
+    """The tensor in row-major memory: itself where it is so already, else a copy."""
+    x = self.array
+    if x.flags.c_contiguous:
+        return self
+    return record(backend_of(x).xp.ascontiguousarray(x), _CLONE, (self,), ())
+
+
+def is_contiguous(self: Tensor) -> bool:
+    """True if the elements lie in memory in row-major order without gaps."""
+    return bool(self.array.flags.c_contiguous)
+
+
+def _move_vjp(g: Any, needs: tuple, where: Device) -> tuple:
+    if isinstance(g, Tensor):
+        return (move(g, where),)
+    here, there = backend_of(g), backend_for(where)
+    return (here.copy_to(g, where) if here is there else there.from_host(here.to_host(g), where),)
+
+
+_MOVE = Op("to_copy", _move_vjp, (None,))
+
+
+def move(t: Tensor, where: Device) -> Tensor:
+    """`t` on a device; `t` itself where it is there."""
+    old = t.device
+    if old == where:
+        return t
+    here, there = backend_of(t.array), backend_for(where)
+    x = here.copy_to(t.array, where) if here is there else there.from_host(here.to_host(t.array), where)
+    return record(x, _MOVE, (t,), (old,))
+
+
+def _is_device(value: Any) -> bool:
+    if isinstance(value, Device):
+        return True
+    return isinstance(value, str) and value.partition(":")[0] in ("cpu", "cuda", "sim")
+
+
+def to(
+    self: Tensor,
+    *args: Any,
+    dtype: Any = None,
+    device: Any = None,
+    non_blocking: bool = False,
+    copy: bool = False,
+    memory_format: Any = None,
+) -> Tensor:
+    """The tensor with another dtype, on another device, or both; itself where nothing would change.
+
+    Args:
+        args: a dtype, a device, a device and a dtype, or another tensor to agree with; then `non_blocking`, `copy`.
+        dtype, device: the same by name.
+        non_blocking: accepted for PyTorch's sake; copies keep the order of the stream anyway.
+        copy: copy even where nothing would change.
+
+    Raises:
+        TypeError: an argument that is none of these.
+        RuntimeError: the device cannot be used here.
+
+    >>> import cuframe as cf
+    >>> cf.tensor([1.7]).to(cf.int64)
+    tensor([1])
+    """
+    rest = list(args)
+    if rest and isinstance(rest[0], Tensor):
+        other = rest.pop(0)
+        dtype, device = other.array.dtype, other.device
+    else:
+        if rest and (_is_device(rest[0]) or (rest[0] is None and len(rest) > 1)):
+            device = rest.pop(0)
+        if rest and not isinstance(rest[0], bool):
+            dtype = rest.pop(0)
+    if rest:
+        non_blocking = rest.pop(0)
+    if rest:
+        copy = rest.pop(0)
+    if rest:
+        raise TypeError(f"to: expected (dtype), (device, dtype) or (tensor), got {len(args)} positional arguments")
+    out = self
+    if device is not None:
+        out = move(out, Device(device))
+    if dtype is not None:
+        out = cast(out, as_dtype(dtype))
+    return clone(self) if copy and out is self else out
+
+
+def cpu(self: Tensor) -> Tensor:
+    """The tensor in host memory; itself where it is there."""
+    return move(self, Device("cpu"))
+
+
+def cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor:
+    """The tensor on a CUDA device; itself where it is there.
+
+    Args:
+        device: an index, a device or its name; by default the first.
+    """
+    if device is None or isinstance(device, int):
+        return move(self, Device("cuda", device))
+    return move(self, Device(device))
+
+
+def astype(self: Tensor, dtype: Any, copy: bool = True) -> Tensor:
+    """The tensor in another dtype (NumPy's name for `to`)."""
+    return cast(self, as_dtype(dtype))
+
+
+def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
+    """The tensor in another dtype; without an argument the name of its own."""
+    return f"cuframe.{self.array.dtype.name}" if dtype is None else cast(self, as_dtype(dtype))
+
+
+def type_as(self: Tensor, other: Tensor) -> Tensor:
+    """The tensor in the dtype and on the device of another."""
+    need_tensor("type_as", "other", other)
+    return to(self, other)
+
+
+def _to_dtype(name: str, kind: Any) -> Callable[[Tensor], Tensor]:
+    dtype = np.dtype(kind)
+
+    def method(self: Tensor) -> Tensor:
+        return cast(self, dtype)
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"The tensor as {dtype.name}."
+    return method
+
+
+def numel(input: Tensor) -> int:
+    """The number of elements.
+
+    >>> import cuframe as cf
+    >>> cf.numel(cf.zeros(2, 3))
+    6
+    """
+    need_tensor("numel", "input", input)
+    return int(input.array.size)
+
+
+def size(self: Tensor, dim: int | None = None) -> Any:
+    """The sizes of all dimensions, or of one."""
+    shape = self.array.shape
+    if dim is None:
+        return Size(shape)
+    if not shape:
+        raise IndexError(f"size: dim {dim} does not exist in a 0-d tensor")
+    return shape[wrap_dim("size", "dim", dim, len(shape))]
+
+
+def dim(self: Tensor) -> int:
+    """The number of dimensions."""
+    return self.array.ndim
+
+
+def stride(self: Tensor, dim: int | None = None) -> Any:
+    """How many elements apart neighbours in each dimension lie, or in one."""
+    x = self.array
+    strides = tuple([s // x.dtype.itemsize for s in x.strides])
+    return strides if dim is None else strides[wrap_dim("stride", "dim", dim, x.ndim)]
+
+
+def element_size(self: Tensor) -> int:
+    """Bytes of one element."""
+    return self.array.dtype.itemsize
+
+
+def data_ptr(self: Tensor) -> int:
+    """The address of the first element."""
+    x = self.array
+    return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
+
+
+def is_floating_point(input: Tensor) -> bool:
+    """True for float16, bfloat16, float32 and float64 tensors.
+
+    >>> import cuframe as cf
+    >>> cf.is_floating_point(cf.zeros(1)), cf.is_floating_point(cf.tensor([1]))
+    (True, False)
+    """
+    need_tensor("is_floating_point", "input", input)
+    return is_floating(input.array.dtype)
+
+
+def is_tensor(obj: Any) -> bool:
+    """True if `obj` is a Tensor.
+
+    >>> import cuframe as cf
+    >>> cf.is_tensor(1.0)
+    False
+    """
+    return isinstance(obj, Tensor)
+
+
+# -- written in place ---------------------------------------------------------------------------------------------
+def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
+    """Write the values of another tensor (broadcast, cast and moved as needed) into this one; returns self.
+
+    Raises:
+        RuntimeError: the shapes do not broadcast, or self is a leaf that requires a gradient.
+    """
+    check_writable(self, "copy_")
+    if not isinstance(src, Tensor):
+        src = Tensor(backend_of(self.array).asarray(src, self.array))
+    try:
+        result = src if src.array.shape == self.array.shape else src.expand(self.array.shape)  # type: ignore[attr-defined]
+    except RuntimeError:
+        raise RuntimeError(
+            f"copy_: src of shape {tuple(src.array.shape)} does not broadcast to {tuple(self.array.shape)}"
+        ) from None
+    result = cast(result, self.array.dtype) if result.array.dtype != self.array.dtype else result
+    if result.array.__class__ is not self.array.__class__ or result.device != self.device:
+        result = move(result, self.device)
+    return write(self, record(result.array, _CLONE, (result,), ()), "copy_")
+
+
+def fill_(self: Tensor, value: Any) -> Tensor:
+    """Write one number, or a 0-d tensor (which then gets a gradient), everywhere; returns self."""
+    if isinstance(value, Tensor):
+        if value.array.ndim:
+            raise RuntimeError(f"fill_: value must be a number or a 0-d tensor, got shape {tuple(value.array.shape)}")
+        return copy_(self, value)
+    check_writable(self, "fill_")
+    x = self.array
+    return write(self, Tensor(backend_of(x).xp.full_like(x, value)), "fill_")
+
+
+def zero_(self: Tensor) -> Tensor:
+    """Write zeros everywhere; returns self."""
+    check_writable(self, "zero_")
+    return write(self, Tensor(np.zeros_like(self.array)), "zero_")
+
+
+METHODS: dict[str, Callable] = {
+    "astype": astype, "bfloat16": _to_dtype("bfloat16", bfloat16), "bool": _to_dtype("bool", np.bool_),
+    "byte": _to_dtype("byte", np.uint8), "char": _to_dtype("char", np.int8), "contiguous": contiguous, "copy_": copy_,
+    "cpu": cpu, "cuda": cuda, "data_ptr": data_ptr, "dim": dim, "double": _to_dtype("double", np.float64),
+    "element_size": element_size, "fill_": fill_, "float": _to_dtype("float", np.float32),
+    "half": _to_dtype("half", np.float16), "int": _to_dtype("int", np.int32), "is_contiguous": is_contiguous,
+    "long": _to_dtype("long", np.int64), "ndimension": dim, "nelement": numel, "short": _to_dtype("short", np.int16),
+    "size": size, "stride": stride, "to": to, "type": type_, "type_as": type_as, "zero_": zero_,
+}  # fmt: skip
