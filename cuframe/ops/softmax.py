@@ -1,1 +1,137 @@
-__all__: list[str] = []
+"""Softmax and its logarithm: one pass for the exponentials, one node, and a gradient from the result alone."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..dtypes import as_dtype, is_floating
+from ..tensor import Tensor
+from .define import Op, cast, need_tensor, record
+from .reduce import axis_of
+
+__all__ = ["log_softmax", "softmax", "softmin"]
+
+
+def widened(x: Any) -> Any:
+    """16-bit floats as float32, in which their exponentials are summed."""
+    return x.astype(np.float32) if x.dtype.itemsize == 2 else x
+
+
+def row_max(x: Any, axis: int) -> Any:
+    """The maximum along `axis`, kept as a dimension; -inf where that is empty."""
+    return x.max(axis=axis, keepdims=True, initial=-np.inf)
+
+
+def _softmax_array(x: Any, axis: int) -> Any:
+    e = widened(x)
+    e = e - row_max(e, axis)
+    np.exp(e, out=e)
+    e /= e.sum(axis=axis, keepdims=True)
+    return e.astype(x.dtype, copy=False)
+
+
+def _log_softmax_array(x: Any, axis: int) -> Any:
+    y = widened(x)
+    y = y - row_max(y, axis)
+    y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
+    return y.astype(x.dtype, copy=False)
+
+
+def _softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
+    dtype = out.dtype
+    g, out = widened(g), widened(out)
+    p = g * out
+    return ((p - out * p.sum(axis=axis, keepdims=True)).astype(dtype, copy=False),)
+
+
+def _log_softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
+    dtype = out.dtype
+    g, out = widened(g), widened(out)
+    return ((g - np.exp(out) * g.sum(axis=axis, keepdims=True)).astype(dtype, copy=False),)
+
+
+_SOFTMAX = Op("softmax", _softmax_vjp, ("out", None))
+_LOG_SOFTMAX = Op("log_softmax", _log_softmax_vjp, ("out", None))
+
+
+def _along(name: str, forward: Callable, op: Op, input: Tensor, dim: int | None, dtype: Any) -> Tensor:
+    need_tensor(name, "input", input)
+    if dtype is not None:
+        input = cast(input, as_dtype(dtype))
+    x = input.array
+    if not is_floating(x.dtype):
+        raise TypeError(f"{name}: input must be floating point, got {x.dtype.name}; pass dtype= to convert it")
+    if dim is None:
+        dim = 0 if x.ndim in (0, 1, 3) else 1
+        warnings.warn(f"{name}: without dim, dimension {dim} is taken; name it", DeprecationWarning, stacklevel=3)
+    axis = axis_of(name, dim, x.ndim)
+    if not x.ndim:
+        out = _along(name, forward, op, input.reshape(1), 0, None)  # type: ignore[attr-defined]
+        return out.reshape(())  # type: ignore[attr-defined]
+    r = forward(x, axis)
+    return record(r, op, (input,), (r, axis))
+
+
+def softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """Exponentials that sum to one along a dimension.
+
+        out_i = exp(input_i) / sum_j exp(input_j)
+
+    Args:
+        input: a floating-point tensor.
+        dim: the dimension to sum over. Leaving it out is deprecated: it is then 0 for 0, 1 or 3 dimensions, else 1.
+        dtype: converts the input first.
+
+    Returns:
+        A tensor of the input's shape. The maximum is subtracted beforehand, so nothing overflows; a row of -inf gives
+        NaN. Backward keeps the result.
+
+    Raises:
+        TypeError: the input is not floating point and no dtype is given.
+        IndexError: there is no such dimension.
+
+    >>> import cuframe as cf
+    >>> cf.softmax(cf.tensor([[1000.0, 1000.0], [0.0, -1000.0]]), dim=1)
+    tensor([[0.5000, 0.5000],
+            [1.0000, 0.0000]])
+    """
+    return _along("softmax", _softmax_array, _SOFTMAX, input, dim, dtype)
+
+
+def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """The logarithm of `softmax`, without the loss of precision of two steps.
+
+        out_i = input_i - log sum_j exp(input_j)
+
+    Args:
+        input: a floating-point tensor.
+        dim: the dimension to sum over. Leaving it out is deprecated: it is then 0 for 0, 1 or 3 dimensions, else 1.
+        dtype: converts the input first.
+
+    Returns:
+        A tensor of the input's shape. Backward keeps the result.
+
+    Raises:
+        TypeError: the input is not floating point and no dtype is given.
+        IndexError: there is no such dimension.
+
+    >>> import cuframe as cf
+    >>> cf.log_softmax(cf.tensor([0.0, 1000.0]), dim=0)
+    tensor([-1000.,     0.])
+    """
+    return _along("log_softmax", _log_softmax_array, _LOG_SOFTMAX, input, dim, dtype)
+
+
+def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
+    """`softmax(-input)`: the smallest element gets the largest share.
+
+    >>> import cuframe as cf
+    >>> cf.softmin(cf.tensor([0.0, 0.0]), dim=0)
+    tensor([0.5000, 0.5000])
+    """
+    need_tensor("softmin", "input", input)
+    return softmax(-input, dim, dtype)  # type: ignore[operator]
