@@ -1,0 +1,50 @@
+"""What elementwise operations share: zero gradients, 16-bit floats, SciPy's functions for the array at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+from ..backend import backend_of
+from ..tensor import Tensor
+
+__all__ = ["flat", "in_float32", "on_arrays", "scipy_special"]
+
+
+def flat(g: Any) -> Any:
+    """The zero gradient of a step function, of the shape and dtype of `g`; zero where `g` is infinite, too."""
+    return Tensor(np.zeros_like(g.array)) if isinstance(g, Tensor) else np.zeros_like(g)
+
+
+def in_float32(forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`forward` with 16-bit floats computed in float32 and rounded once, at the end."""
+
+    @wraps(forward)
+    def wrapped(x: Any) -> Any:
+        if x.dtype.itemsize == 2:
+            return forward(x.astype(np.float32)).astype(x.dtype)
+        return forward(x)
+
+    return wrapped
+
+
+def scipy_special(name: str, *first: Any) -> Callable[[Any], Any]:
+    """The function of `scipy.special`, or of CuPy's counterpart, on an array, after the arguments `first`.
+
+    SciPy is imported at the first call, so that `import cuframe` stays quick.
+    """
+
+    def forward(x: Any) -> Any:
+        package = "scipy.special" if backend_of(x).xp is np else "cupyx.scipy.special"
+        return getattr(import_module(package), name)(*first, x)
+
+    return in_float32(forward)
+
+
+def on_arrays(operation: Callable[..., Tensor], x: Any, *args: Any) -> Any:
+    """`operation` of a Tensor, or of the raw array that a vjp is given in the ordinary backward pass."""
+    return operation(x, *args) if isinstance(x, Tensor) else operation(Tensor(x), *args).array
