@@ -1,0 +1,132 @@
+"""Stochastic gradient descent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ..tensor import Tensor
+from .blocks import run, zeros_like
+from .optimizer import Optimizer, check_at_least
+from .sparse import sparse_parts, write_rows
+
+__all__ = ["SGD"]
+
+
+def _sgd(p: Any, g: Any, s: Any, t: Any, lr: float, weight_decay: float) -> None:
+    if weight_decay:
+        np.multiply(p, weight_decay, t)
+        g = np.add(g, t, t)
+    np.multiply(g, lr, s)
+    np.subtract(p, s, p)
+
+
+def _momentum(
+    p: Any, g: Any, buf: Any, s: Any, t: Any, lr: float, weight_decay: float, momentum: float, keep: float,
+    nesterov: bool, first: bool, maximize: bool,
+) -> None:  # fmt: skip
+    if maximize:
+        g = np.negative(g, t)
+    if weight_decay:
+        np.multiply(p, weight_decay, s)
+        g = np.add(g, s, t)
+    if first:
+        buf[...] = g
+    else:
+        np.multiply(buf, momentum, buf)
+        if keep == 1.0:
+            np.add(buf, g, buf)
+        else:
+            np.multiply(g, keep, s)
+            np.add(buf, s, buf)
+    if nesterov:
+        np.multiply(buf, momentum, s)
+        np.add(s, g, s)
+        np.multiply(s, lr, s)
+    else:
+        np.multiply(buf, lr, s)
+    np.subtract(p, s, p)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if asked for.
+
+    g += weight_decay * p; b = momentum * b + (1 - dampening) * g; p -= lr * b (Nesterov: lr * (g + momentum * b)). At
+    the first step b = g.
+
+    Args:
+        params: parameters or groups, see `Optimizer`.
+        lr: the learning rate.
+        momentum: how much of the last update goes into the next.
+        dampening: of the gradient that enters the momentum.
+        weight_decay: factor of the L2 penalty.
+        nesterov: Nesterov's momentum (Sutskever et al. 2013); it needs a momentum and no dampening.
+        maximize: go up instead of down.
+
+    Sparse gradients are taken as they are, without momentum and weight decay only.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> w = nn.Parameter([1.0, 2.0])
+    >>> opt = optim.SGD([w], lr=0.5)
+    >>> w.grad = cf.tensor([1.0, 1.0])
+    >>> opt.step()
+    >>> w.tolist()
+    [0.5, 1.5]
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        check_at_least("SGD", lr=lr, momentum=momentum, weight_decay=weight_decay)
+        if nesterov and (momentum <= 0 or dampening != 0):
+            raise ValueError(
+                "SGD: nesterov needs momentum > 0 and dampening 0, "
+                f"got momentum={momentum}, dampening={dampening}"
+            )
+        super().__init__(
+            params,
+            dict(
+                lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
+                maximize=maximize,
+            ),
+        )  # fmt: skip
+
+    def update_group(self, group: dict[str, Any]) -> None:
+        """One step for the parameters of a group."""
+        lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
+        sign = -1.0 if group["maximize"] else 1.0
+        for p in group["params"]:
+            g = p.grad
+            if g is None:
+                continue
+            if g.__class__ is not Tensor and getattr(g, "is_sparse", False):
+                if momentum or decay:
+                    raise RuntimeError(
+                        "SGD: sparse gradients work without momentum and weight_decay only, "
+                        f"got momentum={momentum}, weight_decay={decay}"
+                    )
+                rows, values = sparse_parts(g)
+                write_rows(p, rows, p.array[rows] - sign * lr * values)
+            elif momentum:
+                state = self.state[p]
+                first = state.get("momentum_buffer") is None
+                if first:
+                    state["momentum_buffer"] = zeros_like(p)
+                run(
+                    self._scratch, _momentum, p, g.array, (state["momentum_buffer"],), lr, decay, momentum,
+                    1.0 - group["dampening"], group["nesterov"], first, group["maximize"],
+                )  # fmt: skip
+            else:
+                # Going up is going down with the signs of the rate and of the decay turned.
+                run(self._scratch, _sgd, p, g.array, (), sign * lr, sign * decay)
