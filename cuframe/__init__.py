@@ -22,11 +22,12 @@ from .dtypes import *  # noqa: F403
 from .dtypes import __all__ as _dtype_names
 from .ops import *  # noqa: F403
 from .tensor import Parameter, Size, Tensor
+from .tensor_repr import set_printoptions
 
 __all__ = sorted(
     [
         "Device", "Parameter", "Size", "Tensor", "__version__", "autograd", "device", "enable_grad",
         "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_grad_enabled",
-        *_dtype_names, *ops.__all__,
+        "set_printoptions", *_dtype_names, *ops.__all__,
     ]
 )  # fmt: skip
