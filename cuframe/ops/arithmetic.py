@@ -25,7 +25,7 @@ def _flat_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
     return (fit(zeros, x) if needs[0] is not None else None, fit(zeros, y) if needs[1] is not None else None)
 
 
-# -- sums, products, quotients ----------------------------------------------------------------------------------
+# -- sums, products, quotients ---------------------------------------------------------------------
 def _add_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
     return (fit(g, x) if needs[0] is not None else None, fit(g, y) if needs[1] is not None else None)
 
@@ -243,7 +243,7 @@ fmod = numpy_name(np.fmod)(
 )  # fmt: skip
 
 
-# -- powers -----------------------------------------------------------------------------------------------------
+# -- powers ----------------------------------------------------------------------------------------
 def _power(x: Any, y: Any) -> Any:
     if x.dtype.kind in "iub":
         if x.dtype.kind == "b":
@@ -289,7 +289,7 @@ def float_power(input: Any, other: Any) -> Tensor:
 
     >>> import cuframe as cf
     >>> cf.float_power(cf.tensor([2, 4]), -1)
-    tensor([0.5000, 0.2500], dtype=float64)
+    tensor([0.5000, 0.2500], dtype=cuframe.float64)
     """
     if not isinstance(input, Tensor) and not isinstance(other, Tensor):
         raise TypeError(

@@ -15,7 +15,7 @@ from . import docs, special
 from .define import Op, as_result, need_tensor, numpy_name, unary
 from .docs import unary_doc
 from .special import *  # noqa: F403
-from .steps import flat, in_float32
+from .steps import flat, in_float32, scaled
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "asin", "asinh",
@@ -28,13 +28,13 @@ __all__ = [
 _LN2, _LN10 = math.log(2), math.log(10)
 
 
-# -- powers, exponentials, logarithms ---------------------------------------------------------------------------
+# -- powers, exponentials, logarithms --------------------------------------------------------------
 exp = unary(
     "exp", np.exp, lambda g, needs, out: (g * out,), ("out",),
     unary_doc("exp", "The exponential of each element.", "e**input", "[0.0, 1.0]", "[1.0000, 2.7183]"),
 )  # fmt: skip
 exp2 = unary(
-    "exp2", np.exp2, lambda g, needs, out: (g * (out * _LN2),), ("out",),
+    "exp2", np.exp2, lambda g, needs, out: (scaled(g * out, _LN2),), ("out",),
     unary_doc("exp2", "2 to the power of each element.", "2**input", "[0.0, 3.0]", "[1., 8.]"),
 )  # fmt: skip
 expm1 = unary(
@@ -49,12 +49,12 @@ log = unary(
     ),
 )  # fmt: skip
 log2 = unary(
-    "log2", np.log2, lambda g, needs, x: (g / (x * _LN2),), (0,),
+    "log2", np.log2, lambda g, needs, x: (scaled(g / x, 1 / _LN2),), (0,),
     unary_doc("log2", "The base-2 logarithm of each element.", "log2(input)", "[1.0, 8.0]", "[0., 3.]"),
 )  # fmt: skip
 log10 = unary(
-    "log10", np.log10, lambda g, needs, x: (g / (x * _LN10),), (0,),
-    unary_doc("log10", "The base-10 logarithm of each element.", "log10(input)", "[1.0, 100.0]", "[0., 2.]"),
+    "log10", np.log10, lambda g, needs, x: (scaled(g / x, 1 / _LN10),), (0,),
+    unary_doc("log10", "The base-10 logarithm of each element.", "log10(input)", "[1.0, 10.0]", "[0., 1.]"),
 )  # fmt: skip
 log1p = unary(
     "log1p", np.log1p, lambda g, needs, x: (g / (x + 1),), (0,),
@@ -81,7 +81,7 @@ reciprocal = unary(
 )  # fmt: skip
 
 
-# -- trigonometry -----------------------------------------------------------------------------------------------
+# -- trigonometry ----------------------------------------------------------------------------------
 def _trigonometric(
     name: str, ufunc: Any, vjp: Callable, what: str, values: str, shown: str, saved: Any = 0
 ) -> Any:
@@ -137,16 +137,16 @@ atanh = _trigonometric(
     "The number whose hyperbolic tangent is the element; NaN outside of [-1, 1].", "[0.0, 0.5]", "[0.0000, 0.5493]",
 )  # fmt: skip
 deg2rad = _trigonometric(
-    "deg2rad", np.deg2rad, lambda g, needs: (g * (math.pi / 180),),
+    "deg2rad", np.deg2rad, lambda g, needs: (scaled(g, math.pi / 180),),
     "Degrees in radians: each element times pi / 180.", "[0.0, 180.0]", "[0.0000, 3.1416]", None,
 )  # fmt: skip
 rad2deg = _trigonometric(
-    "rad2deg", np.rad2deg, lambda g, needs: (g * (180 / math.pi),),
+    "rad2deg", np.rad2deg, lambda g, needs: (scaled(g, 180 / math.pi),),
     "Radians in degrees: each element times 180 / pi.", "[0.0, 3.1415927]", "[  0., 180.]", None,
 )  # fmt: skip
 
 
-# -- two activations that are functions of their own -------------------------------------------------------------
+# -- two activations that are functions of their own -----------------------------------------------
 def _sigmoid(x: Any) -> Any:
     # Overflow of the exponential gives inf, whose reciprocal is the 0 that is wanted.
     return np.reciprocal(np.exp(-x) + 1)
@@ -165,7 +165,7 @@ relu = unary(
 )  # fmt: skip
 
 
-# -- signs and rounding -----------------------------------------------------------------------------------------
+# -- signs and rounding ----------------------------------------------------------------------------
 def _flat_vjp(g: Any, needs: tuple) -> tuple:
     return (flat(g),)
 
@@ -248,7 +248,7 @@ def round(input: Tensor, decimals: int = 0) -> Tensor:
     return record(as_result(r, x), _ROUND, (input,), ())
 
 
-# -- checks -----------------------------------------------------------------------------------------------------
+# -- checks ----------------------------------------------------------------------------------------
 def _check(
     name: str, forward: Callable, what: str, formula: str, values: str, shown: str
 ) -> Callable[[Tensor], Tensor]:

@@ -12,24 +12,24 @@ from ..tensor import Tensor, record
 from . import docs
 from .define import Op, as_result, cast, need_tensor, numpy_name, unary
 from .docs import unary_doc
-from .steps import in_float32, on_arrays, scipy_special
+from .steps import in_float32, on_arrays, scaled, scipy_special
 
 __all__ = ["digamma", "erf", "erfc", "erfinv", "i0", "lgamma", "logit", "polygamma", "sinc"]
 
 _TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 erf = unary(
-    "erf", scipy_special("erf"), lambda g, needs, x: (g * (np.exp(-x * x) * _TWO_OVER_ROOT_PI),), (0,),
+    "erf", scipy_special("erf"), lambda g, needs, x: (scaled(g * np.exp(-x * x), _TWO_OVER_ROOT_PI),), (0,),
     unary_doc("erf", "The error function.", "2 / sqrt(pi) * integral of exp(-t**2) from 0 to input", "[0.0, 1.0]",
               "[0.0000, 0.8427]"),
 )  # fmt: skip
 erfc = unary(
-    "erfc", scipy_special("erfc"), lambda g, needs, x: (g * (np.exp(-x * x) * -_TWO_OVER_ROOT_PI),), (0,),
+    "erfc", scipy_special("erfc"), lambda g, needs, x: (scaled(g * np.exp(-x * x), -_TWO_OVER_ROOT_PI),), (0,),
     unary_doc("erfc", "The complement of the error function, exact for large arguments.", "1 - erf(input)",
               "[0.0, 1.0]", "[1.0000, 0.1573]"),
 )  # fmt: skip
 erfinv = unary(
-    "erfinv", scipy_special("erfinv"), lambda g, needs, out: (g * (np.exp(out * out) / _TWO_OVER_ROOT_PI),), ("out",),
+    "erfinv", scipy_special("erfinv"), lambda g, needs, out: (scaled(g * np.exp(out * out), 1 / _TWO_OVER_ROOT_PI),), ("out",),
     unary_doc("erfinv", "The inverse of the error function; NaN outside of [-1, 1].", "the y with erf(y) = input",
               "[0.0, 0.5]", "[0.0000, 0.4769]"),
 )  # fmt: skip
@@ -90,7 +90,7 @@ def _trigamma(x: Tensor) -> Tensor:
     return polygamma(1, x)
 
 
-# -- logit, sinc, Bessel ----------------------------------------------------------------------------------------
+# -- logit, sinc, Bessel ---------------------------------------------------------------------------
 def _logit_vjp(g: Any, needs: tuple, x: Any, eps: float | None) -> tuple:
     if eps is None:
         return (g / (x * (1 - x)),)
@@ -134,8 +134,8 @@ def logit(input: Tensor, eps: float | None = None) -> Tensor:
 
 def _sinc_vjp(g: Any, needs: tuple, x: Any) -> tuple:
     origin = x == 0
-    t = np.where(origin, 1, x) * math.pi
-    return (np.where(origin, 0, g * ((t * np.cos(t) - np.sin(t)) / (t * t) * math.pi)),)
+    t = scaled(np.where(origin, 1, x), math.pi)
+    return (np.where(origin, 0, scaled(g * ((t * np.cos(t) - np.sin(t)) / (t * t)), math.pi)),)
 
 
 sinc = numpy_name(np.sinc)(
@@ -156,7 +156,7 @@ i0 = numpy_name(np.i0)(
 
 def _i1_vjp(g: Any, needs: tuple, x: Any, out: Any) -> tuple:
     origin = x == 0
-    return (g * np.where(origin, 0.5, on_arrays(i0, x) - out / np.where(origin, 1, x)),)
+    return (np.where(origin, g / 2, g * (on_arrays(i0, x) - out / np.where(origin, 1, x))),)
 
 
 _i1 = unary("i1", scipy_special("i1"), _i1_vjp, (0, "out"))

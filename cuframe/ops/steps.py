@@ -12,12 +12,18 @@ import numpy as np
 from ..backend import backend_of
 from ..tensor import Tensor
 
-__all__ = ["flat", "in_float32", "on_arrays", "scipy_special"]
+__all__ = ["flat", "in_float32", "on_arrays", "scaled", "scipy_special"]
 
 
 def flat(g: Any) -> Any:
     """The zero gradient of a step function, of the shape and dtype of `g`; zero where `g` is infinite, too."""
     return Tensor(np.zeros_like(g.array)) if isinstance(g, Tensor) else np.zeros_like(g)
+
+
+def scaled(g: Any, c: float) -> Any:
+    """`g` times a constant, in the dtype of `g`: a bfloat16 array times a Python float would be float32."""
+    r = g * c
+    return r if r.dtype == g.dtype else r.astype(g.dtype)
 
 
 def in_float32(forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
