@@ -1,0 +1,171 @@
+"""Gradient clipping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from ...autograd import versions
+from ...backend import backend_of
+from ...tensor import Tensor
+
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm"]
+
+
+def _grad_arrays(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Any]:
+    """The arrays of all gradients; of sparse ones, summed by row first, their values."""
+    found = []
+    for p in [parameters] if isinstance(parameters, Tensor) else list(parameters):
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{name}: parameters must be Tensors, got {type(p).__name__}")
+        if p.grad is not None:
+            found.append(_values(p))
+    return found
+
+
+def _values(p: Tensor) -> Any:
+    g = p.grad
+    if isinstance(g, Tensor):
+        return g.array
+    p.grad = g = g.coalesce()
+    values = g.values() if callable(g.values) else g.values
+    return values.array if isinstance(values, Tensor) else values
+
+
+def _norm(x: Any, order: float) -> Any:
+    """The norm of all elements of an array, as a scalar beside it; half precision is summed in float32."""
+    if x.dtype.char not in "fd":
+        x = x.astype(np.float32)
+    if order == 2.0:
+        flat = x.reshape(-1)
+        square = flat.dot(flat)
+        if not math.isfinite(square) or square < 1e-30:
+            # The squares may have left the dtype's range where the norm does not.
+            return np.linalg.norm(flat.astype(np.float64))
+        return square**0.5
+    if order == math.inf:
+        return abs(x).max() if x.size else x.dtype.type(0)
+    if order == -math.inf:
+        return abs(x).min() if x.size else x.dtype.type(math.inf)
+    if order == 0.0:
+        return (x != 0).sum()
+    return (abs(x) ** order).sum() ** (1.0 / order)
+
+
+def _total(arrays: list[Any], norm_type: float) -> Any:
+    """The norm of the norms."""
+    order = float(norm_type)
+    norms = np.asarray([float(_norm(x, order)) for x in arrays], np.float64)
+    if order == math.inf:
+        return norms.max()
+    if order == -math.inf:
+        return norms.min()
+    return np.linalg.norm(norms, order)
+
+
+def _result(arrays: list[Any], total: float) -> Tensor:
+    if not arrays:
+        return Tensor(np.zeros((), np.float32))
+    like = arrays[0]
+    return Tensor(backend_of(like).asarray(np.asarray(total, like.dtype), like))
+
+
+def _check_finite(name: str, total: float, norm_type: float) -> None:
+    if not math.isfinite(total):
+        raise RuntimeError(
+            f"{name}: the norm of order {float(norm_type):g} of the gradients is {total}; "
+            "error_if_nonfinite=False clips regardless"
+        )
+
+
+def get_total_norm(
+    tensors: Tensor | Iterable[Tensor],
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """The norm of the elements of all tensors together.
+
+    Args:
+        tensors: one or several.
+        norm_type: the order; `math.inf` for the largest absolute value.
+        error_if_nonfinite: raise if the norm is NaN or infinite.
+        foreach: taken for compatibility, without effect.
+
+    Returns:
+        A 0-d Tensor.
+
+    Raises:
+        RuntimeError: the norm is not finite, if that was asked for.
+    """
+    arrays = [t.array for t in ([tensors] if isinstance(tensors, Tensor) else tensors)]
+    total = float(_total(arrays, norm_type)) if arrays else 0.0
+    if error_if_nonfinite:
+        _check_finite("get_total_norm", total, norm_type)
+    return _result(arrays, total)
+
+
+def clip_grad_norm_(
+    parameters: Tensor | Iterable[Tensor],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+    foreach: bool | None = None,
+) -> Tensor:
+    """Scale the gradients, in place, so that their norm together is at most `max_norm`.
+
+    Each is multiplied by min(1, max_norm / (norm + 1e-6)).
+
+    Args:
+        parameters: the tensors whose `.grad` is clipped; those without one are passed over.
+        max_norm: the largest norm allowed.
+        norm_type: the order; `math.inf` for the largest absolute value.
+        error_if_nonfinite: raise if the norm is NaN or infinite, before anything is changed.
+        foreach: taken for compatibility, without effect.
+
+    Returns:
+        The norm before clipping, a 0-d Tensor.
+
+    Raises:
+        RuntimeError: the norm is not finite, if that was asked for.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> w = nn.Parameter([1.0, 1.0])
+    >>> w.grad = cf.tensor([3.0, 4.0])
+    >>> nn.utils.clip_grad_norm_([w], 1.0).item()
+    5.0
+    >>> [round(g, 4) for g in w.grad.tolist()]
+    [0.6, 0.8]
+    """
+    arrays = _grad_arrays("clip_grad_norm_", parameters)
+    if not arrays:
+        return _result(arrays, 0.0)
+    total = float(_total(arrays, norm_type))
+    if error_if_nonfinite:
+        _check_finite("clip_grad_norm_", total, norm_type)
+    factor = float(max_norm) / (total + 1e-6)
+    if not factor >= 1.0:  # a NaN norm makes the gradients NaN, as it does in PyTorch
+        for x in arrays:
+            np.multiply(x, x.dtype.type(factor), x)
+            versions.written(x, "clip_grad_norm_")
+    return _result(arrays, total)
+
+
+def clip_grad_value_(
+    parameters: Tensor | Iterable[Tensor], clip_value: float, foreach: bool | None = None
+) -> None:
+    """Clamp every element of the gradients, in place, to [-clip_value, clip_value].
+
+    Args:
+        parameters: the tensors whose `.grad` is clipped.
+        clip_value: the largest absolute value allowed.
+        foreach: taken for compatibility, without effect.
+    """
+    limit = float(clip_value)
+    for x in _grad_arrays("clip_grad_value_", parameters):
+        np.clip(x, x.dtype.type(-limit), x.dtype.type(limit), out=x)
+        versions.written(x, "clip_grad_value_")
