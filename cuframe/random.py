@@ -3,6 +3,7 @@
 A `Generator` hands out positions; the numbers themselves are pure functions of (seed, position, index)
 defined in `cuframe.cpu.philox`, which every device computes alike.
 """
+
 from __future__ import annotations
 
 import math
@@ -105,7 +106,8 @@ class Generator:
         """
         if not isinstance(state, dict) or state.get("algorithm") != _ALGORITHM:
             raise ValueError(
-                f"set_state: state must be a dict from get_state() of {_ALGORITHM}, got {state!r}")
+                f"set_state: state must be a dict from get_state() of {_ALGORITHM}, got {state!r}"
+            )
         values = []
         for name in ("seed", "offset"):
             value = state.get(name)
@@ -133,8 +135,9 @@ class Generator:
             self._offset = first + blocks
             return self._seed, first
 
-    def uniform(self, size: Size, low: float = 0.0, high: float = 1.0,
-                dtype: npt.DTypeLike = np.float32) -> Array:
+    def uniform(
+        self, size: Size, low: float = 0.0, high: float = 1.0, dtype: npt.DTypeLike = np.float32
+    ) -> Array:
         """Uniform numbers in [low, high).
 
         ``low + u * (high - low)`` in the dtype, u from `philox.uniform`; a result rounded up to high becomes
@@ -157,7 +160,8 @@ class Generator:
         """
         if not (low <= high and math.isfinite(high - low)):
             raise ValueError(
-                f"uniform: low and high must be finite with low <= high, got low={low}, high={high}")
+                f"uniform: low and high must be finite with low <= high, got low={low}, high={high}"
+            )
         shape, n = _shape("uniform", size)
         out = philox.uniform(*self.reserve(philox.float_blocks(dtype, n)), n, dtype)
         if (low, high) != (0, 1):
@@ -168,8 +172,9 @@ class Generator:
             np.minimum(out, top if low == high else np.nextafter(top, scalar(low)), out=out)
         return out.reshape(shape)
 
-    def normal(self, size: Size, mean: float = 0.0, std: float = 1.0,
-               dtype: npt.DTypeLike = np.float32) -> Array:
+    def normal(
+        self, size: Size, mean: float = 0.0, std: float = 1.0, dtype: npt.DTypeLike = np.float32
+    ) -> Array:
         """Normally distributed numbers: ``mean + std * z``, z from `philox.normal`.
 
         Args:

@@ -1,4 +1,5 @@
 """The Philox stream, the recipes built on it, and the Generator that hands out positions."""
+
 import math
 import struct
 import threading
@@ -41,13 +42,18 @@ def halves(seed, offset, n):
     return [half for w in words(seed, offset, -(-n // 2)) for half in (w & 0xFFFFFFFF, w >> 32)][:n]
 
 
-@pytest.mark.parametrize("counter, key, expected", [
-    ([0] * 4, [0] * 2, "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b"),
-    ([MASK] * 4, [MASK] * 2, "87b092c3013fe90b 438c3c67be8d0224 9cc7d7c69cd777b6 a09caebf594f0ba0"),
-    ([0x243f6a8885a308d3, 0x13198a2e03707344, 0xa4093822299f31d0, 0x082efa98ec4e6c89],
-     [0x452821e638d01377, 0xbe5466cf34e90c6c],
-     "a528f45403e61d95 38c72dbd566e9788 a5a1610e72fd18b5 57bd43b5e52b7fe6"),
-])
+@pytest.mark.parametrize(
+    "counter, key, expected",
+    [
+        ([0] * 4, [0] * 2, "16554d9eca36314c db20fe9d672d0fdc d7e772cee186176b 7e68b68aec7ba23b"),
+        ([MASK] * 4, [MASK] * 2, "87b092c3013fe90b 438c3c67be8d0224 9cc7d7c69cd777b6 a09caebf594f0ba0"),
+        (
+            [0x243F6A8885A308D3, 0x13198A2E03707344, 0xA4093822299F31D0, 0x082EFA98EC4E6C89],
+            [0x452821E638D01377, 0xBE5466CF34E90C6C],
+            "a528f45403e61d95 38c72dbd566e9788 a5a1610e72fd18b5 57bd43b5e52b7fe6",
+        ),
+    ],
+)
 def test_the_definition_gives_the_known_answers_of_random123(counter, key, expected):
     assert philox4x64_10(counter, key) == [int(w, 16) for w in expected.split()]
 
@@ -64,8 +70,8 @@ def test_words_do_not_depend_on_what_was_drawn_before():
     whole = philox.philox_words(3, 10, 40)
     philox.philox_words(3, 0, 5)
     assert philox.philox_words(3, 12, 8).tolist() == whole[8:16].tolist()
-    assert philox.philox_words(3, 14, 8).tolist() == whole[16:24].tolist()      # continues
-    philox.philox_words(4, 16, 8)                                                # other seed, next block
+    assert philox.philox_words(3, 14, 8).tolist() == whole[16:24].tolist()  # continues
+    philox.philox_words(4, 16, 8)  # other seed, next block
     assert philox.philox_words(3, 16, 8).tolist() == whole[24:32].tolist()
 
 
@@ -101,19 +107,22 @@ def test_words_in_threads():
     assert all(run == expected[k] for k in range(8) for run in got[k])
 
 
-@pytest.mark.parametrize("call, message", [
-    (lambda: philox.philox_words(-1, 0, 1), r"philox_words: seed must be in \[0, 2\*\*64\), got -1"),
-    (lambda: philox.philox_words(2**64, 0, 1), "seed must be in"),
-    (lambda: philox.philox_words(0, 0, -1), "n must be >= 0, got -1"),
-    (lambda: philox.philox_words(0, 2**64 - 1, 5), "offset must be in .* to draw 2 blocks"),
-    (lambda: philox.uniform(0, -1, 5), "uniform: offset must be in"),
-    (lambda: philox.bernoulli(0, 0, 5, 1.5), r"p must be in \[0, 1\], got 1.5"),
-    (lambda: philox.bernoulli(0, 0, 2, np.array([0.5, np.nan])), r"p must be in \[0, 1\], got nan"),
-    (lambda: philox.bernoulli(0, 0, 5, np.ones(3)), r"shape \(5,\), got shape \(3,\)"),
-    (lambda: philox.randint(0, 0, 5, 3, 3), "low must be less than high, got low=3, high=3"),
-    (lambda: philox.randint(0, 0, 5, 0, 257, np.uint8), r"\[0, 257\) must fit uint8"),
-    (lambda: philox.randint(0, 0, 5, -1, 5, np.uint64), "must fit uint64"),
-])
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: philox.philox_words(-1, 0, 1), r"philox_words: seed must be in \[0, 2\*\*64\), got -1"),
+        (lambda: philox.philox_words(2**64, 0, 1), "seed must be in"),
+        (lambda: philox.philox_words(0, 0, -1), "n must be >= 0, got -1"),
+        (lambda: philox.philox_words(0, 2**64 - 1, 5), "offset must be in .* to draw 2 blocks"),
+        (lambda: philox.uniform(0, -1, 5), "uniform: offset must be in"),
+        (lambda: philox.bernoulli(0, 0, 5, 1.5), r"p must be in \[0, 1\], got 1.5"),
+        (lambda: philox.bernoulli(0, 0, 2, np.array([0.5, np.nan])), r"p must be in \[0, 1\], got nan"),
+        (lambda: philox.bernoulli(0, 0, 5, np.ones(3)), r"shape \(5,\), got shape \(3,\)"),
+        (lambda: philox.randint(0, 0, 5, 3, 3), "low must be less than high, got low=3, high=3"),
+        (lambda: philox.randint(0, 0, 5, 0, 257, np.uint8), r"\[0, 257\) must fit uint8"),
+        (lambda: philox.randint(0, 0, 5, -1, 5, np.uint64), "must fit uint64"),
+    ],
+)
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call()
@@ -128,6 +137,7 @@ def test_float_recipes_refuse_other_dtypes(recipe):
 
 
 # -- the recipes, element by element -------------------------------------------------------------------------
+
 
 def log_recipe(bits, dtype):
     """-ln(u) with NumPy scalars only: what one GPU thread does."""
@@ -167,8 +177,8 @@ def box_muller_recipe(radius, angle, dtype):
         return (acc + F(coefficients[0])) * y
 
     ns, nc = (4, 4) if width == 32 else (7, 8)
-    sin = series([(-1)**k / math.factorial(2 * k + 1) for k in range(1, ns + 1)]) * x + x
-    cos = series([(-1)**k / math.factorial(2 * k) for k in range(1, nc + 1)]) + F(1)
+    sin = series([(-1) ** k / math.factorial(2 * k + 1) for k in range(1, ns + 1)]) * x + x
+    cos = series([(-1) ** k / math.factorial(2 * k) for k in range(1, nc + 1)]) + F(1)
     z0, z1 = (cos - sin) * rho, (cos + sin) * rho
     return (-z0 if angle >> (width - 1) & 1 else z0), (-z1 if angle >> (width - 2) & 1 else z1)
 
@@ -214,12 +224,15 @@ def test_the_arithmetic_recipes_are_as_accurate_as_library_functions(dtype, bits
     eps = np.finfo(dtype).eps
     r, a = raw[0::2], raw[1::2]
     wide = np.longdouble
-    u = (r | np.uint32(1)).astype(np.float32).astype(wide) / 2**32 if bits == "halves" else (
-        (r >> np.uint64(11)).astype(wide) + 1) / wide(2)**53
+    u = (
+        (r | np.uint32(1)).astype(np.float32).astype(wide) / 2**32
+        if bits == "halves"
+        else ((r >> np.uint64(11)).astype(wide) + 1) / wide(2) ** 53
+    )
     np.testing.assert_allclose(philox._minus_log(r).astype(wide), -np.log(u), rtol=4 * eps)
     width = 32 if bits == "halves" else 64
     top = a >> a.dtype.type(width - 2)
-    x = (a << a.dtype.type(2)).view(f"i{width // 8}").astype(wide) * (wide(np.pi) / 2 / wide(2)**width)
+    x = (a << a.dtype.type(2)).view(f"i{width // 8}").astype(wide) * (wide(np.pi) / 2 / wide(2) ** width)
     z = np.empty(4000, dtype)
     philox._box_muller(z, r, a)
     radius = np.sqrt(-2 * np.log(u))
@@ -235,12 +248,25 @@ def test_bernoulli_bit_for_bit(p):
     assert philox.bernoulli(4, 2, 301, np.full(301, p)).tolist() == expected
 
 
-@pytest.mark.parametrize("low, high, dtype", [
-    (0, 1, "int64"), (0, 10, "int64"), (-5, 250, "int16"), (0, 256, "uint8"), (-128, 128, "int8"),
-    (7, 7 + 2**32 - 1, "int64"), (-1, 2**32 - 1, "int64"), (0, 2**32, "uint32"), (0, 2**32 + 1, "int64"),
-    (-2**40, 3**30, "int64"), (-2**63, 2**63, "int64"), (-2**63, 2**63 - 1, "int64"), (0, 2**64, "uint64"),
-    (2**63, 2**64 - 1, "uint64"),
-])
+@pytest.mark.parametrize(
+    "low, high, dtype",
+    [
+        (0, 1, "int64"),
+        (0, 10, "int64"),
+        (-5, 250, "int16"),
+        (0, 256, "uint8"),
+        (-128, 128, "int8"),
+        (7, 7 + 2**32 - 1, "int64"),
+        (-1, 2**32 - 1, "int64"),
+        (0, 2**32, "uint32"),
+        (0, 2**32 + 1, "int64"),
+        (-(2**40), 3**30, "int64"),
+        (-(2**63), 2**63, "int64"),
+        (-(2**63), 2**63 - 1, "int64"),
+        (0, 2**64, "uint64"),
+        (2**63, 2**64 - 1, "uint64"),
+    ],
+)
 def test_randint_bit_for_bit(low, high, dtype):
     n, span = 203, high - low
     if span <= 2**32:
@@ -269,26 +295,33 @@ def test_permutation_bit_for_bit():
 
 
 RECIPES = {
-    **{f"{r}-{name}": (lambda o, n, r=r, name=name: getattr(philox, r)(1, o, n, dt(name)),
-                       lambda n, name=name: philox.float_blocks(dt(name), n))
-       for r in ("uniform", "normal", "exponential") for name in FLOATS},
+    **{
+        f"{r}-{name}": (
+            lambda o, n, r=r, name=name: getattr(philox, r)(1, o, n, dt(name)),
+            lambda n, name=name: philox.float_blocks(dt(name), n),
+        )
+        for r in ("uniform", "normal", "exponential")
+        for name in FLOATS
+    },
     "bernoulli": (lambda o, n: philox.bernoulli(1, o, n, 0.4), philox.bernoulli_blocks),
     "randint": (lambda o, n: philox.randint(1, o, n, 0, 1000), lambda n: philox.randint_blocks(0, 1000, n)),
-    "randint-wide": (lambda o, n: philox.randint(1, o, n, 0, 2**40),
-                     lambda n: philox.randint_blocks(0, 2**40, n)),
+    "randint-wide": (
+        lambda o, n: philox.randint(1, o, n, 0, 2**40),
+        lambda n: philox.randint_blocks(0, 2**40, n),
+    ),
 }
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_an_element_depends_on_its_index_only(recipe):
     draw, blocks = RECIPES[recipe]
-    n = 4 * philox._CHUNK * 8 // 4 + 77          # more than one chunk of the widest layout
+    n = 4 * philox._CHUNK * 8 // 4 + 77  # more than one chunk of the widest layout
     whole = draw(0, n)
     assert draw(0, 13).tobytes() == whole[:13].tobytes()
     per_block = next(k for k in range(1, 10) if blocks(k + 1) == 2)
     for b in (1, philox._CHUNK - 1, philox._CHUNK, blocks(n) - 1):
         tail = draw(b, n - b * per_block)
-        assert tail.tobytes() == whole[b * per_block:].tobytes()
+        assert tail.tobytes() == whole[b * per_block :].tobytes()
     assert blocks(0) == 0 and blocks(n) == -(-n // per_block)
 
 
@@ -298,15 +331,20 @@ N = 200_000
 
 
 @pytest.mark.parametrize("name", FLOATS)
-@pytest.mark.parametrize("recipe, cdf, mean, var", [
-    ("uniform", scipy.stats.uniform.cdf, 0.5, 1 / 12), ("normal", scipy.stats.norm.cdf, 0.0, 1.0),
-    ("exponential", scipy.stats.expon.cdf, 1.0, 1.0)])
+@pytest.mark.parametrize(
+    "recipe, cdf, mean, var",
+    [
+        ("uniform", scipy.stats.uniform.cdf, 0.5, 1 / 12),
+        ("normal", scipy.stats.norm.cdf, 0.0, 1.0),
+        ("exponential", scipy.stats.expon.cdf, 1.0, 1.0),
+    ],
+)
 def test_distributions(recipe, cdf, mean, var, name):
     x = getattr(philox, recipe)(2024, 0, N, dt(name)).astype(np.float64)
     p = {"float16": 11, "bfloat16": 8}.get(name, 24)
     if recipe == "uniform":
         assert x.min() >= 0 and x.max() < 1
-        x += 2.0**-(p + 1)                            # the middle of the cell that was rounded down
+        x += 2.0 ** -(p + 1)  # the middle of the cell that was rounded down
     assert abs(x.mean() - mean) < 4 * math.sqrt(var / N) + 2.0**-p / 8
     assert abs(x.var() - var) < 0.02 * var
     if p == 24:
@@ -314,7 +352,7 @@ def test_distributions(recipe, cdf, mean, var, name):
     if recipe == "normal":
         assert abs(scipy.stats.skew(x)) < 0.03 and abs(scipy.stats.kurtosis(x)) < 0.06
         assert abs(np.corrcoef(x[0::2], x[1::2])[0, 1]) < 0.01
-        assert abs(np.corrcoef(x[0::2]**2, x[1::2]**2)[0, 1]) < 0.01
+        assert abs(np.corrcoef(x[0::2] ** 2, x[1::2] ** 2)[0, 1]) < 0.01
         assert 4 < np.abs(x).max() < 6.7
         quadrants = np.bincount((x[0::2] < 0) * 2 + (x[1::2] < 0), minlength=4)
         assert scipy.stats.chisquare(quadrants).pvalue > 0.01
@@ -339,6 +377,7 @@ def test_streams_of_neighbouring_seeds_are_unrelated():
 
 
 # -- Generator -----------------------------------------------------------------------------------------------
+
 
 def test_generator_advances_by_the_blocks_of_each_recipe():
     g = Generator(42)
@@ -394,11 +433,18 @@ def test_generator_seeds_and_state():
     assert first != second and g.initial_seed() == second
 
 
-@pytest.mark.parametrize("state", [
-    None, {}, {"algorithm": "mt19937", "seed": 0, "offset": 0}, {"algorithm": "philox4x64-10", "seed": 0},
-    {"algorithm": "philox4x64-10", "seed": -1, "offset": 0},
-    {"algorithm": "philox4x64-10", "seed": 0, "offset": True},
-    {"algorithm": "philox4x64-10", "seed": 0, "offset": 2**64}])
+@pytest.mark.parametrize(
+    "state",
+    [
+        None,
+        {},
+        {"algorithm": "mt19937", "seed": 0, "offset": 0},
+        {"algorithm": "philox4x64-10", "seed": 0},
+        {"algorithm": "philox4x64-10", "seed": -1, "offset": 0},
+        {"algorithm": "philox4x64-10", "seed": 0, "offset": True},
+        {"algorithm": "philox4x64-10", "seed": 0, "offset": 2**64},
+    ],
+)
 def test_set_state_refuses_what_is_not_a_state(state):
     g = Generator(5)
     with pytest.raises(ValueError, match="set_state: "):
@@ -406,22 +452,25 @@ def test_set_state_refuses_what_is_not_a_state(state):
     assert g.get_state()["seed"] == 5
 
 
-@pytest.mark.parametrize("call, error, message", [
-    (lambda g: g.manual_seed(1.5), TypeError, "manual_seed: seed must be an int, got float"),
-    (lambda g: g.manual_seed(2**64), ValueError, "manual_seed: seed must be in"),
-    (lambda g: g.uniform((2, -1)), ValueError, r"uniform: size must not be negative, got \(2, -1\)"),
-    (lambda g: g.uniform(2, 1, 0), ValueError, "uniform: low and high must be finite with low <= high"),
-    (lambda g: g.uniform(2, 0, math.inf), ValueError, "uniform: low and high must be finite"),
-    (lambda g: g.uniform(2, dtype=np.int32), TypeError, "got int32"),
-    (lambda g: g.normal(2, std=-1), ValueError, "normal: std must be >= 0, got -1"),
-    (lambda g: g.normal(2, std=math.nan), ValueError, "normal: std must be >= 0, got nan"),
-    (lambda g: g.exponential(2, 0), ValueError, "exponential: rate must be > 0, got 0"),
-    (lambda g: g.randint(0, 300, 2, np.uint8), ValueError, "must fit uint8"),
-    (lambda g: g.bernoulli(-0.1, 3), ValueError, "bernoulli: p must be in"),
-    (lambda g: g.bernoulli(np.zeros(3), 3), ValueError, "with size, p must be a number"),
-    (lambda g: g.permutation(-1), ValueError, "permutation: size must not be negative"),
-    (lambda g: g.reserve(-1), ValueError, "reserve: blocks must be in"),
-])
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (lambda g: g.manual_seed(1.5), TypeError, "manual_seed: seed must be an int, got float"),
+        (lambda g: g.manual_seed(2**64), ValueError, "manual_seed: seed must be in"),
+        (lambda g: g.uniform((2, -1)), ValueError, r"uniform: size must not be negative, got \(2, -1\)"),
+        (lambda g: g.uniform(2, 1, 0), ValueError, "uniform: low and high must be finite with low <= high"),
+        (lambda g: g.uniform(2, 0, math.inf), ValueError, "uniform: low and high must be finite"),
+        (lambda g: g.uniform(2, dtype=np.int32), TypeError, "got int32"),
+        (lambda g: g.normal(2, std=-1), ValueError, "normal: std must be >= 0, got -1"),
+        (lambda g: g.normal(2, std=math.nan), ValueError, "normal: std must be >= 0, got nan"),
+        (lambda g: g.exponential(2, 0), ValueError, "exponential: rate must be > 0, got 0"),
+        (lambda g: g.randint(0, 300, 2, np.uint8), ValueError, "must fit uint8"),
+        (lambda g: g.bernoulli(-0.1, 3), ValueError, "bernoulli: p must be in"),
+        (lambda g: g.bernoulli(np.zeros(3), 3), ValueError, "with size, p must be a number"),
+        (lambda g: g.permutation(-1), ValueError, "permutation: size must not be negative"),
+        (lambda g: g.reserve(-1), ValueError, "reserve: blocks must be in"),
+    ],
+)
 def test_generator_bad_arguments_consume_nothing(call, error, message):
     g = Generator(5)
     with pytest.raises(error, match=message):

@@ -30,6 +30,7 @@ rounded to nearest, and no library ``log`` or ``sin`` (those differ in the last 
 CUDA kernel gets the same bits by writing ``__fmul_rn``, ``__fadd_rn``, ``__fdiv_rn`` and ``__fsqrt_rn`` so
 that nothing is fused.
 """
+
 from __future__ import annotations
 
 import math
@@ -50,8 +51,8 @@ Array = npt.NDArray[Any]
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 FLOAT16, FLOAT32, FLOAT64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
-_MANTISSA = {BFLOAT16: 8, FLOAT16: 11, FLOAT32: 24, FLOAT64: 53}     # bits kept by `uniform`
-_CHUNK = 4096     # blocks drawn at a time: their words and the temporaries made of them stay in the L2 cache
+_MANTISSA = {BFLOAT16: 8, FLOAT16: 11, FLOAT32: 24, FLOAT64: 53}  # bits kept by `uniform`
+_CHUNK = 4096  # blocks drawn at a time: their words and the temporaries made of them stay in the L2 cache
 _MASK32 = np.uint64(0xFFFFFFFF)
 _SHIFT32 = np.uint64(32)
 
@@ -71,8 +72,12 @@ class _Source(threading.local):
             self.bits.state = {
                 "bit_generator": "Philox",
                 "state": {"counter": np.array(before, np.uint64), "key": np.array([seed, 0], np.uint64)},
-                "buffer": np.zeros(4, np.uint64), "buffer_pos": 4, "has_uint32": 0, "uinteger": 0}
-        self.seed = -1     # an interrupt inside the draw must not leave a position that is no longer true
+                "buffer": np.zeros(4, np.uint64),
+                "buffer_pos": 4,
+                "has_uint32": 0,
+                "uinteger": 0,
+            }
+        self.seed = -1  # an interrupt inside the draw must not leave a position that is no longer true
         words = self.bits.random_raw(4 * count)
         self.seed, self.block = seed, block + count
         return words
@@ -88,7 +93,8 @@ def _check(op: str, seed: int, offset: int, n: int, blocks: int) -> None:
         raise ValueError(f"{op}: n must be >= 0, got {n}")
     if not 0 <= offset <= 2**64 - blocks:
         raise ValueError(
-            f"{op}: offset must be in [0, 2**64 - {blocks}] to draw {blocks} blocks, got {offset}")
+            f"{op}: offset must be in [0, 2**64 - {blocks}] to draw {blocks} blocks, got {offset}"
+        )
 
 
 def _float_dtype(op: str, dtype: npt.DTypeLike) -> np.dtype[Any]:
@@ -208,10 +214,10 @@ def uniform(seed: int, offset: int, n: int, dtype: npt.DTypeLike = np.float32) -
     if dt == FLOAT64:
         for part, words in _chunks(seed, offset, n, 4):
             words >>= np.uint64(64 - p)
-            np.multiply(words[:part.stop - part.start].view(np.int64), 2.0**-p, out=out[part])
+            np.multiply(words[: part.stop - part.start].view(np.int64), 2.0**-p, out=out[part])
         return out
     for part, words in _chunks(seed, offset, n, 8):
-        half = _halves(words)[:part.stop - part.start]
+        half = _halves(words)[: part.stop - part.start]
         half >>= np.uint32(32 - p)
         # int32 -> float32 has a vector instruction everywhere, uint32 -> float32 only with AVX-512
         scaled = half.view(np.int32).astype(np.float32)
@@ -231,12 +237,18 @@ def _horner(z: Array, coefficients: tuple[float, ...]) -> Array:
 
 
 # Terms kept so that the first one dropped is below half a unit in the last place on the reduced range.
-_ATANH = {FLOAT32: tuple(1 / (2 * k + 1) for k in range(1, 5)),
-          FLOAT64: tuple(1 / (2 * k + 1) for k in range(1, 10))}
-_SIN = {FLOAT32: tuple((-1)**k / math.factorial(2 * k + 1) for k in range(1, 5)),
-        FLOAT64: tuple((-1)**k / math.factorial(2 * k + 1) for k in range(1, 8))}
-_COS = {FLOAT32: tuple((-1)**k / math.factorial(2 * k) for k in range(1, 5)),
-        FLOAT64: tuple((-1)**k / math.factorial(2 * k) for k in range(1, 9))}
+_ATANH = {
+    FLOAT32: tuple(1 / (2 * k + 1) for k in range(1, 5)),
+    FLOAT64: tuple(1 / (2 * k + 1) for k in range(1, 10)),
+}
+_SIN = {
+    FLOAT32: tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(1, 5)),
+    FLOAT64: tuple((-1) ** k / math.factorial(2 * k + 1) for k in range(1, 8)),
+}
+_COS = {
+    FLOAT32: tuple((-1) ** k / math.factorial(2 * k) for k in range(1, 5)),
+    FLOAT64: tuple((-1) ** k / math.factorial(2 * k) for k in range(1, 9)),
+}
 
 
 def _minus_log(bits: Array) -> Array:
@@ -260,7 +272,7 @@ def _minus_log(bits: Array) -> Array:
     scale = (itype(s) - (raw >> itype(width))).astype(a.dtype)
     raw &= itype((1 << width) - 1)
     raw += itype(root)
-    a -= 1                                  # f
+    a -= 1  # f
     t = a / (a + 2)
     z = t * t
     p = _horner(z, _ATANH[a.dtype])
@@ -339,7 +351,7 @@ def normal(seed: int, offset: int, n: int, dtype: npt.DTypeLike = np.float32) ->
     for part, words in _chunks(seed, offset, n, 4 if dt == FLOAT64 else 8):
         count = part.stop - part.start
         pairs = np.empty(count + count % 2, compute)
-        bits = (words if dt == FLOAT64 else _halves(words))[:pairs.size]
+        bits = (words if dt == FLOAT64 else _halves(words))[: pairs.size]
         _box_muller(pairs, bits[0::2], bits[1::2])
         out[part] = pairs[:count]
     return out
@@ -368,7 +380,7 @@ def exponential(seed: int, offset: int, n: int, dtype: npt.DTypeLike = np.float3
     _check("exponential", seed, offset, n, float_blocks(dt, n))
     out = np.empty(n, dt)
     for part, words in _chunks(seed, offset, n, 4 if dt == FLOAT64 else 8):
-        bits = (words if dt == FLOAT64 else _halves(words))[:part.stop - part.start]
+        bits = (words if dt == FLOAT64 else _halves(words))[: part.stop - part.start]
         out[part] = _minus_log(bits)
     return out
 
@@ -400,7 +412,7 @@ def bernoulli(seed: int, offset: int, n: int, p: float | Array) -> Array:
     limit = np.floor(prob * 2.0**32).astype(np.uint64)
     out = np.empty(n, np.bool_)
     for part, words in _chunks(seed, offset, n, 8):
-        half = _halves(words)[:part.stop - part.start]
+        half = _halves(words)[: part.stop - part.start]
         if prob.ndim:
             np.less(half, limit[part], out=out[part])
         elif limit > _MASK32:
@@ -440,7 +452,7 @@ def randint(seed: int, offset: int, n: int, low: int, high: int, dtype: npt.DTyp
     for part, words in _chunks(seed, offset, n, 4 if span <= 2**32 else 2):
         count = part.stop - part.start
         value = _scale_narrow(words, span) if span <= 2**32 else _scale_wide(words, span)
-        value += base                       # modulo 2**64: two's complement
+        value += base  # modulo 2**64: two's complement
         out[part] = value[:count].astype(dt)
     return out
 
