@@ -7,7 +7,7 @@
 tensor([2., 4.])
 """
 
-from . import autograd, ops
+from . import autograd, cuda, data, nn, ops, optim
 from ._version import __version__
 from .autograd import (
     enable_grad,
@@ -21,13 +21,15 @@ from .backend import Device, device
 from .dtypes import *  # noqa: F403
 from .dtypes import __all__ as _dtype_names
 from .ops import *  # noqa: F403
+from .random import Generator, default_generator
+from .serialization import CheckpointError, load, load_torch, save
 from .tensor import Parameter, Size, Tensor
-from .tensor_repr import set_printoptions
 
 __all__ = sorted(
     [
-        "Device", "Parameter", "Size", "Tensor", "__version__", "autograd", "device", "enable_grad",
-        "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_grad_enabled",
-        "set_printoptions", *_dtype_names, *ops.__all__,
+        "CheckpointError", "Device", "Generator", "Parameter", "Size", "Tensor", "__version__", "autograd", "cuda",
+        "data", "default_generator", "device", "enable_grad", "inference_mode", "is_grad_enabled",
+        "is_inference_mode_enabled", "load", "load_torch", "nn", "no_grad", "optim", "save", "set_grad_enabled",
+        *_dtype_names, *ops.__all__,
     ]
 )  # fmt: skip

@@ -1,0 +1,25 @@
+"""CUDA devices: are there any, and how many."""
+
+from __future__ import annotations
+
+__all__ = ["device_count", "is_available"]
+
+
+def device_count() -> int:
+    """How many GPUs can be used; 0 without a driver or without CuPy."""
+    from ..backend import backend_for
+
+    try:
+        return backend_for("cuda").count  # type: ignore[attr-defined]
+    except RuntimeError:
+        return 0
+
+
+def is_available() -> bool:
+    """True if device `cuda` can be used here.
+
+    >>> import cuframe as cf
+    >>> cf.cuda.is_available() == (cf.cuda.device_count() > 0)
+    True
+    """
+    return device_count() > 0
