@@ -164,13 +164,14 @@ def _run_forward(s: Saved, y_rows: Array, start: Array, cell_start: Array | None
     w_p = None if w_hr is None else w_hr * dtype.type(1 / kind.out_scale)
     x_rows = pack(s.x, s.layout)
     slabs, x_slabs, wide, top = kind.slabs, len(kind.x_order), w_h.shape[1], kind.h_at * hidden
+    bottom = top + len(w_h)
 
     start = start * dtype.type(scale)
     h_n, c_n = start.copy(), None if cell_start is None else cell_start.copy()
     state, cell = np.empty((wide, 0), dtype), np.empty((hidden, 0), dtype)
     most = max((span.steps * span.n for span in s.spans), default=0)
     x_space, gx_space, h_space = (np.empty(f * most, dtype) for f in (len(w_x), len(w_x), wide))
-    step_space = np.empty((slabs + 2) * hidden * s.layout.batch, dtype)
+    step_space = np.empty((slabs + 3) * hidden * s.layout.batch, dtype)
     k, dot, step = Constants(dtype), np.dot, kind.forward
     way = slice(None, None, -1 if s.reverse else 1)
     for row, m, n in s.spans[way]:
@@ -182,34 +183,33 @@ def _run_forward(s: Saved, y_rows: Array, start: Array, cell_start: Array | None
         gx = gx_space[:by_gate.size].reshape(m, x_slabs, hidden, n)
         np.copyto(gx.reshape(m, len(w_x), n), by_gate.reshape(len(w_x), m, n).transpose(1, 0, 2))
 
-        scratch = step_space[:(slabs + 2) * hidden * n].reshape(slabs + 2, hidden, n)
-        tmp, full = scratch[0], scratch[1]
+        scratch = step_space[:(slabs + 3) * hidden * n].reshape(slabs + 3, hidden, n)
+        tmp, full = scratch[:2], scratch[2]
         if keep and kind.keeps_gates:
             gates = np.empty((m, slabs, hidden, n), dtype)
             s.gates.append(gates)
         else:
-            gates = _repeat(scratch[2:], m)
-        if c_n is None:
-            before = after = _repeat(tmp, m)
-        else:
-            cells = np.empty((m + 1, hidden, n), dtype)
-            cells[m if s.reverse else 0] = resize(cell, n, cell_start, c_n)
-            cell = cells[0 if s.reverse else m]
-            before, after = (cells[1:], cells[:-1]) if s.reverse else (cells[:-1], cells[1:])
+            gates = _repeat(scratch[3:], m)
+        recurrent = gates.reshape(m, slabs * hidden, n)[way, top:bottom]
+        gates = gates[way]
+        after: list[Array] = []
+        if c_n is not None and cell_start is not None:
+            gates[0, -1] = resize(cell, n, cell_start, c_n)
+            cell = np.empty((hidden, n), dtype)
+            after = [*gates[1:, -1], cell]
             if keep:
-                s.cells.append(cells)
+                s.cells.append(cell)
         states = h_space[:m * wide * n].reshape(m, wide, n)
         states[:, features:] = 1
         outs = states[:, :features]
-        recurrent = gates.reshape(m, slabs * hidden, n)[:, top:]
         h = state[:features]
-        for g, g_h, g_x, c_prev, c, out, wider in zip(gates[way], recurrent[way], gx[way], before[way], after[way],
-                                                      outs[way], states[way]):
+        for g_h, gx_t, out, wider, parts in zip(recurrent, gx[way], outs[way], states[way],
+                                                zip(*kind.views(gates, after))):
             dot(w_h, state, g_h)
             if w_p is None:
-                step(g, g_x, h, c_prev, out, c, tmp, k)
+                step(gx_t, h, out, tmp, k, *parts)
             else:
-                step(g, g_x, h, c_prev, full, c, tmp, k)
+                step(gx_t, h, full, tmp, k, *parts)
                 dot(w_p, full, out)
             state, h = wider, out
         state = state.copy()
@@ -249,7 +249,8 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     need = Grads(*(bool(a) for a in needs))
     wants_gates = any((need.x, need.w_ih, need.w_hh, need.b_ih, need.b_hh))
     hidden, features, dtype, total = len(w_hh) // kind.gates, w_hh.shape[1], w_hh.dtype, s.layout.total
-    gates = np.empty((kind.slabs * hidden, total), dtype) if wants_gates else None
+    gate_slabs = kind.h_at + len(kind.h_order)
+    gates = np.empty((gate_slabs * hidden, total), dtype) if wants_gates else None
     previous = previous_rows(s.rows, s.layout, s.reverse) if need.w_hh or kind.reads == "before" else None
     gh_last = columns(gh_n, s.layout.order, features, s.layout.batch, dtype)
     # the running gradient of c is kept doubled, see lstm_cell_backward
@@ -283,7 +284,7 @@ def _run_backward(s: Saved, gy_rows: Array | None, gh_n: Array, gc_n: Array | No
                   out: Array | None, gw_hr: Array | None) -> tuple[Array, Array | None]:
     """Gradients of the first states as columns, from those of the last; fills `out` and adds to `gw_hr`."""
     kind, (_, w_hh, _, _, w_hr) = s.kind, s.weights
-    hidden, features, dtype, slabs = len(w_hh) // kind.gates, len(gh_n), gh_n.dtype, kind.slabs
+    hidden, features, dtype, slabs = len(w_hh) // kind.gates, len(gh_n), gh_n.dtype, kind.back_slabs
     w_back = np.ascontiguousarray(gate_rows(w_hh, kind.h_order, kind.h_grad_scale).T)
     w_p = None if w_hr is None else np.ascontiguousarray(w_hr.T)
     state_rows = previous
@@ -291,59 +292,57 @@ def _run_backward(s: Saved, gy_rows: Array | None, gh_n: Array, gc_n: Array | No
         state_rows = s.rows[:s.layout.total] if s.reverse else s.rows[s.layout.batch:]
 
     gh0, gc0 = gh_n.copy(), None if gc_n is None else gc_n.copy()
-    rec, dc2 = np.empty((features, 0), dtype), np.empty((hidden, 0), dtype)
+    rec, carry = np.empty((features, 0), dtype), np.empty((hidden, 0), dtype)
     most = max((span.steps * span.n for span in s.spans), default=0)
-    g_space, gy_space = np.empty(slabs * hidden * most, dtype), np.empty(features * most, dtype)
-    h_space, through_space, keep_space = (np.empty(hidden * most, dtype) for _ in range(3))
-    step_space = np.empty(3 * hidden * s.layout.batch, dtype)
-    k, dot, step = Constants(dtype), np.dot, kind.backward
-    way = slice(None, None, 1 if s.reverse else -1)
+    f_space, gy_space, h_space = (np.empty(f * most, dtype) for f in (slabs * hidden, features, hidden))
+    full_space = np.empty(hidden * s.layout.batch, dtype)
+    k, dot, add, step = Constants(dtype), np.dot, np.add, kind.backward
+    way = slice(None, None, -1 if s.reverse else 1)
     for j in reversed(range(len(s.spans))):
         row, m, n = s.spans[~j if s.reverse else j]
         rows = slice(row, row + m * n)
         rec = resize(rec, n, gh_n, gh0)
         if gc_n is not None and gc0 is not None:
-            dc2 = resize(dc2, n, gc_n, gc0)
-        g = g_space[:m * slabs * hidden * n].reshape(m, slabs, hidden, n)
+            carry = resize(carry, n, gc_n, gc0)
+        factors = f_space[:m * slabs * hidden * n].reshape(m, slabs, hidden, n)
         gy = gy_space[:m * features * n].reshape(m, features, n)
-        h, through, keep = (a[:m * hidden * n].reshape(m, hidden, n) for a in (h_space, through_space, keep_space))
-        tmp, carry, full = step_space[:3 * hidden * n].reshape(3, hidden, n)
-        gates = s.gates[j] if kind.keeps_gates else g
-        before = after = h
-        if kind.has_c:
-            cells = s.cells[j]
-            before, after = (cells[1:], cells[:-1]) if s.reverse else (cells[:-1], cells[1:])
-        if state_rows is not None and kind.reads:
+        h = h_space[:m * hidden * n].reshape(m, hidden, n)
+        full = full_space[:hidden * n].reshape(hidden, n)
+        gates = s.gates[j][way] if kind.keeps_gates else factors
+        if kind.reads:
             np.copyto(h, state_rows[rows].reshape(m, n, hidden).transpose(0, 2, 1))
-        kind.factors(gates, h, before, after, g, through, keep, k)
+        kind.factors(gates, h[way], s.cells[j] if kind.has_c else None, factors[way], k)
         if gy_rows is None:
             gy.fill(0)
         else:
             np.copyto(gy, gy_rows[rows].reshape(m, n, features).transpose(0, 2, 1))
 
-        flat = g.reshape(m, slabs * hidden, n)
-        for g_t, g_h, dh, through_t, keep_t in zip(g[way], flat[way, kind.h_at * hidden:], gy[way], through[way],
-                                                   keep[way]):
-            np.add(rec, dh, dh)
+        flat = factors.reshape(m, slabs * hidden, n)[:, kind.back_at * hidden:]
+        by_h = flat[:, kind.h_at * hidden:kind.h_at * hidden + w_back.shape[1]]
+        back = slice(None, None, 1 if s.reverse else -1)
+        for g_h, dh, parts in zip(by_h[back], gy[back], zip(*kind.backward_views(factors[back]))):
+            add(rec, dh, dh)
             if w_p is None:
-                step(g_t, dh, dc2, through_t, keep_t, carry, tmp)
+                carry = step(dh, carry, *parts)
             else:
-                dot(w_p, dh, full)
-                step(g_t, full, dc2, through_t, keep_t, carry, tmp)
+                carry = step(dot(w_p, dh, full), carry, *parts)
             dot(w_back, g_h, rec)
             if kind.carries:
-                np.add(rec, carry, rec)
+                add(rec, carry, rec)
+        carry = carry.copy()
         if out is not None:
-            np.copyto(out[:, rows].reshape(-1, m, n), flat.transpose(1, 0, 2))
+            np.copyto(out[:, rows].reshape(-1, m, n), flat[:, :len(out)].transpose(1, 0, 2))
         if gw_hr is not None:
-            np.tanh(after, h)
-            np.multiply(h, gates[:, 0], h)
+            c = gates[:, -1]
+            np.tanh(c[1:], h[way][:-1])
+            np.tanh(s.cells[j], h[way][-1])
+            np.multiply(h[way], gates[:, 0], h[way])
             gw_hr += np.dot(gy.transpose(1, 0, 2).reshape(features, -1),
                             h.transpose(1, 0, 2).reshape(hidden, -1).T) * k.half
 
     gh0[:, :rec.shape[1]] = rec
     if gc0 is not None:
-        gc0[:, :dc2.shape[1]] = dc2
+        gc0[:, :carry.shape[1]] = carry
     return gh0, gc0
 
 
