@@ -222,7 +222,7 @@ class Tensor:
         """Call `hook(gradient)` whenever a gradient for this tensor is computed; it may return a replacement."""
         if self.node is None:
             raise RuntimeError("register_hook: the tensor does not require a gradient")
-        return HookHandle(self.node.add_hook("tensor", hook), id(hook))
+        return HookHandle(*self.node.add_hook("tensor", hook))
 
     def register_post_accumulate_grad_hook(self, hook: Callable[[Tensor], None]) -> HookHandle:
         """Call `hook(self)` each time backward has added to this leaf's `.grad`.
@@ -241,11 +241,11 @@ class Tensor:
                 hook(tensor)
 
         first = not (self.node.meta or {}).get("post")
-        hooks = self.node.add_hook("post", call)
+        handle = HookHandle(*self.node.add_hook("post", call))
         if first:
             Leaf.hooked += 1
             weakref.finalize(self.node, _leaf_unhooked)
-        return HookHandle(hooks, id(call))
+        return handle
 
     # -- out of the framework -----------------------------------------------------------------------------------
     def numpy(self, *, force: bool = False) -> np.ndarray:

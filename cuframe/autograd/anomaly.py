@@ -84,5 +84,6 @@ def check_backward(node: Node, g: Any, grads: tuple) -> None:
         if _has_nan(gi) and not any(_has_nan(x) for x in incoming):
             stack = (node.meta or {}).get("stack", "  (forward ran outside anomaly mode)\n")
             raise RuntimeError(
-                f"anomaly: the gradient of {node.op.name} for input {i} is NaN; its forward was called from\n{stack}"
+                f"anomaly: the gradient of {node.op.name} for input {i} is NaN; "
+                f"its forward was called from\n{stack}"
             )

@@ -93,7 +93,8 @@ def gradgradcheck(
     check_grad_dtypes: bool = False,
     fast_mode: bool = False,
 ) -> bool:
-    """Compare the gradients of `func`'s gradients, in the inputs and in `grad_outputs`, with central differences.
+    """Compare the gradients of `func`'s gradients, in the inputs and in `grad_outputs`, with central
+    differences.
 
     Args:
         grad_outputs: one tensor for each differentiable output; random by default.
@@ -150,11 +151,14 @@ def _check_arguments(args: tuple, eps: float) -> None:
             raise TypeError(f"gradcheck: inputs[{j}] must be real, got {x.dtype.name}")
         if x.dtype != np.float64:
             warnings.warn(
-                f"gradcheck: inputs[{j}] is {x.dtype.name}; differences need float64 to be exact enough", stacklevel=3
+                f"gradcheck: inputs[{j}] is {x.dtype.name}; differences need float64 to be exact enough",
+                stacklevel=3,
             )
         strides = getattr(x.array, "strides", ())
         if any(step == 0 and size > 1 for step, size in zip(strides, x.array.shape)):
-            raise RuntimeError(f"gradcheck: inputs[{j}] has elements that share memory (expanded); pass a copy")
+            raise RuntimeError(
+                f"gradcheck: inputs[{j}] has elements that share memory (expanded); pass a copy"
+            )
 
 
 def _outputs(func: Callable, args: tuple) -> list[Tensor]:
@@ -175,11 +179,15 @@ def _host(value: Any) -> np.ndarray:
 def _values(func: Callable, args: tuple, count: int) -> list[np.ndarray]:
     outputs = _outputs(func, args)
     if len(outputs) != count:
-        raise GradcheckError(f"gradcheck: the function gave {count} differentiable outputs once and {len(outputs)} then")
+        raise GradcheckError(
+            f"gradcheck: the function gave {count} differentiable outputs once and {len(outputs)} then"
+        )
     return [_host(o) for o in outputs]
 
 
-def _difference(func: Callable, args: tuple, x: Tensor, count: int, step: Any, eps: float) -> list[np.ndarray]:
+def _difference(
+    func: Callable, args: tuple, x: Tensor, count: int, step: Any, eps: float
+) -> list[np.ndarray]:
     """Central difference of all outputs when `x` moves along `step`, an index or an array."""
     array = x.array
     before = array.copy()
@@ -201,7 +209,9 @@ def _gradient(output: Tensor, x: Tensor, weight: np.ndarray) -> Any:
     return grad(output, x, seed, retain_graph=True, allow_unused=True)[0]
 
 
-def _backward(output: Tensor, x: Tensor, weight: np.ndarray, i: int, j: int, nondet: float, dtypes: bool) -> np.ndarray:
+def _backward(
+    output: Tensor, x: Tensor, weight: np.ndarray, i: int, j: int, nondet: float, dtypes: bool
+) -> np.ndarray:
     """The gradient of output i for input j, checked for shape, dtype and repeatability."""
     first, second = _gradient(output, x, weight), _gradient(output, x, weight)
     if first is None:
@@ -212,7 +222,9 @@ def _backward(output: Tensor, x: Tensor, weight: np.ndarray, i: int, j: int, non
             f"gradcheck: the gradient of {where} has shape {tuple(first.shape)}, expected {tuple(x.shape)}"
         )
     if dtypes and first.dtype != x.dtype:
-        raise GradcheckError(f"gradcheck: the gradient of {where} is {first.dtype.name}, expected {x.dtype.name}")
+        raise GradcheckError(
+            f"gradcheck: the gradient of {where} is {first.dtype.name}, expected {x.dtype.name}"
+        )
     a, b = _host(first), _host(second)
     if not np.array_equal(a, b, equal_nan=True):
         gap = np.abs(a - b).max()
@@ -223,16 +235,21 @@ def _backward(output: Tensor, x: Tensor, weight: np.ndarray, i: int, j: int, non
     return a
 
 
-def _compare(numeric: np.ndarray, analytic: np.ndarray, i: int, j: int, atol: float, rtol: float, what: str) -> None:
+def _compare(
+    numeric: np.ndarray, analytic: np.ndarray, i: int, j: int, atol: float, rtol: float, what: str
+) -> None:
     gap = np.abs(numeric - analytic)
     wrong = ~(gap <= atol + rtol * np.abs(numeric)) & ~(np.isnan(numeric) & np.isnan(analytic))
     if not wrong.any():
         return
-    worst = np.unravel_index(np.argmax(np.where(wrong, np.where(np.isnan(gap), np.inf, gap), -1.0)), gap.shape)
+    worst = np.unravel_index(
+        np.argmax(np.where(wrong, np.where(np.isnan(gap), np.inf, gap), -1.0)), gap.shape
+    )
     place = f" at {what} {tuple(int(k) for k in worst)}" if what else ""
     raise GradcheckError(
         f"gradcheck: the gradient of output {i} with respect to input {j} is wrong{place}: "
-        f"numerical {numeric[worst]:.9g}, analytical {analytic[worst]:.9g}, largest difference {gap[worst]:.3g} "
+        f"numerical {numeric[worst]:.9g}, analytical {analytic[worst]:.9g}, "
+        f"largest difference {gap[worst]:.3g} "
         f"({int(wrong.sum())} of {wrong.size} values beyond atol={atol:g}, rtol={rtol:g})"
     )
 
@@ -288,7 +305,9 @@ def _check_not_differentiable(func: Callable, args: tuple, settings: tuple) -> N
     def plain(*given: Any) -> tuple:
         result = func(*given)
         listed = list(result) if isinstance(result, (tuple, list)) else [result]
-        return tuple(Tensor(o.array).requires_grad_() for o in listed if isinstance(o, Tensor) and o.dtype.kind == "f")
+        return tuple(
+            Tensor(o.array).requires_grad_() for o in listed if isinstance(o, Tensor) and o.dtype.kind == "f"
+        )
 
     count = len(plain(*args))
     if not count:
@@ -311,7 +330,8 @@ def _check_undefined(args: tuple, outputs: list, atol: float, rtol: float) -> No
     places = [j for j, x in enumerate(args) if _differentiable(x)]
     rng = np.random.default_rng(0)
     weights = [
-        backend_of(o.array).asarray(rng.standard_normal(o.array.shape).astype(o.dtype), o.array) for o in outputs
+        backend_of(o.array).asarray(rng.standard_normal(o.array.shape).astype(o.dtype), o.array)
+        for o in outputs
     ]
     for i, output in enumerate(outputs):
         zeros = [Tensor(w if k == i else w * 0) for k, w in enumerate(weights)]

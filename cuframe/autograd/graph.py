@@ -1,12 +1,13 @@
 """The recorded graph: operations, nodes, leaves, and the modes that say whether to record.
 
 Note [Order of the graph]
-    Every node takes the next number of one global sequence. An operation is recorded after its inputs, so decreasing
-    sequence order is a topological order: backward needs no traversal beforehand, no recursion, and always runs in
-    the same order. In-place writes draw from the same sequence (see `versions.py`), so "was this saved array written
-    after the node was recorded?" is one comparison.
+    Every node takes the next number of one global sequence. An operation is recorded after its inputs, so
+    decreasing sequence order is a topological order: backward needs no traversal beforehand, no recursion,
+    and always runs in the same order. In-place writes draw from the same sequence (see `versions.py`), so
+    "was this saved array written after the node was recorded?" is one comparison.
 
-Edges run from node to node and never through Tensors, so a graph does not keep results alive that nobody saved.
+Edges run from node to node and never through Tensors, so a graph does not keep results alive that nobody
+saved.
 """
 
 from __future__ import annotations
@@ -39,14 +40,15 @@ class Op:
 
     Args:
         name: the public name, e.g. `"mul"`; error messages and `grad_fn` use it.
-        vjp: `vjp(g, needs, *saved) -> tuple`, one gradient (or None) per input. `needs[i]` is None where input i needs
-            no gradient. It is written with operators and `np` functions, and runs on arrays and, under
-            `create_graph`, on Tensors: one formula serves first and higher derivatives. With several outputs `g` is a
-            list with None for the outputs that got no gradient.
-        saves: where each saved value comes from, so that `create_graph` can reconnect it: an input's index, `"out"`
-            for the result, or None for a constant (shapes, masks, settings).
-        composite: for fused operations whose vjp cannot run on Tensors: `composite(*inputs, *constants)`, the same
-            maths in basic operations. All inputs must then be among `saves`.
+        vjp: `vjp(g, needs, *saved) -> tuple`, one gradient (or None) per input. `needs[i]` is None where
+            input i needs no gradient. It is written with operators and `np` functions, and runs on arrays
+            and, under `create_graph`, on Tensors: one formula serves first and higher derivatives. With
+            several outputs `g` is a list with None for the outputs that got no gradient.
+        saves: where each saved value comes from, so that `create_graph` can reconnect it: an input's index,
+            `"out"` for the result, or None for a constant (shapes, masks, settings). None altogether for a
+            vjp that reconnects what it saved by itself.
+        composite: for fused operations whose vjp cannot run on Tensors: `composite(*inputs, *constants)`, the
+            same maths in basic operations. All inputs must then be among `saves`.
     """
 
     __slots__ = ("composite", "name", "saves", "vjp")
@@ -55,7 +57,7 @@ class Op:
         self,
         name: str,
         vjp: Callable[..., tuple],
-        saves: tuple[int | str | None, ...] = (),
+        saves: tuple[int | str | None, ...] | None = (),
         composite: Callable[..., Any] | None = None,
     ) -> None:
         self.name = name
@@ -67,7 +69,7 @@ class Op:
         return f"Op({self.name})"
 
 
-FREED = object()
+FREED: Any = object()
 
 
 class Node:
@@ -95,20 +97,21 @@ class Node:
         words = self.op.name.strip("_").split("_")
         return "".join(w[:1].upper() + w[1:] for w in words) + "Backward0"
 
-    def add_hook(self, kind: str, hook: Callable) -> dict:
-        """Append `hook` to this node's hooks of a kind; the dict returned can drop it by its `id`."""
+    def add_hook(self, kind: str, hook: Callable) -> tuple[dict, int]:
+        """Append `hook` to this node's hooks of a kind; the dict and the key that drop it again."""
         if self.meta is None:
             self.meta = {}
         hooks = self.meta.setdefault(kind, {})
-        hooks[id(hook)] = hook
-        return hooks
+        key = next_sequence()
+        hooks[key] = hook
+        return hooks, key
 
     def __repr__(self) -> str:
         return f"<{self.name()}>"
 
 
 class Output(Node):
-    """Stands for one output of a node with several: it passes its gradient to its place in the parent's list."""
+    """Stands for one output of a node with several: it puts its gradient into the parent's list."""
 
     __slots__ = ()
 

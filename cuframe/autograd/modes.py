@@ -1,4 +1,4 @@
-"""The switches of recording: no_grad, enable_grad, set_grad_enabled, inference_mode. Each holds for one thread."""
+"""The switches of recording: no_grad, enable_grad, set_grad_enabled, inference_mode; each for one thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from .graph import mode
 
 __all__ = [
-    "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "set_grad_enabled",
+    "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
+    "set_grad_enabled",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -100,7 +101,7 @@ class enable_grad(_Switch):
 
 
 class set_grad_enabled(_Switch):
-    """Record operations or not, by a flag; takes effect at once, and ends with the `with` block if there is one."""
+    """Record operations or not, by a flag; takes effect at once, and ends with the `with` block if any."""
 
     __slots__ = ("_flag",)
 

@@ -1,10 +1,11 @@
 """Which arrays were written in place, and when: the check that guards saved arrays.
 
 Note [Versions without counters]
-    A write draws the next number of the graph's sequence and notes it under the array that owns the memory, so views
-    share it. A saved array is stale when that number is above its node's. No operation pays for this in the forward
-    pass, and backward compares one integer a node: `last[0]`, the newest write of all. A dead array's entry may
-    linger until the next sweep; a new array at the same address is younger than the entry, so it never trips it.
+    A write draws the next number of the graph's sequence and notes it under the array that owns the memory,
+    so views share it. A saved array is stale when that number is above its node's. No operation pays for this
+    in the forward pass, and backward compares one integer a node: `last[0]`, the newest write of all. A dead
+    array's entry may linger until the next sweep; a new array at the same address is younger than the entry,
+    so it never trips it.
 """
 
 from __future__ import annotations
