@@ -2,9 +2,10 @@
 
     python benchmarks/op_cost.py [--json FILE] [--repeats N]
 
-Forward: microseconds of `op(x, w)`, recorded, less those of the NumPy call it makes. Backward: microseconds a node adds
-to a pass, less those of the NumPy calls in its gradient: a chain `t = t + op(x, w)` against `t = t + x`. Every figure
-is the median over rounds in which cuframe, NumPy and PyTorch (where installed) take turns.
+Forward: microseconds of `op(x, w)`, recorded, less those of the NumPy call it makes. Backward: microseconds a
+node adds to a pass, less those of the NumPy calls in its gradient: a chain `t = t + op(x, w)` against
+`t = t + x`. Every figure is the median over rounds in which cuframe, NumPy and PyTorch (where installed) take
+turns.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ try:
 except ImportError:
     torch = None  # type: ignore[assignment]
 
-STEPS = 200
+STEPS = 200  # of one round
 FORWARD_TARGET, BACKWARD_TARGET, CHAIN_TARGET = 1.0, 2.0, 0.6
 M = np.ones((2, 2), np.float32)
 
@@ -57,6 +58,10 @@ def seconds(function: Callable[[], Any]) -> float:
     start = time.perf_counter()
     function()
     return time.perf_counter() - start
+
+
+def timed(function: Callable[[], Any]) -> Callable[[], float]:
+    return lambda: seconds(function)
 
 
 def repeat(function: Callable, *args: Any) -> Callable[[], None]:
@@ -121,10 +126,10 @@ def op_costs(name: str, repeats: int, libraries: list[str]) -> dict[str, float]:
     op, _, shape = OPS[name]
     on_tensor = TENSOR.get(name, op)
     a, b = operands(shape)
-    timers = {"forward numpy": lambda f=repeat(op, a, b): seconds(f), "backward numpy": lambda f=numpy_backward(name): seconds(f)}
+    timers = {"forward numpy": timed(repeat(op, a, b)), "backward numpy": timed(numpy_backward(name))}
     for library in libraries:
         x, w = leaves(shape, library)
-        timers[f"forward {library}"] = lambda f=repeat(on_tensor, x, w): seconds(f)
+        timers[f"forward {library}"] = timed(repeat(on_tensor, x, w))
         timers[f"backward {library}"] = backward_of(on_tensor, x, w)
         result = on_tensor(x, w).detach()
         y = (result * 1).requires_grad_()
@@ -133,7 +138,9 @@ def op_costs(name: str, repeats: int, libraries: list[str]) -> dict[str, float]:
     costs = {}
     for library in libraries:
         costs[f"forward {library}"] = took[f"forward {library}"] - took["forward numpy"]
-        costs[f"backward {library}"] = took[f"backward {library}"] - took[f"adds {library}"] - took["backward numpy"]
+        costs[f"backward {library}"] = (
+            took[f"backward {library}"] - took[f"adds {library}"] - took["backward numpy"]
+        )
     return costs
 
 
@@ -179,13 +186,17 @@ def show(figures: dict[str, Any]) -> None:
     print(f"mul/add forward  {figures['forward_us']:.2f} us (target {FORWARD_TARGET})")
     print(f"mul/add backward {figures['backward_us']:.2f} us (target {BACKWARD_TARGET})")
     chain = ", ".join(f"{k} {v:.0f} us" for k, v in figures["chain_us"].items())
-    ratio = f", ratio {figures['chain_ratio']:.2f} (target {CHAIN_TARGET})" if "chain_ratio" in figures else ""
+    ratio = (
+        f", ratio {figures['chain_ratio']:.2f} (target {CHAIN_TARGET})" if "chain_ratio" in figures else ""
+    )
     print(f"100 x (mul, add) on 8x8, forward and backward: {chain}{ratio}")
 
 
 def main() -> None:
     """Measure, print, and write JSON if asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures here")
     parser.add_argument("--repeats", type=int, default=41, help="rounds (default 41)")
     options = parser.parse_args()

@@ -36,7 +36,7 @@ def thirds(x):
     return record_outputs((x.array * 1, x.array * 10, x.array * 100), HALVES, (x,), (x.array.shape,))
 
 
-# -- long graphs ------------------------------------------------------------------------------------------------------
+# -- long graphs --------------------------------------------------
 def chain(x, steps):
     y = x
     for _ in range(steps):
@@ -88,7 +88,7 @@ def test_wide_graph():
     assert host(x.grad) == [sum(range(2_000))]
 
 
-# -- shapes of graphs -------------------------------------------------------------------------------------------------
+# -- shapes of graphs --------------------------------------------------
 def test_diamond():
     x = leaf(2.0, 3.0)
     a = x * x
@@ -154,7 +154,7 @@ def test_accumulating_does_not_write_into_a_gradient_that_was_handed_out_with_a_
     assert host(x.grad) == [13.0]
 
 
-# -- aliasing ---------------------------------------------------------------------------------------------------------
+# -- aliasing --------------------------------------------------
 def shares(a, b):
     return np.shares_memory(a.grad.array, b.grad.array)
 
@@ -225,7 +225,7 @@ def test_backward_does_not_write_into_saved_arrays():
     np.testing.assert_array_equal(x.grad.array, 8 * w.array)
 
 
-# -- freeing ----------------------------------------------------------------------------------------------------------
+# -- freeing --------------------------------------------------
 def test_backward_twice_says_so():
     x = leaf(1.0)
     y = x * x
@@ -272,13 +272,15 @@ def test_graph_freed_when_the_result_goes_away():
     assert node() is None
 
 
-# -- in place ---------------------------------------------------------------------------------------------------------
+# -- in place --------------------------------------------------
 def test_saved_tensor_changed_in_place_names_the_operation():
     x = leaf(1.0, 2.0)
     y = x * 1.0
     z = y * y
     y.mul_(2.0)
-    with pytest.raises(RuntimeError, match=r"array that mul saved for its gradient was changed in place by mul_"):
+    with pytest.raises(
+        RuntimeError, match=r"array that mul saved for its gradient was changed in place by mul_"
+    ):
         z.sum().backward()
 
 
@@ -310,7 +312,9 @@ def test_change_through_a_view_is_seen():
 
 def test_leaf_in_place_is_refused_and_unchanged():
     x = leaf(1.0, 2.0)
-    with pytest.raises(RuntimeError, match=r"add_: a leaf tensor that requires a gradient cannot be changed in place"):
+    with pytest.raises(
+        RuntimeError, match=r"add_: a leaf tensor that requires a gradient cannot be changed in place"
+    ):
         x.add_(1.0)
     with pytest.raises(RuntimeError, match=r"a view of a leaf"):
         x[0:1].add_(1.0)
@@ -339,7 +343,7 @@ def test_write_of_a_recorded_value_into_an_unrecorded_base():
     assert host(x.grad) == [2 * 25.0 * 2 * 5.0]
 
 
-# -- hooks ------------------------------------------------------------------------------------------------------------
+# -- hooks --------------------------------------------------
 def test_tensor_hooks_run_in_order_and_replace():
     x = leaf(1.0)
     seen = []
@@ -549,7 +553,7 @@ def test_nested_backward_inside_a_hook():
     assert host(x.grad) == [5.0]
 
 
-# -- several outputs --------------------------------------------------------------------------------------------------
+# -- several outputs --------------------------------------------------
 @pytest.mark.parametrize("used", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
 def test_unused_outputs(used):
     x = leaf(1.0, 1.0)
@@ -574,7 +578,7 @@ def test_outputs_know_their_common_node():
     assert a.grad_fn.name() == "ThirdsBackward0"
 
 
-# -- failures ---------------------------------------------------------------------------------------------------------
+# -- failures --------------------------------------------------
 def test_exception_in_the_middle_leaves_the_graph_usable():
     armed = [True]
 
@@ -615,7 +619,7 @@ def test_wrong_gradient_shape_from_an_operation_is_named():
         record(x.array * 1, bad, (x,), ()).sum().backward()
 
 
-# -- threads ----------------------------------------------------------------------------------------------------------
+# -- threads --------------------------------------------------
 def test_threads_run_backward_on_graphs_of_their_own():
     results: dict[int, list] = {}
     barrier = threading.Barrier(4)
@@ -673,8 +677,10 @@ def test_mode_belongs_to_its_thread():
     assert seen == [True, False]
 
 
-# -- dtypes -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("low, high", [("float16", "float32"), ("float32", "float64"), ("bfloat16", "float32")])
+# -- dtypes --------------------------------------------------
+@pytest.mark.parametrize(
+    "low, high", [("float16", "float32"), ("float32", "float64"), ("bfloat16", "float32")]
+)
 def test_mixed_dtypes_cast_gradients_back(low, high):
     a = cf.tensor([1.0, 2.0], dtype=low, requires_grad=True)
     b = cf.tensor([3.0, 4.0], dtype=high, requires_grad=True)

@@ -226,12 +226,20 @@ def _returning(*gradients):
 @pytest.mark.parametrize(
     "gradients, error, message",
     [
-        ((1.0, None), TypeError, r"Odd: the gradient for argument 0 \(first\) must be a Tensor or None, got float"),
+        (
+            (1.0, None),
+            TypeError,
+            r"Odd: the gradient for argument 0 \(first\) must be a Tensor or None, got float",
+        ),
         ((cf.ones(3), None), RuntimeError, r"argument 0 \(first\) must have shape \(2,\), got \(3,\)"),
         ((cf.ones(()), None), RuntimeError, r"argument 0 \(first\) must have shape \(2,\), got \(\)"),
         ((cf.ones(2),), RuntimeError, r"Odd: backward must return 2 gradient\(s\), .* got 1"),
         ((cf.ones(2), None, cf.ones(2)), RuntimeError, r"must return 2 gradient\(s\), .* got 3"),
-        ((cf.ones(2), cf.ones(2)), RuntimeError, r"Odd: .* gradient for argument 1 \(second\), which is not a Tensor"),
+        (
+            (cf.ones(2), cf.ones(2)),
+            RuntimeError,
+            r"Odd: .* gradient for argument 1 \(second\), which is not a Tensor",
+        ),
     ],
 )
 def test_wrong_gradients(gradients, error, message):
@@ -268,7 +276,7 @@ def test_gradients_of_repeated_results_do_not_share_memory():
     assert not np.shares_memory(x.grad.array, y.grad.array)
 
 
-# -- saved tensors ----------------------------------------------------------------------------------------------------
+# -- saved tensors --------------------------------------------------
 def test_saved_tensors_are_freed_by_backward():
     x = leaf(2.0)
     y = Cube.apply(x * 1.0)
@@ -347,11 +355,13 @@ def test_saving_something_else_is_refused():
             ctx.save_for_backward(x, 3)
             return x
 
-    with pytest.raises(TypeError, match="Bad: save_for_backward takes Tensors and None, got int as argument 1"):
+    with pytest.raises(
+        TypeError, match="Bad: save_for_backward takes Tensors and None, got int as argument 1"
+    ):
         Bad.apply(leaf(1.0))
 
 
-# -- outputs ----------------------------------------------------------------------------------------------------------
+# -- outputs --------------------------------------------------
 class MaxAndPlace(Function):
     @staticmethod
     def forward(ctx, x):
@@ -425,7 +435,7 @@ def test_list_output_is_refused():
         Listed.apply(leaf(1.0))
 
 
-# -- in place ---------------------------------------------------------------------------------------------------------
+# -- in place --------------------------------------------------
 class Double_(Function):
     @staticmethod
     def forward(ctx, x):
@@ -491,7 +501,7 @@ def test_mark_dirty_wants_inputs_that_are_returned():
         NotReturned.apply(leaf(1.0) * 1.0)
 
 
-# -- once_differentiable, errors --------------------------------------------------------------------------------------
+# -- once_differentiable, errors --------------------------------------------------
 class Once(Cube):
     @staticmethod
     @once_differentiable

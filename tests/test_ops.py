@@ -17,7 +17,9 @@ from tests.opinfo.core import FLOATS, HALVES, Sample, flatten, tree_map
 
 
 def per_op(*flags: str) -> pytest.MarkDecorator:
-    chosen = [i for i in OP_DB if all(getattr(i, f)() if f.startswith("is_") else getattr(i, f) for f in flags)]
+    chosen = [
+        i for i in OP_DB if all(getattr(i, f)() if f.startswith("is_") else getattr(i, f) for f in flags)
+    ]
     return pytest.mark.parametrize("info", chosen, ids=lambda i: i.id)
 
 
@@ -56,7 +58,15 @@ def assert_close(actual: np.ndarray, expected: np.ndarray, rtol: float, atol: fl
 
 
 def category(dtype: np.dtype) -> str:
-    return "bool" if dtype.kind == "b" else "int" if dtype.kind in "iu" else "complex" if dtype.kind == "c" else "float"
+    return (
+        "bool"
+        if dtype.kind == "b"
+        else "int"
+        if dtype.kind in "iu"
+        else "complex"
+        if dtype.kind == "c"
+        else "float"
+    )
 
 
 def reference_of(info: OpInfo, sample: Sample, half: bool) -> Any:
@@ -78,11 +88,15 @@ def test_reference(info: OpInfo, dtype: str) -> None:
         actual = arrays(result)
         for leaf in flatten(result):
             if isinstance(leaf, cf.Tensor):
-                assert isinstance(leaf.array, np.ndarray), f"{info.id}{sample} holds a {type(leaf.array).__name__}"
+                assert isinstance(leaf.array, np.ndarray), (
+                    f"{info.id}{sample} holds a {type(leaf.array).__name__}"
+                )
         if info.reference is None:
             continue
         expected = [np.asarray(e) for e in flatten(reference_of(info, sample, half))]
-        assert len(actual) == len(expected), f"{info.id}{sample} gave {len(actual)} results, not {len(expected)}"
+        assert len(actual) == len(expected), (
+            f"{info.id}{sample} gave {len(actual)} results, not {len(expected)}"
+        )
         rtol, atol = info.tolerance(dtype)
         if not is_floating(as_dtype(dtype)):
             rtol, atol = info.tolerance("float32")  # floating results of integers are float32
@@ -199,11 +213,15 @@ def test_noncontiguous(info: OpInfo, layout: Any) -> None:
     for sample in info.each(dtype):
         other = sample.map(lambda t: _like(t, layout(t.array) if t.array.ndim else t.array))
         if info.reference is not None:
-            for i, (a, e) in enumerate(zip(arrays(call(info, other)), arrays(call(info, sample)), strict=True)):
+            for i, (a, e) in enumerate(
+                zip(arrays(call(info, other)), arrays(call(info, sample)), strict=True)
+            ):
                 assert_close(a, e, rtol, atol, f"{info.id}{sample} result {i} of {layout.__name__} input")
             if info.gradient and any(t.requires_grad for t in sample.tensors()):
                 for i, (a, e) in enumerate(zip(gradients(info, other), gradients(info, sample), strict=True)):
-                    assert_close(a, e, rtol, atol, f"{info.id}{sample} gradient {i} of {layout.__name__} input")
+                    assert_close(
+                        a, e, rtol, atol, f"{info.id}{sample} gradient {i} of {layout.__name__} input"
+                    )
         else:
             for a, e in zip(arrays(call(info, other)), arrays(call(info, sample)), strict=True):
                 assert a.shape == e.shape and a.dtype == e.dtype
@@ -211,11 +229,15 @@ def test_noncontiguous(info: OpInfo, layout: Any) -> None:
 
 @per_op("zero_size")
 def test_zero_size(info: OpInfo) -> None:
-    """Where all tensors of a call and its results have one shape, so they do with an empty first dimension."""
+    """Where all tensors of a call and its results have one shape, they do with an empty first dimension."""
     dtype = info.dtypes[0]
     for sample in info.each(dtype):
         shapes = {t.array.shape for t in sample.tensors()}
-        if len(shapes) != 1 or not (shape := shapes.pop()) or any(a.shape != shape for a in arrays(call(info, sample))):
+        if (
+            len(shapes) != 1
+            or not (shape := shapes.pop())
+            or any(a.shape != shape for a in arrays(call(info, sample)))
+        ):
             continue
         empty = sample.map(lambda t: _like(t, t.array[:0]))
         result = call(info, empty)
@@ -230,9 +252,18 @@ def test_zero_size(info: OpInfo) -> None:
 def test_broadcasting(info: OpInfo) -> None:
     """(2, 1, 3) against (4, 1), (3,), () and (0, 1): as if both had been expanded before."""
     make = info.make("float64" if "float64" in info.dtypes else info.dtypes[0])
-    sample = next(s for s in info.each(make.dtype.name) if len(s.args) > 1 and isinstance(s.args[1], cf.Tensor))
+    sample = next(
+        s for s in info.each(make.dtype.name) if len(s.args) > 1 and isinstance(s.args[1], cf.Tensor)
+    )
     pool = [np.abs(a) if (a > 0).all() else a for a in (t.array.reshape(-1) for t in sample.args[:2])]
-    pairs = [((2, 1, 3), (4, 1)), ((2, 1, 3), (3,)), ((3,), (2, 1, 3)), ((2, 3), ()), ((), (2,)), ((2, 1), (0, 1, 1))]
+    pairs = [
+        ((2, 1, 3), (4, 1)),
+        ((2, 1, 3), (3,)),
+        ((3,), (2, 1, 3)),
+        ((2, 3), ()),
+        ((), (2,)),
+        ((2, 1), (0, 1, 1)),
+    ]
     for left, right in pairs:
         x, y = (_like(t, np.resize(p, s)) for t, p, s in zip(sample.args, pool, (left, right)))
         shape = np.broadcast_shapes(left, right)
@@ -301,7 +332,9 @@ def test_inplace_is_function(info: OpInfo) -> None:
             a = cf.autograd.grad(target, leaves, seed, materialize_grads=True)
             e = cf.autograd.grad(expected, leaves, seed, materialize_grads=True)
             for i, (ga, ge) in enumerate(zip(a, e)):
-                np.testing.assert_allclose(ga.array, ge.array, 1e-12, 0, err_msg=f"{name}{sample} gradient {i}")
+                np.testing.assert_allclose(
+                    ga.array, ge.array, 1e-12, 0, err_msg=f"{name}{sample} gradient {i}"
+                )
     assert written, f"{info.id}: no sample fits in place"
 
 
@@ -313,8 +346,12 @@ def test_errors(info: OpInfo) -> None:
         try:
             result = info.function(*error.args, **error.kwargs)
         except error.exception as raised:
-            assert re.search(error.match, str(raised)), f"{name}{shown}: {raised!s} does not match {error.match!r}"
+            assert re.search(error.match, str(raised)), (
+                f"{name}{shown}: {raised!s} does not match {error.match!r}"
+            )
         except Exception as raised:
-            raise AssertionError(f"{name}{shown} raised {raised!r}, expected {error.exception.__name__}") from raised
+            raise AssertionError(
+                f"{name}{shown} raised {raised!r}, expected {error.exception.__name__}"
+            ) from raised
         else:
             raise AssertionError(f"{name}{shown} gave {result!r}, expected {error.exception.__name__}")

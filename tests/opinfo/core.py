@@ -71,8 +71,9 @@ class OpInfo:
     Args:
         name: where it stands under `cuframe`, e.g. `"exp"` or `"nn.functional.gelu"`.
         op: the function, by default the one of that name.
-        samples: `samples(make)` yields Samples; `make(*shape, low=-2, high=2, dtype=None, requires_grad=True)` gives a
-            tensor of the dtype under test with values in [low, high), the same in every run.
+        samples: `samples(make)` yields Samples; `make(*shape, low=-2, high=2, dtype=None,
+            requires_grad=True)` gives a tensor of the dtype under test with values in [low, high), the same
+            in every run.
         reference: NumPy's way to the expected result, called with arrays; None where the values are random.
         dtypes: names of the dtypes to test. bfloat16 and float16 are compared with the reference in float32.
         gradient: the gradients are checked against finite differences.
