@@ -150,7 +150,7 @@ def tanh_cell_forward(gx: Array, h_prev: Array, h: Array, tmp: Array, k: Constan
 def relu_cell_forward(gx: Array, h_prev: Array, h: Array, tmp: Array, k: Constants, g: Array, slab: Array) -> None:
     """One step of the plain RNN: h = max(g + gx, 0)."""
     _add(g, gx, g)
-    np.maximum(slab, k.zero, h)
+    np.maximum(slab, k.zero, out=h)
 
 
 def tanh_cell_factors(gates: Array, after: Array, c_last: Array | None, out: Array, k: Constants) -> None:
@@ -160,7 +160,7 @@ def tanh_cell_factors(gates: Array, after: Array, c_last: Array | None, out: Arr
 
 def relu_cell_factors(gates: Array, after: Array, c_last: Array | None, out: Array, k: Constants) -> None:
     """Factor `out` [m, 1, H, n] from `after` [m, H, n] = h_t: 1 where h > 0, else 0."""
-    np.greater(after, k.zero, out[:, 0])
+    np.sign(after, out[:, 0])
 
 
 def rnn_backward_views(factors: Array) -> tuple[Array, ...]:
