@@ -288,6 +288,10 @@ def deep(n):
         ({"a": 1 << 10_001}, "is an int of 10002 bits"),
         (cyclic_list(), r"\['top'\]\[1\]\['b'\] is a list that contains itself"),
         (deep(101), "is nested deeper than 100 levels"),
+        (
+            {"a": {((((((((((((),),),),),),),),),),),): 1}},
+            r"\['a'\] has a key of tuples nested deeper than 10",
+        ),
     ],
 )
 def test_what_a_checkpoint_does_not_hold(obj, message, path):
@@ -299,6 +303,8 @@ def test_what_a_checkpoint_does_not_hold(obj, message, path):
 
 def test_depth_at_the_limit(path):
     assert same(trip(deep(99), path), deep(99))
+    key = ((((((((((1,),),),),),),),),),)
+    assert same(trip({key: 2}, path), {key: 2})
 
 
 def test_a_container_used_twice_is_no_cycle(path):
@@ -568,6 +574,7 @@ def test_a_damaged_byte_is_refused_or_gives_other_values_but_never_another_error
         ('{"float":"1e5"}', "a node that is none of ours"),
         ('{"bytes":"?"}', "bytes that are not base64"),
         ("[" * 100_000, "not usable JSON"),
+        ('{"no":' * 900 + "1" + "}" * 900, "a node that is none of ours: {'no': {'no'"),
         ("[" * 150 + "]" * 150, "nested deeper than 100 levels"),
         ("9" * 5000, "not usable JSON"),
         ('{"items":[[' + '{"tuple":[' * 40 + "]}" * 40 + ",1]]}", "a dict key that is none of ours"),

@@ -385,7 +385,8 @@ DAMAGED = {
         "holds torch.FloatStorage where a value is expected"),
     "function as value": (g("torch.Size") + b".", "holds torch.Size where a value is expected"),
     "parameter": (g("torch._utils._rebuild_parameter") + tup(b"N", b"\x88", b"N") + b"R.", "not a tensor"),
-    "subclass": (g("torch._tensor._rebuild_from_type_v2") + tup(g("torch.Size"), g("torch.Tensor"), b")", b"N")
+    "subclass": (g("torch._tensor._rebuild_from_type_v2") + tup(g("torch.Size"), g("torch.Tensor"),
+                     b")", b"N")
                  + b"R.",
                  "a subclass that is not on the allow-list"),
     "object array": (g("numpy.dtype") + tup(text("O8"), b"\x89", b"\x88") + b"R.", "NumPy dtype 'O8'"),

@@ -26,6 +26,7 @@ import base64
 import binascii
 import json
 import math
+import reprlib
 from collections.abc import Mapping
 from typing import IO, Any, NoReturn
 
@@ -56,7 +57,7 @@ _DTYPES = {
 }  # fmt: skip
 _READABLE = frozenset(_DTYPES.values())
 _FORMAT, _TREE = "cuframe.format", "cuframe.tree"
-_MAX_DEPTH = 100
+_MAX_DEPTH, _MAX_KEY_DEPTH = 100, 10
 _MAX_HEADER = 100_000_000  # the safetensors package reads no larger header
 _MAX_INT_BITS = 10_000  # Python reads back decimal integers of at most 4300 digits
 
@@ -130,9 +131,11 @@ class _Encoder:
             return int(obj)
         return float(obj) if math.isfinite(obj) else {"float": repr(float(obj))}
 
-    def key(self, obj: Any, where: str) -> Any:
+    def key(self, obj: Any, where: str, depth: int = 0) -> Any:
         if isinstance(obj, tuple):
-            return {"tuple": [self.key(k, where) for k in obj]}
+            if depth == _MAX_KEY_DEPTH:
+                self.refuse(where, f"has a key of tuples nested deeper than {_MAX_KEY_DEPTH} levels")
+            return {"tuple": [self.key(k, where, depth + 1) for k in obj]}
         if obj is None or isinstance(obj, (bool, str, int, float, np.generic)):
             return self.scalar(obj, f"a key of {where or 'the object'}")
         return self.refuse(
@@ -316,18 +319,18 @@ class _Decoder:
                         return base64.b64decode(value, validate=True)
                     except binascii.Error as e:
                         self.refuse(f"the tree holds bytes that are not base64: {e}")
-        return self.refuse(f"the tree holds a node that is none of ours: {str(node)[:80]}")
+        return self.refuse(f"the tree holds a node that is none of ours: {reprlib.repr(node)}")
 
     def key(self, node: Any, depth: int = 0) -> Any:
         if (
             isinstance(node, dict)
             and list(node) == ["tuple"]
             and isinstance(node["tuple"], list)
-            and depth < 10
+            and depth < _MAX_KEY_DEPTH
         ):
             return tuple(self.key(k, depth + 1) for k in node["tuple"])
         if isinstance(node, list) or (isinstance(node, dict) and list(node) != ["float"]):
-            self.refuse(f"the tree holds a dict key that is none of ours: {str(node)[:80]}")
+            self.refuse(f"the tree holds a dict key that is none of ours: {reprlib.repr(node)}")
         return self.node(node)
 
 
