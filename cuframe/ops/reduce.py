@@ -1,91 +1,39 @@
-"""Reductions over dimensions: sums, means, extremes, variances and norms."""
+"""Reductions over dimensions: sums, means, products, and whether any or all are true."""
 
 from __future__ import annotations
 
-import builtins
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..autograd.graph import Op
-from ..backend import backend_of
-from ..dtypes import as_dtype, get_default_dtype, is_floating
+from ..dtypes import get_default_dtype, is_floating
 from ..tensor import Tensor, record
-from .define import as_result, cast, need_tensor, numpy_name
+from . import extremes, statistics
+from .axes import (
+    Dims,
+    array_of,
+    axes_of,
+    axis_of,
+    count_of,
+    kept_shape,
+    numpy_spelling,
+    real_axes,
+    with_dtype,
+)
+from .define import as_result, numpy_name
+from .extremes import *  # noqa: F403
+from .statistics import *  # noqa: F403
 
-__all__ = ["amax", "amin", "max", "mean", "min", "sum"]
+__all__ = [
+    "all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "sum", *extremes.__all__,
+    *statistics.__all__,
+]  # fmt: skip
 
-Dims = int | tuple[int, ...] | list[int] | None
 _INT64 = np.dtype(np.int64)
 
 
-class ValuesIndices(NamedTuple):
-    """What `max`, `min`, `median` and `mode` return for one dimension: the values and where they were found."""
-
-    values: Tensor
-    indices: Tensor
-
-
-def axes_of(name: str, dim: Any, ndim: int) -> tuple[int, ...] | None:
-    """The dimensions that `dim` (an int, several or None) names, as non-negative axes; None for all of them.
-
-    Raises:
-        IndexError: a dimension is out of range.
-        RuntimeError: a dimension is given twice.
-        TypeError: something that is not an int.
-    """
-    if dim is None:
-        return None
-    if dim.__class__ is int:
-        return (axis_of(name, dim, ndim),)
-    if isinstance(dim, (tuple, list)):
-        axes = tuple([axis_of(name, d, ndim) for d in dim])
-        if len(set(axes)) != len(axes):
-            raise RuntimeError(f"{name}: dim names a dimension twice, got {tuple(dim)}")
-        return axes or None
-    return (axis_of(name, dim, ndim),)
-
-
-def axis_of(name: str, dim: Any, ndim: int) -> int:
-    """The dimension `dim` as a non-negative axis; a 0-d tensor counts as having one dimension.
-
-    Raises:
-        IndexError: it is out of range.
-        TypeError: it is not an int.
-    """
-    try:
-        axis = dim.__index__()
-    except AttributeError:
-        raise TypeError(f"{name}: dim must be an int, got {type(dim).__name__}") from None
-    size = ndim or 1
-    if not -size <= axis < size:
-        raise IndexError(f"{name}: dim must be in [{-size}, {size - 1}], got {axis}")
-    return axis % size
-
-
-def kept_shape(shape: tuple, axes: tuple[int, ...] | None) -> tuple:
-    """`shape` after reducing `axes` with `keepdim=True`."""
-    if axes is None:
-        return (1,) * len(shape)
-    return tuple([1 if i in axes else size for i, size in enumerate(shape)])
-
-
-def _count(shape: tuple, axes: tuple[int, ...] | None) -> int:
-    return math.prod(shape) if axes is None else math.prod([shape[i] for i in axes])
-
-
-def _array_of(name: str, input: Any) -> Any:
-    need_tensor(name, "input", input)
-    return input.array
-
-
-def _real_axes(axes: tuple[int, ...] | None, ndim: int) -> tuple[int, ...] | None:
-    """`axes` for NumPy, which has no dimension 0 in a 0-d array."""
-    return axes if ndim else None
-
-
-# -- sums and means ---------------------------------------------------------------------------------------------
+# -- sums and means ---------------------------------------------------------------------------------
 def _sum_vjp(g: Any, needs: tuple, shape: tuple, kept: tuple) -> tuple:
     return (np.broadcast_to(g.reshape(kept), shape),)
 
@@ -102,18 +50,14 @@ def _sum_array(x: Any, axes: tuple[int, ...] | None, keepdim: bool) -> Any:
     return r if r.__class__ is x.__class__ else as_result(r, x)
 
 
-def _with_dtype(name: str, input: Any, dtype: Any, integers: np.dtype | None) -> Tensor:
-    """`input` in the dtype it is to be reduced in; integers go to `integers` where no dtype is asked for."""
-    x = _array_of(name, input)
-    if dtype is not None:
-        return cast(input, as_dtype(dtype))
-    if integers is not None and x.dtype.kind in "iub":
-        return cast(input, integers)
-    return input
-
-
 def sum(
-    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, axis: Dims = None, keepdims: Any = None
+    input: Tensor,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    axis: Dims = None,
+    keepdims: bool | None = None,
 ) -> Tensor:
     """The sum over dimensions.
 
@@ -127,19 +71,20 @@ def sum(
         axis, keepdims: NumPy's names for `dim` and `keepdim`.
 
     Raises:
+        TypeError: the input is not a tensor.
         IndexError: a dimension is out of range.
 
-    The order of additions is fixed, and pairwise along the last dimension, so errors grow with log(n). 16-bit floats
-    are summed in float32. Nothing is saved for backward.
+    The order of additions is fixed, and pairwise along the last dimension, so that errors grow with log(n). 16-bit
+    floats are summed in float32. Nothing is saved for backward.
 
     >>> import cuframe as cf
     >>> cf.sum(cf.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0)
     tensor([4., 6.])
     """
-    input = _with_dtype("sum", input, dtype, _INT64)
+    input = with_dtype("sum", input, dtype, _INT64)
     x = input.array
     axes = axes_of("sum", dim if axis is None else axis, x.ndim)
-    r = _sum_array(x, _real_axes(axes, x.ndim), keepdim if keepdims is None else bool(keepdims))
+    r = _sum_array(x, real_axes(axes, x.ndim), keepdim if keepdims is None else bool(keepdims))
     return record(r, _SUM, (input,), (x.shape, kept_shape(x.shape, axes)))
 
 
@@ -151,7 +96,13 @@ _MEAN = Op("mean", _mean_vjp, (None, None, None))
 
 
 def mean(
-    input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, axis: Dims = None, keepdims: Any = None
+    input: Tensor,
+    dim: Dims = None,
+    keepdim: bool = False,
+    *,
+    dtype: Any = None,
+    axis: Dims = None,
+    keepdims: bool | None = None,
 ) -> Tensor:
     """The mean over dimensions.
 
@@ -168,20 +119,21 @@ def mean(
         The means; NaN where there is nothing to average.
 
     Raises:
-        RuntimeError: the input is not floating point.
+        TypeError: the input is not a tensor.
+        RuntimeError: it is not floating point, and no dtype was given.
         IndexError: a dimension is out of range.
 
     >>> import cuframe as cf
     >>> cf.mean(cf.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=1)
     tensor([1.5000, 3.5000])
     """
-    input = _with_dtype("mean", input, dtype, None)
+    input = with_dtype("mean", input, dtype, None)
     x = input.array
     if x.dtype.kind in "iub":
         raise RuntimeError(f"mean: input must be floating point, got {x.dtype.name}; pass dtype=cf.float32")
     axes = axes_of("mean", dim if axis is None else axis, x.ndim)
-    n = _count(x.shape, axes)
-    real = _real_axes(axes, x.ndim)
+    n = count_of(x.shape, axes)
+    real = real_axes(axes, x.ndim)
     keep = keepdim if keepdims is None else bool(keepdims)
     if x.dtype.itemsize == 2:
         r = (x.sum(axis=real, keepdims=keep, dtype=np.float32) / np.float32(n)).astype(x.dtype)
@@ -191,103 +143,246 @@ def mean(
     return record(as_result(r, x), _MEAN, (input,), (x.shape, kept_shape(x.shape, axes), n))
 
 
-# -- extremes ---------------------------------------------------------------------------------------------------
-def _extreme_vjp(g: Any, needs: tuple, x: Any, out: Any, axes: Any, kept: tuple) -> tuple:
-    # Ties share the gradient evenly.
-    hit = x == out.reshape(kept)
-    return (np.where(hit, (g.reshape(kept) / hit.sum(axis=axes, keepdims=True).astype(g.dtype)), 0),)
+def _nansum_vjp(g: Any, needs: tuple, valid: Any, kept: tuple) -> tuple:
+    return (g.reshape(kept) * valid,)
 
 
-def _at_index_vjp(g: Any, needs: tuple, index: Any, axis: int, shape: tuple) -> tuple:
-    kept = kept_shape(shape, (axis,))
-    along = [1] * len(shape)
-    if not shape:
-        return (g,)
-    along[axis] = shape[axis]
-    here = backend_of(index).xp.arange(shape[axis]).reshape(along) == index.reshape(kept)
-    return (np.where(here, g.reshape(kept), 0),)
+_NANSUM = Op("nansum", _nansum_vjp, (None, None))
 
 
-_EXTREMES = {name: Op(name, _extreme_vjp, (0, "out", None, None)) for name in ("amax", "amin", "max", "min")}
-_AT_INDEX = {name: Op(name, _at_index_vjp, (None, None, None)) for name in ("max", "min", "median", "mode")}
+@numpy_spelling
+def nansum(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The sum over dimensions, with NaN counted as 0.
 
+    Args and errors are those of `sum`. The gradient of NaN is 0.
 
-def _nonempty(name: str, x: Any, axes: tuple[int, ...] | None) -> None:
-    if not _count(x.shape, _real_axes(axes, x.ndim)):
-        raise RuntimeError(f"{name}: needs at least one element along the reduced dimensions, got {tuple(x.shape)}")
-
-
-def _extreme(name: str, input: Tensor, dim: Any, keepdim: bool) -> Tensor:
-    x = _array_of(name, input)
-    axes = axes_of(name, dim, x.ndim)
-    _nonempty(name, x, axes)
-    real = _real_axes(axes, x.ndim)
-    r = x.max(axis=real, keepdims=keepdim) if name in ("amax", "max") else x.min(axis=real, keepdims=keepdim)
-    return record(as_result(r, x), _EXTREMES[name], (input,), (x, r, real, kept_shape(x.shape, axes)))
-
-
-def _at(name: str, input: Tensor, index: Any, axis: int, keepdim: bool) -> ValuesIndices:
-    """The values of `input` at `index` (with the dimension kept) along `axis`, and the index."""
+    >>> import cuframe as cf
+    >>> cf.nansum(cf.tensor([1.0, float("nan"), 2.0]))
+    tensor(3.)
+    """
+    input = with_dtype("nansum", input, dtype, _INT64)
     x = input.array
-    values = np.take_along_axis(x, index, axis) if x.ndim else x.copy()
-    if not keepdim and x.ndim:
-        values, index = values.squeeze(axis), index.squeeze(axis)
-    values, index = as_result(values, x), as_result(index, x)
-    return ValuesIndices(record(values, _AT_INDEX[name], (input,), (index, axis, x.shape)), Tensor(index))
+    if not is_floating(x.dtype):
+        return sum(input, dim, keepdim)
+    axes = axes_of("nansum", dim, x.ndim)
+    valid = as_result(x == x, x)
+    r = _sum_array(as_result(np.where(valid, x, 0), x), real_axes(axes, x.ndim), keepdim)
+    return record(r, _NANSUM, (input,), (valid, kept_shape(x.shape, axes)))
 
 
-def _max_or_min(name: str, input: Any, dim: Any, keepdim: bool) -> Any:
-    if dim is None:
-        return _extreme(name, input, None, keepdim)
-    if isinstance(dim, Tensor):
-        from . import arithmetic
+@numpy_spelling
+def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The mean over dimensions of the elements that are not NaN; NaN where there is none.
 
-        return (arithmetic.maximum if name == "max" else arithmetic.minimum)(input, dim)
-    x = _array_of(name, input)
-    axis = axis_of(name, dim, x.ndim)
-    _nonempty(name, x, (axis,))
-    if not x.ndim:
-        return _at(name, input, as_result(np.int64(0), x), axis, keepdim)
-    find = x.argmax if name == "max" else x.argmin
-    return _at(name, input, find(axis=axis, keepdims=True), axis, keepdim)
+    Args and errors are those of `mean`. The gradient of NaN is 0.
 
-
-def max(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    """The largest element, or the largest along one dimension and where they are, or that of two tensors."""
-    return _max_or_min("max", input, dim, keepdim)
-
-
-def min(input: Tensor, dim: Any = None, keepdim: bool = False) -> Any:
-    """The smallest element, or the smallest along one dimension and where they are, or that of two tensors."""
-    return _max_or_min("min", input, dim, keepdim)
+    >>> import cuframe as cf
+    >>> cf.nanmean(cf.tensor([1.0, float("nan"), 2.0]))
+    tensor(1.5000)
+    """
+    input = with_dtype("nanmean", input, dtype, None)
+    x = input.array
+    if not is_floating(x.dtype):
+        raise RuntimeError(
+            f"nanmean: input must be floating point, got {x.dtype.name}; pass dtype=cf.float32"
+        )
+    axes = axes_of("nanmean", dim, x.ndim)
+    count = (x == x).sum(axis=real_axes(axes, x.ndim), keepdims=keepdim)
+    return nansum(input, dim, keepdim) / Tensor(as_result(count.astype(x.dtype), x))  # type: ignore[operator]
 
 
-def amax(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The largest elements over dimensions; ties share the gradient evenly."""
-    return _extreme("amax", input, dim, keepdim)
+# -- products ---------------------------------------------------------------------------------------
+def _others(x: Any, axis: int) -> Any:
+    """The product of all other elements along `axis`, exact with zeros: what is on the left times on the right."""
+
+    def part(start: int | None, stop: int | None) -> tuple:
+        return (*(slice(None),) * axis, slice(start, stop))
+
+    one = np.ones_like(x[part(None, 1)])
+    left = np.concatenate([one, np.cumprod(x[part(None, -1)], axis=axis)], axis=axis)
+    right = np.concatenate([one, np.cumprod(np.flip(x[part(1, None)], axis), axis=axis)], axis=axis)
+    return left * np.flip(right, axis)
 
 
-def amin(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The smallest elements over dimensions; ties share the gradient evenly."""
-    return _extreme("amin", input, dim, keepdim)
+def _prod_vjp(g: Any, needs: tuple, x: Any, axis: int | None, kept: tuple) -> tuple:
+    if x.ndim == 0:
+        return (g.reshape(()),)
+    if axis is None:
+        return (g.reshape(kept) * _others(x.reshape(-1), 0).reshape(x.shape),)
+    return (g.reshape(kept) * _others(x, axis),)
 
 
-# -- NumPy's names ----------------------------------------------------------------------------------------------
+_PROD = Op("prod", _prod_vjp, (0, None, None))
+
+
+@numpy_spelling
+def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype: Any = None) -> Tensor:
+    """The product over one dimension, or of all elements.
+
+        out = prod_i input_i
+
+    Args:
+        input: tensor of any shape and dtype; bools and integers are multiplied as int64.
+        dim: the dimension to multiply over; None for all of them.
+        keepdim: keep it, with size 1.
+        dtype: cast the input first.
+
+    Returns:
+        The products; 1 where there is nothing to multiply. The gradient is right where elements are 0.
+
+    Raises:
+        TypeError: the input is not a tensor, or `dim` not an int.
+        IndexError: the dimension is out of range.
+
+    >>> import cuframe as cf
+    >>> cf.prod(cf.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=1)
+    tensor([ 2., 12.])
+    """
+    input = with_dtype("prod", input, dtype, _INT64)
+    x = input.array
+    axis = None if dim is None else axis_of("prod", dim, x.ndim)
+    axes = None if axis is None else (axis,)
+    half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
+    r = x.prod(axis=real_axes(axes, x.ndim), keepdims=keepdim, **({"dtype": np.float32} if half else {}))
+    r = as_result(r.astype(x.dtype) if half else r, x)
+    return record(r, _PROD, (input,), (x, axis, kept_shape(x.shape, axes)))
+
+
+# -- sums of exponentials ---------------------------------------------------------------------------
+def _logsumexp_vjp(g: Any, needs: tuple, x: Any, out: Any, kept: tuple) -> tuple:
+    out = out.reshape(kept)
+    return (g.reshape(kept) * np.exp(x - np.where(np.isinf(out), 0, out)),)
+
+
+_LOGSUMEXP = Op("logsumexp", _logsumexp_vjp, (0, "out", None))
+
+
+@numpy_spelling
+def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+    """The logarithm of the sum of exponentials over dimensions, without overflow.
+
+        out = log(sum_i exp(input_i))
+
+    Args:
+        input: tensor of any shape; bools and integers are computed in the default dtype.
+        dim: the dimension or dimensions to reduce; None for all of them.
+        keepdim: keep them, with size 1.
+
+    Returns:
+        The logarithms; -inf where all elements are -inf, or there are none.
+
+    Raises:
+        TypeError: the input is not a tensor.
+        IndexError: a dimension is out of range.
+
+    >>> import cuframe as cf
+    >>> cf.logsumexp(cf.tensor([[100.0, 100.0], [0.0, -float("inf")]]), dim=1)
+    tensor([100.6931,   0.0000])
+    """
+    x = array_of("logsumexp", input)
+    if x.dtype.kind in "iub":
+        input = with_dtype("logsumexp", input, get_default_dtype(), None)
+        x = input.array
+    axes = axes_of("logsumexp", dim, x.ndim)
+    real = real_axes(axes, x.ndim)
+    wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
+    if count_of(x.shape, axes):
+        top = wide.max(axis=real, keepdims=True)
+        top = np.where(np.isfinite(top), top, 0).astype(wide.dtype)
+    else:
+        top = np.zeros_like(wide, shape=kept_shape(x.shape, axes))
+    r = np.log(np.exp(wide - top).sum(axis=real, keepdims=True)) + top
+    if not keepdim:
+        r = r.reshape([n for i, n in enumerate(x.shape) if axes is not None and i not in axes])
+    r = as_result(r, x).astype(x.dtype, copy=False)
+    return record(r, _LOGSUMEXP, (input,), (x, r, kept_shape(x.shape, axes)))
+
+
+# -- truth ------------------------------------------------------------------------------------------
+@numpy_spelling
+def any(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether any element is true, that is, not zero.
+
+    Args:
+        input: tensor of any shape and dtype.
+        dim: the dimension or dimensions to reduce; None for all of them.
+        keepdim: keep them, with size 1.
+
+    Returns:
+        A bool tensor; False where there is nothing.
+
+    Raises:
+        TypeError: the input is not a tensor.
+        IndexError: a dimension is out of range.
+
+    >>> import cuframe as cf
+    >>> cf.any(cf.tensor([[0, 1], [0, 0]]), dim=1)
+    tensor([ True, False])
+    """
+    x = array_of("any", input)
+    axes = real_axes(axes_of("any", dim, x.ndim), x.ndim)
+    return Tensor(as_result((x != 0).any(axis=axes, keepdims=keepdim), x))
+
+
+@numpy_spelling
+def all(input: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether all elements are true, that is, not zero.
+
+    Args and errors are those of `any`; True where there is nothing.
+
+    >>> import cuframe as cf
+    >>> cf.all(cf.tensor([[1, 1], [1, 0]]), dim=1)
+    tensor([ True, False])
+    """
+    x = array_of("all", input)
+    axes = real_axes(axes_of("all", dim, x.ndim), x.ndim)
+    return Tensor(as_result((x != 0).all(axis=axes, keepdims=keepdim), x))
+
+
+@numpy_spelling
+def count_nonzero(input: Tensor, dim: Dims = None) -> Tensor:
+    """How many elements are not zero.
+
+    Args:
+        input: tensor of any shape and dtype.
+        dim: the dimension or dimensions to count over; None for all of them.
+
+    Returns:
+        An int64 tensor.
+
+    Raises:
+        TypeError: the input is not a tensor.
+        IndexError: a dimension is out of range.
+
+    >>> import cuframe as cf
+    >>> cf.count_nonzero(cf.tensor([[0, 1], [2, 3]]), dim=1)
+    tensor([1, 2])
+    """
+    x = array_of("count_nonzero", input)
+    axes = real_axes(axes_of("count_nonzero", dim, x.ndim), x.ndim)
+    return Tensor(as_result((x != 0).sum(axis=axes, dtype=np.int64), x))
+
+
+# -- NumPy's names ----------------------------------------------------------------------------------
 def _numpy_reduction(operation: Any, *names: Any) -> None:
     @numpy_name(*names)
-    def call(a: Tensor, axis: Dims = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
-        return operation(a, axis, keepdims, **({} if dtype is None else {"dtype": dtype}))
+    def call(a: Tensor, axis: Dims = None, dtype: Any = None, *, keepdims: bool = False) -> Tensor:
+        return operation(a, axis, keepdims, dtype=dtype)
 
 
 _numpy_reduction(sum, np.sum)
 _numpy_reduction(mean, np.mean)
+_numpy_reduction(prod, np.prod)
+_numpy_reduction(nansum, np.nansum)
+_numpy_reduction(nanmean, np.nanmean)
 
 
-@numpy_name(np.amax, np.max)
-def _np_amax(a: Tensor, axis: Dims = None, *, keepdims: bool = False) -> Tensor:
-    return amax(a, axis, keepdims)
+def _numpy_test(operation: Any, name: Any) -> None:
+    @numpy_name(name)
+    def call(a: Tensor, axis: Dims = None, *, keepdims: bool = False) -> Tensor:
+        return operation(a, axis, keepdims)
 
 
-@numpy_name(np.amin, np.min)
-def _np_amin(a: Tensor, axis: Dims = None, *, keepdims: bool = False) -> Tensor:
-    return amin(a, axis, keepdims)
+_numpy_test(any, np.any)
+_numpy_test(all, np.all)
+numpy_name(np.count_nonzero)(count_nonzero)
