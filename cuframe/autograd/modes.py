@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -28,9 +29,14 @@ def is_inference_mode_enabled() -> bool:
 
 
 class _Switch:
-    """A context manager that is a decorator as well, for functions and generators."""
+    """A context manager, and a decorator (parentheses or not) of functions, generators and coroutines."""
 
     __slots__ = ("_before",)
+
+    def __new__(cls, *args: Any) -> Any:
+        if len(args) == 1 and inspect.isroutine(args[0]):
+            return cls()(args[0])
+        return super().__new__(cls)
 
     def __init__(self) -> None:
         self._before: list[tuple[bool, bool]] = []
@@ -48,23 +54,41 @@ class _Switch:
     def __exit__(self, *exc: object) -> None:
         mode.grad, mode.inference = self._before.pop()
 
+    def _steps(self, running: Any) -> Any:
+        """Run a generator or coroutine; between two of its values the caller's mode is back."""
+        step, value = running.send, None
+        while True:
+            with self._twin():
+                try:
+                    produced = step(value)
+                except StopIteration as stop:
+                    return stop.value
+            try:
+                value = yield produced
+                step = running.send
+            except GeneratorExit:
+                with self._twin():
+                    running.close()
+                raise
+            except BaseException as error:
+                step, value = running.throw, error
+
     def __call__(self, function: F) -> F:
         if inspect.isgeneratorfunction(function):
 
             @functools.wraps(function)
             def generator(*args: Any, **kwargs: Any) -> Any:
-                # The caller's mode comes back between two values.
-                running = function(*args, **kwargs)
-                value = None
-                while True:
-                    with self._twin():
-                        try:
-                            produced = running.send(value)
-                        except StopIteration as stop:
-                            return stop.value
-                    value = yield produced
+                return (yield from self._steps(function(*args, **kwargs)))
 
             return generator  # type: ignore[return-value]
+        if inspect.iscoroutinefunction(function):
+            steps = types.coroutine(self._steps)
+
+            @functools.wraps(function)
+            async def coroutine(*args: Any, **kwargs: Any) -> Any:
+                return await steps(function(*args, **kwargs))
+
+            return coroutine  # type: ignore[return-value]
 
         @functools.wraps(function)
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -123,7 +147,11 @@ class set_grad_enabled(_Switch):
 
 
 class inference_mode(_Switch):
-    """`no_grad`, and no tensor made inside may be asked to require a gradient there."""
+    """`no_grad`, and no tensor may be asked to require a gradient inside.
+
+    Args:
+        flag: False leaves inference mode, and records again.
+    """
 
     __slots__ = ("_flag",)
 
@@ -136,5 +164,4 @@ class inference_mode(_Switch):
 
     def _enter(self) -> None:
         mode.inference = self._flag
-        if self._flag:
-            mode.grad = False
+        mode.grad = not self._flag
