@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from cuframe.cpu import philox
 
-__all__ = ["Generator", "default_generator", "initial_seed", "manual_seed", "seed"]
+__all__ = [
+    "Generator", "default_generator", "get_rng_state", "initial_seed", "manual_seed", "seed", "set_rng_state",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 Size = int | tuple[int, ...] | list[int]
@@ -307,3 +309,21 @@ def seed() -> int:
 def initial_seed() -> int:
     """The seed of the default generator."""
     return default_generator.initial_seed()
+
+
+def get_rng_state() -> dict[str, Any]:
+    """The state of the default generator as plain values, see `Generator.get_state`."""
+    return default_generator.get_state()
+
+
+def set_rng_state(new_state: dict[str, Any]) -> None:
+    """Restores the default generator to what `get_rng_state` returned.
+
+    Example:
+        >>> state = get_rng_state()
+        >>> first = default_generator.uniform(2)
+        >>> set_rng_state(state)
+        >>> bool((default_generator.uniform(2) == first).all())
+        True
+    """
+    default_generator.set_state(new_state)

@@ -106,6 +106,12 @@ class Backend:
         """`target[index] += values` where an index may occur several times; the order of additions is fixed."""
         raise NotImplementedError
 
+    def sum_at(self, shape: tuple, index: Any, values: Any) -> Any:
+        """Zeros of `shape` with `values` added at `index`, as `add_at` does."""
+        target = self.xp.zeros(shape, values.dtype)
+        self.add_at(target, index, values)
+        return target
+
     def check_index(self, name: str, argument: str, index: Any, size: int) -> None:
         """Raise IndexError unless 0 <= index < size; where looking would stall a device, it is left out."""
         raise NotImplementedError

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ..cpu.scatter import add_at, sum_at
 from .base import Backend, Device, register_backend
 
 __all__ = ["CpuBackend"]
@@ -44,7 +45,10 @@ class CpuBackend(Backend):
         return None
 
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
-        np.add.at(target, index, values)
+        add_at(target, index, values)
+
+    def sum_at(self, shape: tuple, index: Any, values: Any) -> np.ndarray:
+        return sum_at(shape, index, values)
 
     def check_index(self, name: str, argument: str, index: np.ndarray, size: int) -> None:
         if index.size:

@@ -15,6 +15,7 @@ from . import (
     index,
     join,
     loss,
+    mask,
     matmul,
     methods,
     pick,
@@ -22,6 +23,7 @@ from . import (
     rearrange,
     reduce,
     rnn,
+    scatter_reduce,
     shape,
     softmax,
     sort,
@@ -30,8 +32,8 @@ from . import (
 # Before the star imports: some functions carry their family's name. The names of loss, embedding, dropout and rnn
 # belong to `cuframe.nn.functional` and are not offered here.
 _FAMILIES = (
-    arithmetic, compare, convert, create, cumulative, elementwise, index, join, matmul, pick, random, rearrange, reduce,
-    shape, softmax, sort,
+    arithmetic, compare, convert, create, cumulative, elementwise, index, join, mask, matmul, pick, random, rearrange,
+    reduce, scatter_reduce, shape, softmax, sort,
 )  # fmt: skip
 from .arithmetic import *  # noqa: E402, F403
 from .compare import *  # noqa: E402, F403
@@ -41,11 +43,13 @@ from .cumulative import *  # noqa: E402, F403
 from .elementwise import *  # noqa: E402, F403
 from .index import *  # noqa: E402, F403
 from .join import *  # noqa: E402, F403
+from .mask import *  # noqa: E402, F403
 from .matmul import *  # noqa: E402, F403
 from .pick import *  # noqa: E402, F403
 from .random import *  # noqa: E402, F403
 from .rearrange import *  # noqa: E402, F403
 from .reduce import *  # noqa: E402, F403
+from .scatter_reduce import *  # noqa: E402, F403
 from .shape import *  # noqa: E402, F403
 from .softmax import *  # noqa: E402, F403
 from .sort import *  # noqa: E402, F403

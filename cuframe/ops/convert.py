@@ -117,7 +117,9 @@ def to(
     if rest:
         copy = rest.pop(0)
     if rest:
-        raise TypeError(f"to: expected (dtype), (device, dtype) or (tensor), got {len(args)} positional arguments")
+        raise TypeError(
+            f"to: expected (dtype), (device, dtype) or (tensor), got {len(args)} positional arguments"
+        )
     out = self
     if device is not None:
         out = move(out, Device(device))
@@ -260,7 +262,9 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     """Write one number, or a 0-d tensor (which then gets a gradient), everywhere; returns self."""
     if isinstance(value, Tensor):
         if value.array.ndim:
-            raise RuntimeError(f"fill_: value must be a number or a 0-d tensor, got shape {tuple(value.array.shape)}")
+            raise RuntimeError(
+                f"fill_: value must be a number or a 0-d tensor, got shape {tuple(value.array.shape)}"
+            )
         return copy_(self, value)
     check_writable(self, "fill_")
     x = self.array

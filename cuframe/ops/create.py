@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from operator import index as _as_int
 from typing import Any
 
@@ -112,7 +113,7 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
 
 
 # -- filled -------------------------------------------------------------------------------------------------------
-def _sizes(name: str, size: tuple) -> tuple:
+def sizes_given(name: str, size: tuple) -> tuple:
     """Sizes given one by one or as one sequence, checked."""
     if len(size) == 1 and isinstance(size[0], (tuple, list)):
         size = tuple(size[0])
@@ -145,7 +146,7 @@ def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
             [0., 0.]])
     """
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
-    return _finish(np.zeros(_sizes("zeros", size), kind), device, requires_grad)
+    return _finish(np.zeros(sizes_given("zeros", size), kind), device, requires_grad)
 
 
 def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -156,13 +157,13 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
     tensor([1., 1.])
     """
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
-    return _finish(np.ones(_sizes("ones", size), kind), device, requires_grad)
+    return _finish(np.ones(sizes_given("ones", size), kind), device, requires_grad)
 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor whose values are whatever the memory held; arguments as for `zeros`."""
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
-    return _finish(np.empty(_sizes("empty", size), kind), device, requires_grad)
+    return _finish(np.empty(sizes_given("empty", size), kind), device, requires_grad)
 
 
 def _number_dtype(name: str, value: Any) -> np.dtype:
@@ -197,17 +198,23 @@ def full(
     if isinstance(fill_value, Tensor):
         fill_value = fill_value.item()
     kind = _number_dtype("full", fill_value) if dtype is None else as_dtype(dtype)
-    return _finish(np.full(_sizes("full", (size,)), fill_value, kind), device, requires_grad)
+    return _finish(np.full(sizes_given("full", (size,)), fill_value, kind), device, requires_grad)
 
 
-def scalar_tensor(value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def scalar_tensor(
+    value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A 0-d tensor of the default dtype."""
-    return full((), float(value) if dtype is None else value, dtype=dtype, device=device, requires_grad=requires_grad)
+    return full(
+        (), float(value) if dtype is None else value, dtype=dtype, device=device, requires_grad=requires_grad
+    )
 
 
 def _like(name: str, input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype, Any]:
     need_tensor(name, "input", input)
-    return (input.array.dtype if dtype is None else as_dtype(dtype)), (input.device if device is None else device)
+    return (input.array.dtype if dtype is None else as_dtype(dtype)), (
+        input.device if device is None else device
+    )
 
 
 @numpy_name(np.zeros_like)
@@ -221,7 +228,9 @@ def zeros_like(
     tensor([0, 0])
     """
     kind, where = _like("zeros_like", input, dtype, device)
-    return zeros(input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad)
+    return zeros(
+        input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad
+    )
 
 
 @numpy_name(np.ones_like)
@@ -235,10 +244,14 @@ def ones_like(
     tensor([1., 1.])
     """
     kind, where = _like("ones_like", input, dtype, device)
-    return ones(input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad)
+    return ones(
+        input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad
+    )
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_like(
+    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """A tensor of the shape, dtype and device of another, its values whatever the memory held."""
     kind, where = _like("empty_like", input, dtype, device)
     return empty(input.array.shape, dtype=kind, device=where, requires_grad=requires_grad)
@@ -267,7 +280,13 @@ def full_like(
 
 # -- ranges -------------------------------------------------------------------------------------------------------
 def arange(
-    start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    start: Any,
+    end: Any = None,
+    step: Any = 1,
+    *,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
 ) -> Tensor:
     """The numbers start, start + step, ... below `end`.
 
@@ -294,7 +313,11 @@ def arange(
     if (end - start) * step < 0:
         raise RuntimeError(f"arange: step {step} leads away from end {end}, starting at {start}")
     if dtype is None:
-        kind = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else np.dtype(np.int64)
+        kind = (
+            get_default_dtype()
+            if any(isinstance(v, float) for v in (start, end, step))
+            else np.dtype(np.int64)
+        )
     else:
         kind = as_dtype(dtype)
     if kind.kind == "i" and all(isinstance(v, int) for v in (start, end, step)):
@@ -362,7 +385,7 @@ def eye(
     tensor([[1., 0.],
             [0., 1.]])
     """
-    rows, columns = _sizes("eye", (n, n if m is None else m))
+    rows, columns = sizes_given("eye", (n, n if m is None else m))
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
     return _finish(np.eye(rows, columns).astype(kind), device, requires_grad)
 
@@ -379,7 +402,7 @@ def tril_indices(row: int, col: int, offset: int = 0, *, dtype: Any = "int64", d
     tensor([[0, 1, 1],
             [0, 0, 1]])
     """
-    row, col = _sizes("tril_indices", (row, col))
+    row, col = sizes_given("tril_indices", (row, col))
     return _finish(np.stack(np.tril_indices(row, offset, col)).astype(as_dtype(dtype)), device, False)
 
 
@@ -395,7 +418,7 @@ def triu_indices(row: int, col: int, offset: int = 0, *, dtype: Any = "int64", d
     tensor([[0, 0, 1],
             [0, 1, 1]])
     """
-    row, col = _sizes("triu_indices", (row, col))
+    row, col = sizes_given("triu_indices", (row, col))
     return _finish(np.stack(np.triu_indices(row, offset, col)).astype(as_dtype(dtype)), device, False)
 
 
@@ -409,3 +432,40 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
         raise TypeError(f"from_dlpack: expected an object with __dlpack__, got {type(ext_tensor).__name__}")
     kind, _ = ext_tensor.__dlpack_device__()
     return Tensor((np if kind == 1 else backend_for("cuda").xp).from_dlpack(ext_tensor))
+
+
+# -- beside a tensor ----------------------------------------------------------------------------------------------
+def new_tensor(
+    self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """`cf.tensor(data)` in the dtype and on the device of this tensor, unless given otherwise."""
+    where = self.device if device is None else device
+    return tensor(
+        data, dtype=self.array.dtype if dtype is None else dtype, device=where, requires_grad=requires_grad
+    )
+
+
+def _new(creation: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    name = f"new_{creation.__name__}"
+
+    def method(
+        self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
+    ) -> Tensor:
+        return creation(
+            *size,
+            dtype=self.array.dtype if dtype is None else dtype,
+            device=self.device if device is None else device,
+            requires_grad=requires_grad,
+        )
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = (
+        f"`cf.{creation.__name__}` in the dtype and on the device of this tensor, unless given otherwise."
+    )
+    return method
+
+
+METHODS: dict[str, Callable] = {
+    "new_empty": _new(empty), "new_full": _new(full), "new_ones": _new(ones), "new_tensor": new_tensor,
+    "new_zeros": _new(zeros),
+}  # fmt: skip

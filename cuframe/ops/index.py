@@ -48,7 +48,9 @@ def _array_item(name: str, item: Any, x: Any) -> Any:
                 f"got {type(item).__name__}"
             )
     if a.dtype.kind == "u" and a.dtype.itemsize == 1:
-        raise IndexError(f"{name}: a uint8 index is ambiguous; use .bool() for a mask or .long() for positions")
+        raise IndexError(
+            f"{name}: a uint8 index is ambiguous; use .bool() for a mask or .long() for positions"
+        )
     if a.dtype.kind not in "iub":
         raise IndexError(f"{name}: tensors used as indices must be integer or bool, got {a.dtype.name}")
     return a if a.__class__ is x.__class__ else backend_of(x).asarray(a, x)
@@ -88,7 +90,9 @@ def _parse(name: str, x: Any, index: Any) -> tuple[tuple | None, tuple | None]:
     if dots > 1:
         raise IndexError(f"{name}: an index can hold only one ellipsis (`...`), got {dots}")
     if consumed > len(shape):
-        raise IndexError(f"{name}: too many indices for a {len(shape)}-d tensor of shape {tuple(shape)}, got {consumed}")
+        raise IndexError(
+            f"{name}: too many indices for a {len(shape)}-d tensor of shape {tuple(shape)}, got {consumed}"
+        )
     if not dots:
         given.append(Ellipsis)
     basic: list[Any] = []
@@ -157,33 +161,66 @@ def _check_broadcast(name: str, picks: list) -> None:
         raise IndexError(f"{name}: index tensors of shapes {text} cannot be broadcast together") from None
 
 
-# -- reading ------------------------------------------------------------------------------------------------------
-def zeros_beside(g: Any, shape: tuple) -> Any:
-    """Zeros of a shape in the dtype and place of an array."""
-    return backend_of(g).xp.zeros(shape, g.dtype)
-
-
-def _slice_vjp(g: Any, needs: tuple, index: Any, shape: tuple) -> tuple:
-    return (_slice_place(g, index, shape),)
-
-
-_SLICE = Op("slice", _slice_vjp, (None, None))
-
-
-def _slice_place(g: Any, index: Any, shape: tuple) -> Any:
-    """Zeros with `g` at a basic index."""
+# -- what the gradients need --------------------------------------------------------------------------------------
+def pick_at(g: Any, index: tuple) -> Any:
+    """`g[index]` of an array or Tensor; the index holds slices, or full slices and index arrays."""
     if isinstance(g, Tensor):
-        return record(_slice_place(g.array, index, shape), _SLICE_PLACE, (g,), (index,))
-    r = zeros_beside(g, shape)
+        return record(pick_at(g.array, index), _PICK_AT, (g,), (index, g.array.shape))
+    last = index[-1]
+    if hasattr(last, "dtype") and last.dtype.kind != "b" and all(i.__class__ is slice for i in index[:-1]):
+        return g.take(last, axis=len(index) - 1)  # several times faster than g[index], and row-major
+    r = g[index]
+    return r if r.flags.c_contiguous or r.base is not None else backend_of(r).xp.ascontiguousarray(r)
+
+
+def put_at(g: Any, shape: tuple, index: Any) -> Any:
+    """Zeros of a shape with `g` added at an index, an array or a Tensor as `g` is: the transpose of `pick_at`."""
+    if isinstance(g, Tensor):
+        return record(put_at(g.array, shape, index), _PUT_AT, (g,), (index,))
+    backend = backend_of(g)
+    items = index if index.__class__ is tuple else (index,)
+    arrays = [i for i in items if hasattr(i, "dtype")]
+    if arrays and not (len(arrays) == 1 and arrays[0].dtype.kind == "b"):
+        return backend.sum_at(shape, index, g)
+    r = backend.xp.zeros(shape, g.dtype)
     r[index] = g
     return r
 
 
-def _slice_place_vjp(g: Any, needs: tuple, index: Any) -> tuple:
-    return (g[index],)
+def _pick_at_vjp(g: Any, needs: tuple, index: tuple, shape: tuple) -> tuple:
+    return (put_at(g, shape, index),)
 
 
-_SLICE_PLACE = Op("slice_backward", _slice_place_vjp, (None,))
+def _put_at_vjp(g: Any, needs: tuple, index: Any) -> tuple:
+    return (pick_at(g, index),)
+
+
+_PICK_AT = Op("index", _pick_at_vjp, (None, None))
+_PUT_AT = Op("index_backward", _put_at_vjp, (None,))
+
+
+def clear(g: Any, basic: tuple | None, advanced: tuple | None) -> Any:
+    """A copy of an array or Tensor with zeros at an index."""
+    if isinstance(g, Tensor):
+        return record(clear(g.array, basic, advanced), _CLEAR, (g,), (basic, advanced))
+    r = g.copy()
+    (r if basic is None else r[basic])[... if advanced is None else advanced] = 0
+    return r
+
+
+def _clear_vjp(g: Any, needs: tuple, basic: tuple | None, advanced: tuple | None) -> tuple:
+    return (clear(g, basic, advanced),)
+
+
+_CLEAR = Op("index_put", _clear_vjp, (None, None))
+
+
+# -- reading ------------------------------------------------------------------------------------------------------
+def _slice_vjp(g: Any, needs: tuple, index: Any, shape: tuple) -> tuple:
+    return (put_at(g, shape, index),)
+
+
+_SLICE = Op("slice", _slice_vjp, (None, None))
 
 
 def _basic(input: Tensor, index: Any) -> Tensor:
@@ -236,11 +273,12 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     return input if advanced is None else _pick(input, advanced)
 
 
-def _pick_array(x: Any, index: tuple) -> Any:
-    if index[-1].dtype.kind != "b" and all(i is _FULL for i in index[:-1]):
-        return x.take(index[-1], axis=len(index) - 1)  # several times faster than x[index], and row-major
-    r = x[index]
-    return r if r.flags.c_contiguous else backend_of(r).xp.ascontiguousarray(r)
+def _pick_vjp(g: Any, needs: tuple, shape: tuple, places: tuple, *arrays: Any) -> tuple:
+    return (put_at(g, shape, _join(places, arrays)),)
+
+
+# Index arrays are saved one by one, so that a change of one in place is noticed; hence an Op for each number of them.
+_PICK = [Op("index", _pick_vjp, (None,) * (2 + n)) for n in range(65)]
 
 
 def _join(places: tuple, arrays: tuple) -> tuple:
@@ -249,67 +287,15 @@ def _join(places: tuple, arrays: tuple) -> tuple:
     return tuple([next(each) if p else _FULL for p in places])
 
 
-def _pick_vjp(g: Any, needs: tuple, shape: tuple, places: tuple, *arrays: Any) -> tuple:
-    if isinstance(g, Tensor):
-        arrays = tuple([a.array if isinstance(a, Tensor) else a for a in arrays])
-    return (_pick_place(g, shape, places, arrays),)
-
-
-def _pick_place(g: Any, shape: tuple, places: tuple, arrays: tuple) -> Any:
-    """Zeros with `g` added at an advanced index."""
-    if isinstance(g, Tensor):
-        return record(_pick_place(g.array, shape, places, arrays), _place_op(len(arrays)), (g,), (places, *arrays))
-    r = zeros_beside(g, shape)
-    index = _join(places, arrays)
-    if len(arrays) == 1 and arrays[0].dtype.kind == "b":
-        r[index] = g
-    else:
-        backend_of(g).add_at(r, index, g)
-    return r
-
-
-def _pick_place_vjp(g: Any, needs: tuple, places: tuple, *arrays: Any) -> tuple:
-    if isinstance(g, Tensor):
-        arrays = tuple([a.array if isinstance(a, Tensor) else a for a in arrays])
-        return (_pick(g, _join(places, arrays)),)
-    return (_pick_array(g, _join(places, arrays)),)
-
-
-# Index arrays are saved one by one, so that a change of one in place is noticed; hence an Op for each number of them.
-_PICK = [Op("index", _pick_vjp, (None,) * (2 + n)) for n in range(65)]
-_PLACE = [Op("index_backward", _pick_place_vjp, (None,) * (1 + n)) for n in range(65)]
-
-
-def _place_op(n: int) -> Op:
-    return _PLACE[n]
-
-
 def _pick(input: Tensor, index: tuple) -> Tensor:
     """`input[index]` with index arrays and full slices only; a copy."""
     x = input.array
-    r = _pick_array(x, index)
     places = tuple([i.__class__ is not slice for i in index])
     arrays = tuple([i for i in index if i.__class__ is not slice])
-    return record(r, _PICK[len(arrays)], (input,), (x.shape, places, *arrays))
+    return record(pick_at(x, index), _PICK[len(arrays)], (input,), (x.shape, places, *arrays))
 
 
 # -- writing ------------------------------------------------------------------------------------------------------
-def _clear(g: Any, basic: tuple | None, advanced: tuple | None) -> Any:
-    """A copy of `g` with zeros at an index."""
-    if isinstance(g, Tensor):
-        return record(_clear(g.array, basic, advanced), _CLEAR, (g,), (basic, advanced))
-    r = g.copy()
-    (r if basic is None else r[basic])[... if advanced is None else advanced] = 0
-    return r
-
-
-def _clear_vjp(g: Any, needs: tuple, basic: tuple | None, advanced: tuple | None) -> tuple:
-    return (_clear(g, basic, advanced),)
-
-
-_CLEAR = Op("index_put", _clear_vjp, (None, None))
-
-
 def _setitem_vjp(
     g: Any, needs: tuple, basic: tuple | None, advanced: tuple | None, shape: tuple | None, dtype: Any
 ) -> tuple:
@@ -317,12 +303,12 @@ def _setitem_vjp(
     if needs[1] is not None:
         g_value = g if basic is None else g[basic]
         if advanced is not None:
-            g_value = _pick(g_value, advanced) if isinstance(g, Tensor) else _pick_array(g_value, advanced)
+            g_value = pick_at(g_value, advanced)
         extra = max(len(shape) - g_value.ndim, 0)
         g_value = fit(g_value, shape[extra:]).reshape(shape)
         if g_value.dtype != dtype:
             g_value = g_value.astype(dtype)
-    return (_clear(g, basic, advanced) if needs[0] is not None else None, g_value)
+    return (clear(g, basic, advanced) if needs[0] is not None else None, g_value)
 
 
 _SETITEM = Op("index_put_", _setitem_vjp, (None, None, None, None))

@@ -26,7 +26,9 @@ from .define import cast
 __all__ = ["follow", "inplace", "mark_view", "view", "write"]
 
 
-def view(array: Any, op: Op, input: Tensor, saved: tuple, replay: Callable[..., Tensor], *args: Any) -> Tensor:
+def view(
+    array: Any, op: Op, input: Tensor, saved: tuple, replay: Callable[..., Tensor], *args: Any
+) -> Tensor:
     """The result of an operation that looks into its input's memory; `replay(input, *args)` makes it again."""
     out = record(array, op, (input,), saved)
     if mode.grad:
@@ -92,7 +94,9 @@ def write(target: Tensor, result: Tensor, name: str) -> Tensor:
         )
     if result.array.dtype != array.dtype:
         if _category(result.array.dtype) > _category(array.dtype):
-            raise RuntimeError(f"{name}: a {result.array.dtype.name} result cannot be written into {array.dtype.name}")
+            raise RuntimeError(
+                f"{name}: a {result.array.dtype.name} result cannot be written into {array.dtype.name}"
+            )
         result = cast(result, array.dtype)
     node = result.node
     if node is not None and any(item is array for item in node.saved):

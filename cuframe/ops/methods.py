@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from ..tensor import Tensor
-from . import convert
+from . import convert, create, mask, random
 from .inplace import inplace
 from .shape import adjoint, reversed_dims
 
@@ -35,7 +35,7 @@ OPERATORS = {
     "__getitem__": "getitem", "__setitem__": "setitem", "__pos__": "positive",
 }  # fmt: skip
 # Modules with a table `METHODS` of what PyTorch has as methods only.
-FAMILIES = (convert,)
+FAMILIES = (convert, create, mask, random)
 PROPERTIES = {"T": reversed_dims, "H": adjoint, "mT": adjoint, "mH": adjoint}
 _REFLECTED = "add sub mul truediv pow floordiv mod matmul and or xor lshift rshift".split()
 _WRITTEN = "add sub mul truediv pow floordiv mod and or xor".split()
@@ -94,5 +94,9 @@ def attach(ops: ModuleType) -> None:
     for stem in _WRITTEN:
         name = OPERATORS[f"__{stem}__"]
         if getattr(ops, name, None) is not None:
-            setattr(Tensor, f"__i{stem}__", getattr(Tensor, f"{name}_", None) or inplace(getattr(ops, name), f"{name}_"))
+            setattr(
+                Tensor,
+                f"__i{stem}__",
+                getattr(Tensor, f"{name}_", None) or inplace(getattr(ops, name), f"{name}_"),
+            )
     Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
