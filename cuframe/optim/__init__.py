@@ -1,5 +1,6 @@
 """Optimizers and learning rate schedules."""
 
+from . import lr_scheduler
 from .adam import Adam, Adamax, AdamW, NAdam, RAdam
 from .adaptive import Adadelta, Adagrad, RMSprop
 from .optimizer import Optimizer
@@ -8,4 +9,5 @@ from .sparse_adam import SparseAdam
 
 __all__ = [
     "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "Optimizer", "RAdam", "RMSprop", "SGD", "SparseAdam",
+    "lr_scheduler",
 ]  # fmt: skip

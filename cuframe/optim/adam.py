@@ -15,60 +15,49 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
-from .blocks import gradients, run, zeros_like
+from .blocks import decayed, gradients, run, zeros_like
 from .optimizer import Optimizer, check_at_least, check_betas
 
 __all__ = ["Adam", "AdamW", "Adamax", "NAdam", "RAdam"]
 
 
-def _decayed(p: Any, g: Any, s: Any, t: Any, l2: float, shrink: float, maximize: bool) -> Any:
-    """The gradient with its sign and the L2 term, in `t` if it changed; decoupled decay shrinks `p` itself."""
-    if maximize:
-        g = np.negative(g, t)
-    if l2:
-        np.multiply(p, l2, s)
-        g = np.add(g, s, t)
-    if shrink != 1.0:
-        np.multiply(p, shrink, p)
-    return g
-
-
-def _averages(g: Any, m: Any, v: Any, s: Any, beta1: float, beta2: float) -> None:
-    """m += (1 - beta1) * (g - m); v = beta2 * v + (1 - beta2) * g * g"""
-    np.subtract(g, m, s)
-    np.multiply(s, 1.0 - beta1, s)
-    np.add(m, s, m)
+def _averages(axpy: Any, g: Any, m: Any, v: Any, s: Any, beta1: float, beta2: float) -> None:
+    """m = beta1 * m + (1 - beta1) * g; v = beta2 * v + (1 - beta2) * g * g"""
+    np.multiply(m, beta1, m)
+    axpy(g, m, a=1.0 - beta1)
     np.multiply(g, g, s)
-    np.multiply(s, 1.0 - beta2, s)
     np.multiply(v, beta2, v)
-    np.add(v, s, v)
+    axpy(s, v, a=1.0 - beta2)
 
 
 def _adam(
-    p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, beta1: float, beta2: float, step: float, eps: float,
+    axpy: Any, p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, beta1: float, beta2: float, step: float, eps: float,
     l2: float, shrink: float, maximize: bool,
 ) -> None:  # fmt: skip
-    g = _decayed(p, g, s, t, l2, shrink, maximize)
-    _averages(g, m, v, s, beta1, beta2)
+    if l2 or maximize:
+        g = decayed(axpy, p, g, t, l2, maximize)
+    if shrink != 1.0:
+        np.multiply(p, shrink, p)
+    _averages(axpy, g, m, v, s, beta1, beta2)
     np.sqrt(v, s)
     np.add(s, eps, s)
     np.divide(m, s, s)
-    np.multiply(s, step, s)
-    np.subtract(p, s, p)
+    axpy(s, p, a=-step)
 
 
 def _amsgrad(
-    p: Any, g: Any, m: Any, v: Any, top: Any, s: Any, t: Any, beta1: float, beta2: float, step: float, eps: float,
-    l2: float, shrink: float, maximize: bool,
+    axpy: Any, p: Any, g: Any, m: Any, v: Any, top: Any, s: Any, t: Any, beta1: float, beta2: float, step: float,
+    eps: float, l2: float, shrink: float, maximize: bool,
 ) -> None:  # fmt: skip
-    g = _decayed(p, g, s, t, l2, shrink, maximize)
-    _averages(g, m, v, s, beta1, beta2)
+    g = decayed(axpy, p, g, t, l2, maximize)
+    if shrink != 1.0:
+        np.multiply(p, shrink, p)
+    _averages(axpy, g, m, v, s, beta1, beta2)
     np.maximum(top, v, top)
     np.sqrt(top, s)
     np.add(s, eps, s)
     np.divide(m, s, s)
-    np.multiply(s, step, s)
-    np.subtract(p, s, p)
+    axpy(s, p, a=-step)
 
 
 class _Moments(Optimizer):
@@ -175,20 +164,18 @@ class AdamW(Adam):
 
 
 def _adamax(
-    p: Any, g: Any, m: Any, top: Any, s: Any, t: Any, beta1: float, beta2: float, step: float, eps: float,
+    axpy: Any, p: Any, g: Any, m: Any, top: Any, s: Any, t: Any, beta1: float, beta2: float, step: float, eps: float,
     l2: float, maximize: bool,
 ) -> None:  # fmt: skip
-    g = _decayed(p, g, s, t, l2, 1.0, maximize)
-    np.subtract(g, m, s)
-    np.multiply(s, 1.0 - beta1, s)
-    np.add(m, s, m)
+    g = decayed(axpy, p, g, t, l2, maximize)
+    np.multiply(m, beta1, m)
+    axpy(g, m, a=1.0 - beta1)
     np.abs(g, s)
     np.add(s, eps, s)
     np.multiply(top, beta2, top)
     np.maximum(top, s, top)
     np.divide(m, top, s)
-    np.multiply(s, step, s)
-    np.subtract(p, s, p)
+    axpy(s, p, a=-step)
 
 
 class Adamax(_Moments):
@@ -223,19 +210,19 @@ class Adamax(_Moments):
 
 
 def _nadam(
-    p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, beta1: float, beta2: float, c2: float, step_g: float,
+    axpy: Any, p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, beta1: float, beta2: float, root: float, step_g: float,
     step_m: float, eps: float, l2: float, shrink: float, maximize: bool,
 ) -> None:  # fmt: skip
-    g = _decayed(p, g, s, t, l2, shrink, maximize)
-    _averages(g, m, v, s, beta1, beta2)
+    g = decayed(axpy, p, g, t, l2, maximize)
+    if shrink != 1.0:
+        np.multiply(p, shrink, p)
+    _averages(axpy, g, m, v, s, beta1, beta2)
     np.multiply(g, step_g, t)
-    np.multiply(m, step_m, s)
-    np.add(t, s, t)
-    np.divide(v, c2, s)
-    np.sqrt(s, s)
+    axpy(m, t, a=step_m)
+    np.sqrt(v, s)
     np.add(s, eps, s)
-    np.divide(t, s, s)
-    np.subtract(p, s, p)
+    np.divide(t, s, t)
+    axpy(t, p, a=-root)
 
 
 class NAdam(_Moments):
@@ -280,27 +267,29 @@ class NAdam(_Moments):
             mu = beta1 * (1.0 - 0.5 * 0.96 ** (step * group["momentum_decay"]))
             mu_next = beta1 * (1.0 - 0.5 * 0.96 ** ((step + 1) * group["momentum_decay"]))
             product = state["mu_product"] = state.get("mu_product", 1.0) * mu
+            root = math.sqrt(1.0 - beta2**step)
             run(
-                self._scratch, _nadam, p, g, arrays, beta1, beta2, 1.0 - beta2**step,
-                lr * (1.0 - mu) / (1.0 - product), lr * mu_next / (1.0 - product * mu_next), group["eps"],
+                self._scratch, _nadam, p, g, arrays, beta1, beta2, root,
+                lr * (1.0 - mu) / (1.0 - product), lr * mu_next / (1.0 - product * mu_next), group["eps"] * root,
                 0.0 if decoupled else decay, 1.0 - lr * decay if decoupled else 1.0, group["maximize"],
             )  # fmt: skip
 
 
 def _radam(
-    p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, beta1: float, beta2: float, step: float, eps: float,
+    axpy: Any, p: Any, g: Any, m: Any, v: Any, s: Any, t: Any, beta1: float, beta2: float, step: float, eps: float,
     rectified: bool, l2: float, shrink: float, maximize: bool,
 ) -> None:  # fmt: skip
-    g = _decayed(p, g, s, t, l2, shrink, maximize)
-    _averages(g, m, v, s, beta1, beta2)
+    g = decayed(axpy, p, g, t, l2, maximize)
+    if shrink != 1.0:
+        np.multiply(p, shrink, p)
+    _averages(axpy, g, m, v, s, beta1, beta2)
     if rectified:
         np.sqrt(v, s)
         np.add(s, eps, s)
         np.divide(m, s, s)
-        np.multiply(s, step, s)
+        axpy(s, p, a=-step)
     else:
-        np.multiply(m, step, s)
-    np.subtract(p, s, p)
+        axpy(m, p, a=-step)
 
 
 class RAdam(_Moments):

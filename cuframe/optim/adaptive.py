@@ -8,33 +8,23 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
-from .blocks import gradients, run, zeros_like
+from .blocks import decayed, gradients, run, zeros_like
 from .optimizer import Optimizer, check_at_least
 from .sparse import sparse_parts, write_rows
 
 __all__ = ["Adadelta", "Adagrad", "RMSprop"]
 
 
-def _decayed(p: Any, g: Any, s: Any, t: Any, l2: float, maximize: bool) -> Any:
-    if maximize:
-        g = np.negative(g, t)
-    if l2:
-        np.multiply(p, l2, s)
-        g = np.add(g, s, t)
-    return g
-
-
 def _adagrad(
-    p: Any, g: Any, total: Any, s: Any, t: Any, lr: float, eps: float, l2: float, maximize: bool
+    axpy: Any, p: Any, g: Any, total: Any, s: Any, t: Any, lr: float, eps: float, l2: float, maximize: bool
 ) -> None:
-    g = _decayed(p, g, s, t, l2, maximize)
+    g = decayed(axpy, p, g, t, l2, maximize)
     np.multiply(g, g, s)
     np.add(total, s, total)
     np.sqrt(total, s)
     np.add(s, eps, s)
     np.divide(g, s, s)
-    np.multiply(s, lr, s)
-    np.subtract(p, s, p)
+    axpy(s, p, a=-lr)
 
 
 class Adagrad(Optimizer):
@@ -103,26 +93,23 @@ class Adagrad(Optimizer):
 
 
 def _adadelta(
-    p: Any, g: Any, squares: Any, changes: Any, s: Any, t: Any, lr: float, rho: float, eps: float, l2: float,
-    maximize: bool,
+    axpy: Any, p: Any, g: Any, squares: Any, changes: Any, s: Any, t: Any, lr: float, rho: float, eps: float,
+    l2: float, maximize: bool,
 ) -> None:  # fmt: skip
-    g = _decayed(p, g, s, t, l2, maximize)
+    g = decayed(axpy, p, g, t, l2, maximize)
     np.multiply(g, g, s)
-    np.multiply(s, 1.0 - rho, s)
     np.multiply(squares, rho, squares)
-    np.add(squares, s, squares)
+    axpy(s, squares, a=1.0 - rho)
     np.add(changes, eps, s)
     np.sqrt(s, s)
     np.multiply(s, g, t)
     np.add(squares, eps, s)
     np.sqrt(s, s)
     np.divide(t, s, t)
-    np.multiply(t, lr, s)
-    np.subtract(p, s, p)
+    axpy(t, p, a=-lr)
     np.multiply(t, t, t)
-    np.multiply(t, 1.0 - rho, t)
     np.multiply(changes, rho, changes)
-    np.add(changes, t, changes)
+    axpy(t, changes, a=1.0 - rho)
 
 
 class Adadelta(Optimizer):
@@ -168,21 +155,17 @@ class Adadelta(Optimizer):
             )  # fmt: skip
 
 
-def _rmsprop(
-    p: Any, g: Any, squares: Any, *rest: Any
-) -> None:
+def _rmsprop(axpy: Any, p: Any, g: Any, squares: Any, *rest: Any) -> None:
     # The optional states come between the first and the scratch; the flags at the end say which are there.
     *states, s, t, lr, alpha, eps, l2, momentum, centered, maximize = rest
-    g = _decayed(p, g, s, t, l2, maximize)
+    g = decayed(axpy, p, g, t, l2, maximize)
     np.multiply(g, g, s)
-    np.multiply(s, 1.0 - alpha, s)
     np.multiply(squares, alpha, squares)
-    np.add(squares, s, squares)
+    axpy(s, squares, a=1.0 - alpha)
     if centered:
         mean = states[0]
-        np.subtract(g, mean, s)
-        np.multiply(s, 1.0 - alpha, s)
-        np.add(mean, s, mean)
+        np.multiply(mean, alpha, mean)
+        axpy(g, mean, a=1.0 - alpha)
         np.multiply(mean, mean, s)
         np.subtract(squares, s, s)
         np.sqrt(s, s)
@@ -194,10 +177,9 @@ def _rmsprop(
         buf = states[-1]
         np.multiply(buf, momentum, buf)
         np.add(buf, s, buf)
-        np.multiply(buf, lr, s)
+        axpy(buf, p, a=-lr)
     else:
-        np.multiply(s, lr, s)
-    np.subtract(p, s, p)
+        axpy(s, p, a=-lr)
 
 
 class RMSprop(Optimizer):

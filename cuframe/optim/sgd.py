@@ -8,46 +8,34 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
-from .blocks import run, zeros_like
+from .blocks import decayed, run, zeros_like
 from .optimizer import Optimizer, check_at_least
 from .sparse import sparse_parts, write_rows
 
 __all__ = ["SGD"]
 
 
-def _sgd(p: Any, g: Any, s: Any, t: Any, lr: float, weight_decay: float) -> None:
-    if weight_decay:
-        np.multiply(p, weight_decay, t)
-        g = np.add(g, t, t)
-    np.multiply(g, lr, s)
-    np.subtract(p, s, p)
+def _sgd(axpy: Any, p: Any, g: Any, s: Any, t: Any, lr: float, decay: float) -> None:
+    if decay:
+        np.multiply(p, 1.0 - lr * decay, p)
+    axpy(g, p, a=-lr)
 
 
 def _momentum(
-    p: Any, g: Any, buf: Any, s: Any, t: Any, lr: float, weight_decay: float, momentum: float, keep: float,
+    axpy: Any, p: Any, g: Any, buf: Any, s: Any, t: Any, lr: float, decay: float, momentum: float, keep: float,
     nesterov: bool, first: bool, maximize: bool,
 ) -> None:  # fmt: skip
-    if maximize:
-        g = np.negative(g, t)
-    if weight_decay:
-        np.multiply(p, weight_decay, s)
-        g = np.add(g, s, t)
+    g = decayed(axpy, p, g, t, decay, maximize)
     if first:
         buf[...] = g
     else:
         np.multiply(buf, momentum, buf)
-        if keep == 1.0:
-            np.add(buf, g, buf)
-        else:
-            np.multiply(g, keep, s)
-            np.add(buf, s, buf)
+        axpy(g, buf, a=keep)
     if nesterov:
-        np.multiply(buf, momentum, s)
-        np.add(s, g, s)
-        np.multiply(s, lr, s)
+        axpy(g, p, a=-lr)
+        axpy(buf, p, a=-lr * momentum)
     else:
-        np.multiply(buf, lr, s)
-    np.subtract(p, s, p)
+        axpy(buf, p, a=-lr)
 
 
 class SGD(Optimizer):
