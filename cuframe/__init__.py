@@ -21,15 +21,17 @@ from .backend import Device, device
 from .dtypes import *  # noqa: F403
 from .dtypes import __all__ as _dtype_names
 from .ops import *  # noqa: F403
-from .random import Generator, default_generator
+from .random import Generator, default_generator, get_rng_state, initial_seed, manual_seed, seed, set_rng_state
 from .serialization import CheckpointError, load, load_torch, save
 from .tensor import Parameter, Size, Tensor
+from .tensor_repr import set_printoptions
 
 __all__ = sorted(
     [
         "CheckpointError", "Device", "Generator", "Parameter", "Size", "Tensor", "__version__", "autograd", "cuda",
-        "data", "default_generator", "device", "enable_grad", "inference_mode", "is_grad_enabled",
-        "is_inference_mode_enabled", "load", "load_torch", "nn", "no_grad", "optim", "save", "set_grad_enabled",
+        "data", "default_generator", "device", "enable_grad", "get_rng_state", "inference_mode", "initial_seed",
+        "is_grad_enabled", "is_inference_mode_enabled", "load", "load_torch", "manual_seed", "nn", "no_grad", "optim",
+        "save", "seed", "set_grad_enabled", "set_printoptions", "set_rng_state",
         *_dtype_names, *ops.__all__,
     ]
 )  # fmt: skip

@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> int:
     console.print(f"{len(text):,} characters, {len(vocabulary)} different; {size:,} parameters; {device}")
     bar = Progress(
         TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=None),
-        TextColumn("step {task.completed}/{task.total}  loss {task.fields[loss]:.3f}  {task.fields[rate]:,.0f} chars/s"),
+        TextColumn("step {task.completed}/{task.total} loss {task.fields[loss]:.3f} {task.fields[rate]:,.0f} chars/s"),
         TimeRemainingColumn(), console=console, refresh_per_second=4, disable=not console.is_terminal,
     )  # fmt: skip
     started = saved_at = shown_at = time.perf_counter()

@@ -72,7 +72,7 @@ def sleep_long():
 
 class Draws(Dataset):
     def __getitem__(self, i):
-        return np.random.rand(), cf.rand(()).item(), os.getpid()
+        return np.random.rand(), cf.rand(()).item(), os.getpid()  # noqa: NPY002
 
     def __len__(self):
         return 8
@@ -186,7 +186,7 @@ def test_pad_collate_pads_to_the_longest():
 def test_loader_order_and_sizes(workers):
     loader = DataLoader(Squares(), batch_size=6, num_workers=workers)
     batches = [x.tolist() for x, _ in loader]
-    assert batches == [list(range(0, 6)), list(range(6, 12)), list(range(12, 18)), [18, 19]] and len(loader) == 4
+    assert batches == [list(range(6)), list(range(6, 12)), list(range(12, 18)), [18, 19]] and len(loader) == 4
     assert len(list(DataLoader(Squares(), batch_size=6, drop_last=True, num_workers=workers))) == 3
 
 

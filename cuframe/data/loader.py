@@ -129,7 +129,9 @@ class DataLoader:
         return len(self._indices)  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Any]:
-        batches = self._load_here() if self.num_workers == 0 else self._load_in_workers()
+        # Drawn in either case, so that the order of samples does not depend on the number of workers.
+        seed = int((self.generator or default_generator).randint(0, 2**62, (1,))[0])
+        batches = self._load_here() if self.num_workers == 0 else self._load_in_workers(seed)
         return map(pin, batches) if self.pin_memory else batches
 
     def _load_here(self) -> Iterator[Any]:
@@ -140,8 +142,7 @@ class DataLoader:
             for index in self._indices:
                 yield self.collate_fn(fetch(self.dataset, index, self._batched))
 
-    def _load_in_workers(self) -> Iterator[Any]:
-        seed = int((self.generator or default_generator).randint(0, 2**62, (1,))[0])
+    def _load_in_workers(self, seed: int) -> Iterator[Any]:
         pool = self._pool
         if pool is None or not pool.idle():
             pool = Pool(self)

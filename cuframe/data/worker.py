@@ -143,7 +143,7 @@ def _work(loader: Any, me: int, connection: Any, others: list[Any]) -> None:
                 seed = value + me
                 default_generator.manual_seed(seed)
                 random.seed(seed)
-                np.random.seed(seed % 2**32)
+                np.random.seed(seed % 2**32)  # noqa: NPY002  (datasets written for it are many)
                 _info = WorkerInfo(me, loader.num_workers, seed, loader.dataset)
                 if loader.worker_init_fn is not None:
                     loader.worker_init_fn(me)

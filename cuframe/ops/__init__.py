@@ -3,59 +3,51 @@
 import sys as _sys
 import warnings as _warnings
 
-from . import (
-    arithmetic,
-    compare,
-    convert,
-    create,
-    cumulative,
-    dropout,
-    elementwise,
-    embedding,
-    index,
-    join,
-    loss,
-    mask,
-    matmul,
-    methods,
-    pick,
-    random,
-    rearrange,
-    reduce,
-    rnn,
-    scatter_reduce,
-    shape,
-    softmax,
-    sort,
-)  # fmt: skip
+from . import methods as _methods
+from . import arithmetic as _arithmetic
+from . import compare as _compare
+from . import convert as _convert
+from . import create as _create
+from . import cumulative as _cumulative
+from . import elementwise as _elementwise
+from . import index as _index
+from . import join as _join
+from . import mask as _mask
+from . import matmul as _matmul
+from . import pick as _pick
+from . import random as _random
+from . import rearrange as _rearrange
+from . import reduce as _reduce
+from . import scatter_reduce as _scatter_reduce
+from . import shape as _shape
+from . import softmax as _softmax
+from . import sort as _sort
+from .arithmetic import *  # noqa: F403
+from .compare import *  # noqa: F403
+from .convert import *  # noqa: F403
+from .create import *  # noqa: F403
+from .cumulative import *  # noqa: F403
+from .elementwise import *  # noqa: F403
+from .index import *  # noqa: F403
+from .join import *  # noqa: F403
+from .mask import *  # noqa: F403
+from .matmul import *  # noqa: F403
+from .pick import *  # noqa: F403
+from .random import *  # noqa: F403
+from .rearrange import *  # noqa: F403
+from .reduce import *  # noqa: F403
+from .scatter_reduce import *  # noqa: F403
+from .shape import *  # noqa: F403
+from .softmax import *  # noqa: F403
+from .sort import *  # noqa: F403
 
-# Before the star imports: some functions carry their family's name. The names of loss, embedding, dropout and rnn
-# belong to `cuframe.nn.functional` and are not offered here.
+# The names of activation, embedding, dropout, loss and rnn belong to `cuframe.nn.functional` and are not offered here.
 _FAMILIES = (
-    arithmetic, compare, convert, create, cumulative, elementwise, index, join, mask, matmul, pick, random, rearrange,
-    reduce, scatter_reduce, shape, softmax, sort,
+    _arithmetic, _compare, _convert, _create, _cumulative, _elementwise, _index, _join, _mask, _matmul, _pick,
+    _random, _rearrange, _reduce, _scatter_reduce, _shape, _softmax, _sort,
 )  # fmt: skip
-from .arithmetic import *  # noqa: E402, F403
-from .compare import *  # noqa: E402, F403
-from .convert import *  # noqa: E402, F403
-from .create import *  # noqa: E402, F403
-from .cumulative import *  # noqa: E402, F403
-from .elementwise import *  # noqa: E402, F403
-from .index import *  # noqa: E402, F403
-from .join import *  # noqa: E402, F403
-from .mask import *  # noqa: E402, F403
-from .matmul import *  # noqa: E402, F403
-from .pick import *  # noqa: E402, F403
-from .random import *  # noqa: E402, F403
-from .rearrange import *  # noqa: E402, F403
-from .reduce import *  # noqa: E402, F403
-from .scatter_reduce import *  # noqa: E402, F403
-from .shape import *  # noqa: E402, F403
-from .softmax import *  # noqa: E402, F403
-from .sort import *  # noqa: E402, F403
-
 __all__ = sorted({name for family in _FAMILIES for name in family.__all__})
 
 # See Note [Warnings] in define.py.
 _warnings.filterwarnings("ignore", category=RuntimeWarning, module=r"cuframe\.(ops|optim|cpu|autograd)\b")
-methods.attach(_sys.modules[__name__])
+_methods.attach(_sys.modules[__name__])

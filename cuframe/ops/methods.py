@@ -99,4 +99,4 @@ def attach(ops: ModuleType) -> None:
                 f"__i{stem}__",
                 getattr(Tensor, f"{name}_", None) or inplace(getattr(ops, name), f"{name}_"),
             )
-    Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]
+    Tensor.__hash__ = object.__hash__  # type: ignore[method-assign, assignment]

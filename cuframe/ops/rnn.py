@@ -10,6 +10,10 @@ from ..autograd.graph import mode
 from ..backend import backend_of
 from ..tensor import Tensor
 from .define import Op, need_tensor, record_outputs
+from .elementwise import relu, sigmoid, tanh
+from .join import cat, chunk, stack
+from .linear import linear
+from .mask import where
 
 __all__: list[str] = ["rnn_layer", "rnn_layer_composite"]
 
@@ -57,7 +61,8 @@ def rnn_layer(
     need_tensor(cell, "input", x)
     kernel = backend_of(x.array).kernel("rnn")
     if kernel is None:
-        return (*rnn_layer_composite(x, h0, c0, *weights, cell, lengths, batch_sizes, reverse), None)[:3]
+        result = rnn_layer_composite(x, h0, c0, *weights, cell, lengths, batch_sizes, reverse)
+        return result[0], result[1], result[2] if cell == "lstm" else None
     tensors = (x, h0, c0, *weights)
     for name, t in zip(("hx", "cx", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"), tensors[1:]):
         if t is not None and t.array.__class__ is not x.array.__class__:
@@ -98,9 +103,6 @@ def rnn_layer_composite(
     reverse: bool,
 ) -> tuple[Tensor, ...]:
     """`rnn_layer` in basic operations: its oracle, its double backward, and its form on devices without a kernel."""
-    from .index import where
-    from .matmul import linear
-    from .shape import cat, stack
 
     packed = batch_sizes is not None
     sizes = [int(n) for n in (batch_sizes if packed else [x.shape[1]] * x.shape[0])]
@@ -142,10 +144,7 @@ def _zeros(like: Tensor, shape: tuple[int, ...]) -> Tensor:
     return Tensor(np.zeros_like(like.array, shape=shape))
 
 
-def _step(cell: str, gx: Any, h: Any, c: Any, w_hh: Any, b_hh: Any, w_hr: Any) -> tuple[Any, Any]:
-    from .elementwise import relu, sigmoid, tanh
-    from .matmul import linear
-    from .shape import chunk
+def _step(cell: str, gx: Tensor, h: Any, c: Any, w_hh: Any, b_hh: Any, w_hr: Any) -> tuple[Any, Any]:
 
     gh = linear(h, w_hh, b_hh)
     if cell == "lstm":

@@ -6,8 +6,9 @@ import math
 import warnings
 from typing import Any
 
+from ...ops.create import empty
+from ...ops.join import cat, stack
 from ...ops.rnn import rnn_layer
-from ...ops.shape import cat, stack
 from ...tensor import Parameter, Tensor
 from .. import functional as F
 from .. import init
@@ -75,8 +76,6 @@ class RNNBase(Module):
         self.proj_size = proj_size
         out_size = proj_size or hidden_size
         gates = _GATES[cell] * hidden_size
-        from ...ops.create import empty
-
         for layer in range(num_layers):
             in_size = input_size if layer == 0 else out_size * (2 if bidirectional else 1)
             for direction in range(2 if bidirectional else 1):
@@ -388,8 +387,6 @@ class RNNCellBase(Module):
     ) -> None:
         super().__init__()
         _check_sizes(type(self).__name__, input_size, hidden_size)
-        from ...ops.create import empty
-
         self.cell = cell
         self.input_size = input_size
         self.hidden_size = hidden_size
