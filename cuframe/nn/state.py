@@ -33,7 +33,7 @@ class IncompatibleKeys(NamedTuple):
 
 
 def array_of(value: Any) -> Any:
-    """The array behind a Tensor or array (or a number, or another library's tensor on the host); None if it has none."""
+    """The array behind a Tensor, an array, a number or another library's tensor; None for anything else."""
     if isinstance(value, Tensor):
         return value.array
     if isinstance(value, np.generic) or isinstance(value, (bool, int, float, complex)):

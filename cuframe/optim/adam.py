@@ -53,7 +53,7 @@ def _amsgrad(
     if shrink != 1.0:
         np.multiply(p, shrink, p)
     _averages(axpy, g, m, v, s, beta1, beta2)
-    np.maximum(top, v, top)
+    np.maximum(top, v, out=top)
     np.sqrt(top, s)
     np.add(s, eps, s)
     np.divide(m, s, s)
@@ -119,10 +119,11 @@ class Adam(_Moments):
         check_betas(name, betas)
         super().__init__(
             params,
-            dict(
-                lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad, maximize=maximize,
-                decoupled_weight_decay=decoupled_weight_decay,
-            ),
+            {
+                "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay,
+                "amsgrad": amsgrad, "maximize": maximize,
+                "decoupled_weight_decay": decoupled_weight_decay,
+            },
         )  # fmt: skip
 
     def update_group(self, group: dict[str, Any]) -> None:
@@ -173,7 +174,7 @@ def _adamax(
     np.abs(g, s)
     np.add(s, eps, s)
     np.multiply(top, beta2, top)
-    np.maximum(top, s, top)
+    np.maximum(top, s, out=top)
     np.divide(m, top, s)
     axpy(s, p, a=-step)
 
@@ -196,7 +197,10 @@ class Adamax(_Moments):
     ) -> None:
         check_at_least("Adamax", lr=lr, eps=eps, weight_decay=weight_decay)
         check_betas("Adamax", betas)
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize))
+        super().__init__(
+            params,
+            {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
+        )
 
     def update_group(self, group: dict[str, Any]) -> None:
         """One step for the parameters of a group."""
@@ -251,10 +255,11 @@ class NAdam(_Moments):
         check_betas("NAdam", betas)
         super().__init__(
             params,
-            dict(
-                lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, momentum_decay=momentum_decay,
-                decoupled_weight_decay=decoupled_weight_decay, maximize=maximize,
-            ),
+            {
+                "lr": lr, "betas": betas, "eps": eps,
+                "weight_decay": weight_decay, "momentum_decay": momentum_decay,
+                "decoupled_weight_decay": decoupled_weight_decay, "maximize": maximize,
+            },
         )  # fmt: skip
 
     def update_group(self, group: dict[str, Any]) -> None:
@@ -313,10 +318,10 @@ class RAdam(_Moments):
         check_betas("RAdam", betas)
         super().__init__(
             params,
-            dict(
-                lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, maximize=maximize,
-                decoupled_weight_decay=decoupled_weight_decay,
-            ),
+            {
+                "lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "maximize": maximize,
+                "decoupled_weight_decay": decoupled_weight_decay,
+            },
         )  # fmt: skip
 
     def update_group(self, group: dict[str, Any]) -> None:

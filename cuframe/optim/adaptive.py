@@ -61,10 +61,11 @@ class Adagrad(Optimizer):
         )  # fmt: skip
         super().__init__(
             params,
-            dict(
-                lr=lr, lr_decay=lr_decay, eps=eps, weight_decay=weight_decay, maximize=maximize,
-                initial_accumulator_value=initial_accumulator_value,
-            ),
+            {
+                "lr": lr, "lr_decay": lr_decay, "eps": eps,
+                "weight_decay": weight_decay, "maximize": maximize,
+                "initial_accumulator_value": initial_accumulator_value,
+            },
         )  # fmt: skip
 
     def update_group(self, group: dict[str, Any]) -> None:
@@ -140,7 +141,10 @@ class Adadelta(Optimizer):
         check_at_least("Adadelta", lr=lr, eps=eps, weight_decay=weight_decay)
         if not 0.0 <= rho <= 1.0:
             raise ValueError(f"Adadelta: rho must be in [0, 1], got {rho}")
-        super().__init__(params, dict(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay, maximize=maximize))
+        super().__init__(
+            params,
+            {"lr": lr, "rho": rho, "eps": eps, "weight_decay": weight_decay, "maximize": maximize},
+        )
 
     def update_group(self, group: dict[str, Any]) -> None:
         """One step for the parameters of a group."""
@@ -213,10 +217,11 @@ class RMSprop(Optimizer):
         check_at_least("RMSprop", lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
         super().__init__(
             params,
-            dict(
-                lr=lr, momentum=momentum, alpha=alpha, eps=eps, centered=centered, weight_decay=weight_decay,
-                maximize=maximize,
-            ),
+            {
+                "lr": lr, "momentum": momentum, "alpha": alpha, "eps": eps,
+                "centered": centered, "weight_decay": weight_decay,
+                "maximize": maximize,
+            },
         )  # fmt: skip
 
     def update_group(self, group: dict[str, Any]) -> None:

@@ -101,7 +101,7 @@ class Optimizer:
         groups = list(params.items()) if isinstance(params, Mapping) else list(params)
         if not groups:
             raise ValueError(
-                f"{name}: the list of parameters is empty (an iterator such as model.parameters() can be used only once)"
+                f"{name}: the list of parameters is empty (an iterator such as model.parameters() serves only once)"
             )
         if not isinstance(groups[0], dict):
             groups = [{"params": groups}]

@@ -84,10 +84,11 @@ class SGD(Optimizer):
             )
         super().__init__(
             params,
-            dict(
-                lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay, nesterov=nesterov,
-                maximize=maximize,
-            ),
+            {
+                "lr": lr, "momentum": momentum, "dampening": dampening,
+                "weight_decay": weight_decay, "nesterov": nesterov,
+                "maximize": maximize,
+            },
         )  # fmt: skip
 
     def update_group(self, group: dict[str, Any]) -> None:

@@ -13,12 +13,7 @@ __all__ = ["sparse_parts", "write_rows"]
 def sparse_parts(g: Any) -> tuple[Any, Any]:
     """The rows that a sparse gradient touches, each once, and their gradients, as arrays."""
     g = g.coalesce()
-    rows, values = g.indices, g.values
-    rows = rows() if callable(rows) else rows
-    values = values() if callable(values) else values
-    rows = rows.array if isinstance(rows, Tensor) else rows
-    values = values.array if isinstance(values, Tensor) else values
-    return rows.reshape(-1), values
+    return g.rows, g.data
 
 
 def write_rows(p: Tensor, rows: Any, values: Any) -> None:

@@ -31,7 +31,7 @@ class SparseAdam(Optimizer):
     ) -> None:
         check_at_least("SparseAdam", lr=lr, eps=eps)
         check_betas("SparseAdam", betas)
-        super().__init__(params, dict(lr=lr, betas=betas, eps=eps, maximize=maximize))
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "maximize": maximize})
 
     def update_group(self, group: dict[str, Any]) -> None:
         """One step for the parameters of a group."""

@@ -30,9 +30,8 @@ def _values(p: Tensor) -> Any:
     g = p.grad
     if isinstance(g, Tensor):
         return g.array
-    p.grad = g = g.coalesce()
-    values = g.values() if callable(g.values) else g.values
-    return values.array if isinstance(values, Tensor) else values
+    p.grad = g.coalesce()
+    return p.grad.data
 
 
 def _norm(x: Any, order: float) -> Any:

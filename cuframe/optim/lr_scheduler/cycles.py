@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ def _momentum_key(name: str, optimizer: Optimizer) -> str:
     for key in ("momentum", "betas"):
         if key in optimizer.defaults:
             return key
-    raise ValueError(f"{name}: cycle_momentum needs an optimizer with momentum or betas, got {type(optimizer).__name__}")
+    raise ValueError(f"{name}: cycle_momentum needs momentum or betas, which {type(optimizer).__name__} has not")
 
 
 def _set_momentum(group: dict[str, Any], key: str, value: float) -> None:
@@ -122,13 +123,10 @@ class OneCycleLR(LRScheduler):
         if step > self.total_steps:
             raise ValueError(f"OneCycleLR: step {step} is beyond the cycle of {self.total_steps} steps")
         between = _cosine if self._anneal_func_type == "cos" else _line
-        start = 0.0
-        for end, lr_from, lr_to, momentum_from, momentum_to in self._schedule_phases:
-            if step <= end:
-                break
-            last, start = start, end
-        else:
-            start = last
+        ends = [phase[0] for phase in self._schedule_phases]
+        i = min(bisect_left(ends, step), len(ends) - 1)
+        start = ends[i - 1] if i else 0.0
+        end, lr_from, lr_to, momentum_from, momentum_to = self._schedule_phases[i]
         part = (step - start) / (end - start)
         rates = []
         for group in self.optimizer.param_groups:
