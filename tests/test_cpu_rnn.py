@@ -112,7 +112,7 @@ class TestAgainstReference:
                      - loss(reference(cell, down, lengths, reverse), up)) / (2 * eps)
             assert (g * direction).sum() == pytest.approx(slope, rel=1e-7, abs=1e-8), name
         if lengths is not None:
-            assert not masked(grads.x, lengths)[np.array(LENGTHS) == 0].any()
+            assert not grads.x[:, np.array(LENGTHS) == 0].any()
             np.testing.assert_array_equal(grads.x, masked(grads.x, lengths))
 
     def test_parts_of_the_upstream_gradient_add_up(self, cell, proj, reverse, lengths):

@@ -40,7 +40,7 @@ __all__ = ["Grads", "Saved", "backward", "forward"]
 
 Array = npt.NDArray[Any]
 
-_SPAN_BYTES = 1 << 20
+_SPAN_BYTES = 1 << 21
 
 
 class Grads(NamedTuple):
@@ -271,10 +271,11 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
             gw_ih = weight_gradient(np.dot(by_x, pack(s.x, s.layout)), kind.x_order, kind.x_grad_scale, s.dtype)
         if need.w_hh and previous is not None:
             gw_hh = weight_gradient(np.dot(by_h, previous), kind.h_order, kind.h_grad_scale, s.dtype)
+        sums = np.dot(gates, np.ones(total, dtype))
         if need.b_ih and b_ih is not None:
-            gb_ih = weight_gradient(by_x.sum(1), kind.x_order, kind.x_grad_scale, s.dtype)
+            gb_ih = weight_gradient(sums[:len(by_x)], kind.x_order, kind.x_grad_scale, s.dtype)
         if need.b_hh and b_hh is not None:
-            gb_hh = weight_gradient(by_h.sum(1), kind.h_order, kind.h_grad_scale, s.dtype)
+            gb_hh = weight_gradient(sums[-len(by_h):], kind.h_order, kind.h_grad_scale, s.dtype)
     return Grads(gx, batch_major(gh0, s.layout.order, s.dtype) if need.h0 else None,
                  batch_major(gc0, s.layout.order, s.dtype) if need.c0 and gc0 is not None else None,
                  gw_ih, gw_hh, gb_ih, gb_hh, None if gw_hr is None else gw_hr.astype(s.dtype, copy=False))
