@@ -1,1 +1,204 @@
-__all__: list[str] = []
+"""Dropout and its kin: noise while training, nothing otherwise."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import random
+from ..backend import backend_of
+from ..tensor import Tensor
+from .define import Op, check_floating, record
+from .inplace import check_writable, write
+
+__all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout", "rrelu"]
+
+# What SELU tends to for very negative inputs; see Klambauer et al., Self-Normalizing Neural Networks (2017), section 3.
+_SELU_FLOOR = -1.7580993408473766
+
+
+def _scaled(mask: Any, scale: float, dtype: Any) -> Any:
+    return np.multiply(mask, dtype.type(scale)).astype(dtype, copy=False)
+
+
+def _dropout_vjp(g: Any, needs: tuple, mask: Any, scale: float) -> tuple:
+    return (g * _scaled(mask, scale, g.dtype),)
+
+
+_DROPOUT = Op("dropout", _dropout_vjp, (None, None))
+
+
+def _keep(input: Tensor, p: float, shape: tuple) -> Any:
+    """A bool mask, True with probability 1 - p, beside the input."""
+    x = input.array
+    mask = random.default_generator.bernoulli(1 - p, shape)
+    return backend_of(x).asarray(mask, x)
+
+
+def _check(name: str, input: Any, p: float) -> None:
+    check_floating(name, "input", input)
+    if not 0 <= p <= 1:
+        raise ValueError(f"{name}: p must be in [0, 1], got {p}")
+
+
+def _drop(name: str, input: Tensor, p: float, training: bool, inplace: bool, mask_shape: tuple | None = None) -> Tensor:
+    if not training or p == 0:
+        return input
+    if inplace:
+        check_writable(input, f"{name}_")
+    x = input.array
+    if p == 1:
+        mask, scale = backend_of(x).xp.zeros((1,) * x.ndim, bool), 0.0
+    else:
+        mask, scale = _keep(input, p, x.shape if mask_shape is None else mask_shape), 1 / (1 - p)
+    out = record(x * _scaled(mask, scale, x.dtype), _DROPOUT, (input,), (mask, scale))
+    return write(input, out, f"{name}_") if inplace else out
+
+
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Zero each element with probability p and divide the others by 1 - p, so that the expectation stays.
+
+    Args:
+        input: a floating-point tensor.
+        p: from 0 to 1.
+        training: False returns the input itself.
+        inplace: write into the input and return it.
+
+    Returns:
+        A tensor of the input's shape. Backward keeps one byte an element. Draws from the default generator: the same
+        seed drops the same elements on any device.
+
+    Raises:
+        ValueError: p is outside [0, 1].
+
+    >>> import cuframe as cf
+    >>> import cuframe.nn.functional as F
+    >>> sorted(set(F.dropout(cf.ones(100), 0.75).tolist()))
+    [0.0, 4.0]
+    """
+    _check("dropout", input, p)
+    return _drop("dropout", input, p, training, inplace)
+
+
+def _feature_shape(name: str, input: Tensor, ndims: tuple[int, int]) -> tuple:
+    """One mask element for each channel: with the larger number of dimensions there is a batch in front."""
+    shape = input.array.shape
+    if len(shape) not in ndims:
+        raise RuntimeError(f"{name}: input must have {ndims[0]} or {ndims[1]} dimensions, got shape {tuple(shape)}")
+    lead = 2 if len(shape) == ndims[1] else 1
+    return shape[:lead] + (1,) * (len(shape) - lead)
+
+
+def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`dropout` of whole channels of a (N, C, L) or (C, L) input.
+
+    >>> import cuframe as cf
+    >>> import cuframe.nn.functional as F
+    >>> F.dropout1d(cf.ones(2, 3, 4), 1.0).sum()
+    tensor(0.)
+    """
+    _check("dropout1d", input, p)
+    return _drop("dropout1d", input, p, training, inplace, _feature_shape("dropout1d", input, (2, 3)))
+
+
+def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`dropout` of whole channels of a (N, C, H, W) input; three dimensions are read as (N, C, L), as PyTorch does.
+
+    >>> import cuframe as cf
+    >>> import cuframe.nn.functional as F
+    >>> F.dropout2d(cf.ones(2, 3, 4, 4), 1.0).sum()
+    tensor(0.)
+    """
+    _check("dropout2d", input, p)
+    shape = input.array.shape
+    if len(shape) not in (3, 4):
+        raise RuntimeError(f"dropout2d: input must have 3 or 4 dimensions, got shape {tuple(shape)}")
+    return _drop("dropout2d", input, p, training, inplace, shape[:2] + (1,) * (len(shape) - 2))
+
+
+def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """`dropout` of whole channels of a (N, C, D, H, W) or (C, D, H, W) input.
+
+    >>> import cuframe as cf
+    >>> import cuframe.nn.functional as F
+    >>> F.dropout3d(cf.ones(2, 3, 2, 2, 2), 1.0).sum()
+    tensor(0.)
+    """
+    _check("dropout3d", input, p)
+    return _drop("dropout3d", input, p, training, inplace, _feature_shape("dropout3d", input, (4, 5)))
+
+
+def _alpha(name: str, input: Tensor, p: float, training: bool, inplace: bool, mask_shape: tuple) -> Tensor:
+    if not training or p == 0:
+        return input
+    if p == 1:
+        return _drop(name, input, p, training, inplace)
+    if inplace:
+        check_writable(input, f"{name}_")
+    x = input.array
+    # out = a * (kept ? x : floor) + b has mean 0 and variance 1 where x has.
+    a = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
+    b = -a * p * _SELU_FLOOR
+    mask = _keep(input, p, mask_shape)
+    shift = np.where(mask, x.dtype.type(b), x.dtype.type(b + a * _SELU_FLOOR))
+    out = record(x * _scaled(mask, a, x.dtype) + shift, _DROPOUT, (input,), (mask, a))
+    return write(input, out, f"{name}_") if inplace else out
+
+
+def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """Dropout for networks of SELU: dropped elements become SELU's floor, and mean and variance are restored.
+
+    Klambauer et al., Self-Normalizing Neural Networks (2017), section 3. Arguments as for `dropout`.
+
+    >>> import cuframe as cf
+    >>> import cuframe.nn.functional as F
+    >>> len(set(F.alpha_dropout(cf.zeros(100), 0.5, training=True).tolist()))
+    2
+    """
+    _check("alpha_dropout", input, p)
+    return _alpha("alpha_dropout", input, p, training, inplace, input.array.shape)
+
+
+def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
+    """`alpha_dropout` of whole channels of a (N, C, ...) input.
+
+    >>> import cuframe as cf
+    >>> import cuframe.nn.functional as F
+    >>> F.feature_alpha_dropout(cf.zeros(2, 3, 4), 0.0, training=True).sum()
+    tensor(0.)
+    """
+    _check("feature_alpha_dropout", input, p)
+    shape = input.array.shape
+    if len(shape) < 2:
+        raise RuntimeError(f"feature_alpha_dropout: input must have at least 2 dimensions, got shape {tuple(shape)}")
+    return _alpha("feature_alpha_dropout", input, p, training, inplace, shape[:2] + (1,) * (len(shape) - 2))
+
+
+def rrelu(
+    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
+) -> Tensor:
+    """x where it is positive, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise.
+
+    Raises:
+        ValueError: lower is above upper.
+
+    >>> import cuframe as cf
+    >>> import cuframe.nn.functional as F
+    >>> F.rrelu(cf.tensor([-4.0, 2.0]), 0.25, 0.75)
+    tensor([-2.,  2.])
+    """
+    check_floating("rrelu", "input", input)
+    if not lower <= upper:
+        raise ValueError(f"rrelu: lower must not be above upper, got {lower} and {upper}")
+    if inplace:
+        check_writable(input, "rrelu_")
+    x = input.array
+    slope: Any = x.dtype.type((lower + upper) / 2)
+    if training:
+        drawn = random.default_generator.uniform(x.shape, lower, upper)
+        slope = backend_of(x).asarray(drawn, x).astype(x.dtype, copy=False)
+    factor = np.where(x > 0, x.dtype.type(1), slope)
+    out = record(x * factor, _DROPOUT, (input,), (factor, 1.0))
+    return write(input, out, "rrelu_") if inplace else out

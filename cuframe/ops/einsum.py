@@ -148,9 +148,7 @@ def _einsum_vjp(g: Any, needs: tuple, labels: tuple, out: Labels, *operands: Any
         names = [out, *labels[:i], *labels[i + 1 :]]
         shape = tuple(operands[i].shape)
         known = {n for t, ls in zip(terms, names) for n, size in zip(ls, t.shape) if size == sizes[n]}
-        target = tuple(
-            dict.fromkeys(n for n, size in zip(own, shape) if n in known and size == sizes[n])
-        )
+        target = tuple(dict.fromkeys(n for n, size in zip(own, shape) if n in known and size == sizes[n]))
         r = _contract_any(terms, names, target)
         # Back to the operand's own dimensions: a repeated label only has a diagonal, a label that no other term
         # has was only summed over.
@@ -257,7 +255,8 @@ def einsum(equation: Any, *operands: Any) -> Tensor:
     for its diagonal.
 
     Args:
-        equation: the subscripts; or operands and lists of integer labels in turn, `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
+        equation: the subscripts; or operands and lists of integer labels in turn, as in
+            `einsum(a, [0, 1], b, [1, 2], [0, 2])`.
         *operands: tensors of one dtype, as many as there are subscripts.
 
     Returns:
@@ -370,7 +369,7 @@ def inner(input: Tensor, other: Tensor) -> Tensor:
     """
     input, other = same_kind("inner", ("input", input), ("other", other))
     if not input.array.ndim or not other.array.ndim:
-        return input * other  # type: ignore[operator]
+        return input * other
     if input.array.shape[-1] != other.array.shape[-1]:
         raise RuntimeError(
             f"inner: the last dimensions must agree, got shapes {tuple(input.array.shape)} and "

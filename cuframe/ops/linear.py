@@ -73,7 +73,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         same_kind("linear", *operands[: 2 if bias is None else 3])
     if w.ndim == 1:
         out = matmul(input, weight)
-        return out if bias is None else out + bias  # type: ignore[operator]
+        return out if bias is None else out + bias
     r = product(x.reshape((prod(x.shape[:-1]), features)), w.T)
     if b is not None:
         r += b
@@ -114,4 +114,4 @@ def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None
     need_tensor("bilinear", "bias", bias)
     if bias.array.shape != w[:1]:
         raise RuntimeError(f"bilinear: bias must be {tuple(w[:1])}, got {tuple(bias.array.shape)}")
-    return out + bias  # type: ignore[operator]
+    return out + bias

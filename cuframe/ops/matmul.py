@@ -194,7 +194,7 @@ def _numpy_dot(a: Any, b: Any) -> Tensor:
     """`np.dot`: unlike matmul it pairs the last dimension of `a` with dimension -2 of `b` without batching."""
     a, b = same_kind("dot", ("a", a), ("b", b))
     if not a.array.ndim or not b.array.ndim:
-        return a * b  # type: ignore[operator]
+        return a * b
     if a.array.ndim <= 2 and b.array.ndim <= 2:
         return matmul(a, b)
     return tensordot(a, b, ([-1], [-2 if b.array.ndim > 1 else -1]))
@@ -229,7 +229,7 @@ def outer(input: Tensor, vec2: Tensor) -> Tensor:
 def _numpy_outer(a: Any, b: Any) -> Tensor:
     """`np.outer` flattens its arguments."""
     a, b = same_kind("outer", ("a", a), ("b", b))
-    return outer(a.reshape(-1), b.reshape(-1))  # type: ignore[attr-defined]
+    return outer(a.reshape(-1), b.reshape(-1))
 
 
 def ger(input: Tensor, vec2: Tensor) -> Tensor:
@@ -328,8 +328,8 @@ def addbmm(input: Tensor, batch1: Tensor, batch2: Tensor, *, beta: float = 1, al
     (b, m, k), (b2, k2, n) = batch1.array.shape, batch2.array.shape
     if (b, k) != (b2, k2):
         raise RuntimeError(f"addbmm: batch1 of shape {(b, m, k)} cannot be multiplied with batch2 of {(b2, k2, n)}")
-    rows = batch1.swapaxes(0, 1).reshape(m, b * k)  # type: ignore[attr-defined]
-    return addmm(input, rows, batch2.reshape(b * k, n), beta=beta, alpha=alpha)  # type: ignore[attr-defined]
+    rows = batch1.swapaxes(0, 1).reshape(m, b * k)
+    return addmm(input, rows, batch2.reshape(b * k, n), beta=beta, alpha=alpha)
 
 
 def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
@@ -343,7 +343,7 @@ def addr(input: Tensor, vec1: Tensor, vec2: Tensor, *, beta: float = 1, alpha: f
     vec1, vec2 = same_kind("addr", ("vec1", vec1), ("vec2", vec2))
     need_dims("addr", "vec1", vec1, 1)
     need_dims("addr", "vec2", vec2, 1)
-    column, row = vec1.reshape(-1, 1), vec2.reshape(1, -1)  # type: ignore[attr-defined]
+    column, row = vec1.reshape(-1, 1), vec2.reshape(1, -1)
     return addmm(input, column, row, beta=beta, alpha=alpha)
 
 
@@ -360,8 +360,8 @@ def kron(input: Tensor, other: Tensor) -> Tensor:
     n = max(input.array.ndim, other.array.ndim)
     a = (1,) * (n - input.array.ndim) + input.array.shape
     b = (1,) * (n - other.array.ndim) + other.array.shape
-    wide = input.reshape(tuple(s for size in a for s in (size, 1)))  # type: ignore[attr-defined]
-    blocks = wide * other.reshape(tuple(s for size in b for s in (1, size)))  # type: ignore[attr-defined]
+    wide = input.reshape(tuple(s for size in a for s in (size, 1)))
+    blocks = wide * other.reshape(tuple(s for size in b for s in (1, size)))
     return blocks.reshape(tuple(i * j for i, j in zip(a, b)))
 
 
@@ -421,11 +421,11 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
         return Tensor(np.zeros_like(x) + np.eye(x.shape[-1], dtype=x.dtype))
     base = inverse(input) if n < 0 else input
     n = abs(n)
-    result = None
+    result: Any = None
     while n:
         if n & 1:
             result = base if result is None else matmul(result, base)
         n >>= 1
         if n:
             base = matmul(base, base)
-    return result + 0 if result is input else result  # type: ignore[operator, return-value]
+    return input.clone() if result is input else result

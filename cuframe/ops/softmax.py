@@ -70,8 +70,8 @@ def _along(name: str, forward: Callable, op: Op, input: Tensor, dim: int | None,
         warnings.warn(f"{name}: without dim, dimension {dim} is taken; name it", DeprecationWarning, stacklevel=3)
     axis = axis_of(name, dim, x.ndim)
     if not x.ndim:
-        out = _along(name, forward, op, input.reshape(1), 0, None)  # type: ignore[attr-defined]
-        return out.reshape(())  # type: ignore[attr-defined]
+        out = _along(name, forward, op, input.reshape(1), 0, None)
+        return out.reshape(())
     r = forward(x, axis)
     return record(r, op, (input,), (r, axis))
 
@@ -134,4 +134,4 @@ def softmin(input: Tensor, dim: int | None = None, dtype: Any = None) -> Tensor:
     tensor([0.5000, 0.5000])
     """
     need_tensor("softmin", "input", input)
-    return softmax(-input, dim, dtype)  # type: ignore[operator]
+    return softmax(-input, dim, dtype)

@@ -1,0 +1,23 @@
+"""Operations of networks as functions, under PyTorch's names. Each is defined in `cuframe.ops`; nothing is here."""
+
+from ..ops.activation import *  # noqa: F403
+from ..ops.activation import __all__ as _activation
+from ..ops.distance import *  # noqa: F403
+from ..ops.distance import __all__ as _distance
+from ..ops.dropout import *  # noqa: F403
+from ..ops.dropout import __all__ as _dropout
+from ..ops.elementwise import sigmoid as sigmoid
+from ..ops.elementwise import tanh as tanh
+from ..ops.embedding import *  # noqa: F403
+from ..ops.embedding import __all__ as _embedding
+from ..ops.linear import *  # noqa: F403
+from ..ops.linear import __all__ as _linear
+from ..ops.loss import *  # noqa: F403
+from ..ops.loss import __all__ as _loss
+from ..ops.mask import one_hot as one_hot
+from ..ops.softmax import *  # noqa: F403
+from ..ops.softmax import __all__ as _softmax
+
+__all__ = sorted(
+    ["one_hot", "sigmoid", "tanh", *_activation, *_distance, *_dropout, *_embedding, *_linear, *_loss, *_softmax]
+)

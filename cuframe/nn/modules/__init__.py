@@ -1,0 +1,8 @@
+"""The layers."""
+
+from .activation import *  # noqa: F403
+from .dropout import *  # noqa: F403
+from .embedding import *  # noqa: F403
+from .linear import *  # noqa: F403
+from .loss import *  # noqa: F403
+from .rnn import *  # noqa: F403
