@@ -32,7 +32,7 @@ def _accumulated(function: Any, x: Any, axis: int) -> Any:
     """`np.cumsum` or `np.cumprod`, with 16-bit floats accumulated in float32."""
     if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
         return function(x, axis=axis, dtype=np.float32).astype(x.dtype)
-    return function(x, axis=axis)
+    return function(x, axis=axis, dtype=x.dtype)
 
 
 # -- sums -------------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def _logcumsumexp_vjp(g: Any, needs: tuple, x: Any, out: Any, axis: int) -> tupl
     # factors <= 1, which cannot overflow.
     if not x.ndim or not x.shape[axis]:
         return (g,)
-    finite = np.where(np.isinf(out), 0, out)
+    finite = np.where(out == -np.inf, 0, out)  # exp(-inf - -inf) is NaN
     steps = np.exp(out[along(axis, None, -1)] - finite[along(axis, 1, None)])
     steps = np.concatenate([steps, np.ones_like(x[along(axis, None, 1)])], axis=axis)
     return (np.exp(x - finite) * reverse_recurrence(steps, g, axis),)
@@ -260,7 +260,7 @@ def diff(
 
     Args:
         input: tensor with at least one dimension; of bools the differences are bool.
-        n: how many times to take differences, >= 0.
+        n: how many times to take differences, >= 0; 0 gives a copy of the input.
         dim: the dimension.
         prepend, append: tensors to put before and behind the input first, along the dimension.
 
@@ -285,9 +285,9 @@ def diff(
     parts = [p for p in (prepend, input, append) if p is not None]
     for p in parts:
         need_tensor("diff", "prepend" if p is prepend else "append", p)
-    out: Any = np.concatenate(parts, axis=axis) if len(parts) > 1 else input  # type: ignore[arg-type]
     if n == 0:
-        return out.clone()
+        return input.clone()  # type: ignore[attr-defined]
+    out: Any = np.concatenate(parts, axis=axis) if len(parts) > 1 else input  # type: ignore[arg-type]
     for _ in range(min(n, out.array.shape[axis])):
         later, earlier = out[along(axis, 1, None)], out[along(axis, None, -1)]
         out = later != earlier if x.dtype.kind == "b" else later - earlier

@@ -70,10 +70,13 @@ rsqrt = unary(
     "rsqrt", lambda x: np.reciprocal(np.sqrt(x)), lambda g, needs, out: (-(g / 2) * (out * out * out),), ("out",),
     unary_doc("rsqrt", "The reciprocal of the square root.", "1 / sqrt(input)", "[4.0, 2.0]", "[0.5000, 0.7071]"),
 )  # fmt: skip
-square = unary(
-    "square", np.square, lambda g, needs, x: (g * (x * 2),), (0,),
-    unary_doc("square", "The square of each element.", "input * input", "[-3.0, 2.0]", "[9., 4.]", floating=False),
-    floating=False,
+square = numpy_name(np.square)(
+    unary(
+        "square", lambda x: np.square(x, dtype=np.int64 if x.dtype.kind == "b" else None),
+        lambda g, needs, x: (g * (x * 2),), (0,),
+        unary_doc("square", "The square of each element.", "input * input", "[-3.0, 2.0]", "[9., 4.]", floating=False),
+        floating=False,
+    )
 )  # fmt: skip
 reciprocal = unary(
     "reciprocal", np.reciprocal, lambda g, needs, out: (-g * (out * out),), ("out",),
@@ -188,7 +191,10 @@ def _step(name: str, forward: Any, what: str, formula: str, values: str, shown: 
 
 
 def _sign(x: Any) -> Any:
-    return x.copy() if x.dtype.kind == "b" else np.sign(x)
+    if x.dtype.kind == "b":
+        return x.copy()
+    r = np.sign(x)
+    return np.where(r == r, r, 0) if is_floating(x.dtype) else r  # PyTorch's sign of NaN is 0
 
 
 abs = unary(

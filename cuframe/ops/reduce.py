@@ -46,7 +46,7 @@ def _sum_array(x: Any, axes: tuple[int, ...] | None, keepdim: bool) -> Any:
     if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
         r = x.sum(axis=axes, keepdims=keepdim, dtype=np.float32).astype(x.dtype)
     else:
-        r = x.sum(axis=axes, keepdims=keepdim)
+        r = x.sum(axis=axes, keepdims=keepdim, dtype=x.dtype)
     return r if r.__class__ is x.__class__ else as_result(r, x)
 
 
@@ -243,7 +243,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
     axis = None if dim is None else axis_of("prod", dim, x.ndim)
     axes = None if axis is None else (axis,)
     half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
-    r = x.prod(axis=real_axes(axes, x.ndim), keepdims=keepdim, **({"dtype": np.float32} if half else {}))
+    r = x.prod(axis=real_axes(axes, x.ndim), keepdims=keepdim, dtype=np.float32 if half else x.dtype)
     r = as_result(r.astype(x.dtype) if half else r, x)
     return record(r, _PROD, (input,), (x, axis, kept_shape(x.shape, axes)))
 
@@ -251,7 +251,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
 # -- sums of exponentials ---------------------------------------------------------------------------
 def _logsumexp_vjp(g: Any, needs: tuple, x: Any, out: Any, kept: tuple) -> tuple:
     out = out.reshape(kept)
-    return (g.reshape(kept) * np.exp(x - np.where(np.isinf(out), 0, out)),)
+    return (g.reshape(kept) * np.exp(x - np.where(out == -np.inf, 0, out)),)
 
 
 _LOGSUMEXP = Op("logsumexp", _logsumexp_vjp, (0, "out", None))

@@ -302,7 +302,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
     missing = (values != values).sum(axis=along, keepdims=True)
     last = values.shape[along] - 1 - (missing if name == "nanquantile" else 0)
 
-    def one(share: float) -> Any:
+    def one(share: float, recorded: Any = None) -> Any:
         place = np.maximum(last, 0) * share
         low, high = np.floor(place).astype(np.int64), np.ceil(place).astype(np.int64)
         if interpolation == "lower":
@@ -316,13 +316,20 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
             high = np.where(missing > 0, values.shape[along] - 1, high)
         a = take_at(name, flat_input, np.take_along_axis(order, low, along), along, True).values
         b = take_at(name, flat_input, np.take_along_axis(order, high, along), along, True).values
-        weight = np.where(low == high, 0, 0.5 if interpolation == "midpoint" else place - low)
-        out: Any = a + Tensor(as_result(weight, x).astype(x.dtype)) * (b - a)  # type: ignore[operator]
+        share_of_b: Any = np.where(low == high, 0, 0.5 if interpolation == "midpoint" else place - low)
+        share_of_b = Tensor(as_result(share_of_b, x).astype(x.dtype))
+        if recorded is not None and interpolation == "linear":
+            share_of_b = recorded * Tensor(as_result(last, x).astype(x.dtype)) - Tensor(low.astype(x.dtype))
+        out: Any = a + share_of_b * (b - a)  # type: ignore[operator]
         if axis is None or not x.ndim:
             return out.reshape((1,) * x.ndim if keepdim else ())
         return out if keepdim else out.squeeze(axis)
 
-    return np.stack([one(s) for s in shares]) if isinstance(shares, list) else one(shares)  # type: ignore[return-value]
+    recorded = q if isinstance(q, Tensor) and q.node is not None else None
+    if not isinstance(shares, list):
+        return one(shares, recorded)
+    results = [one(s, None if recorded is None else recorded[i]) for i, s in enumerate(shares)]  # type: ignore[index]
+    return np.stack(results)  # type: ignore[return-value, call-overload]
 
 
 @numpy_spelling

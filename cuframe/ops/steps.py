@@ -12,7 +12,7 @@ import numpy as np
 from ..backend import backend_of
 from ..tensor import Tensor
 
-__all__ = ["flat", "in_float32", "on_arrays", "scaled", "scipy_special"]
+__all__ = ["flat", "in_float32", "on_arrays", "scaled", "scipy_special", "wide_vjp"]
 
 
 def flat(g: Any) -> Any:
@@ -34,6 +34,24 @@ def in_float32(forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
         if x.dtype.itemsize == 2:
             return forward(x.astype(np.float32)).astype(x.dtype)
         return forward(x)
+
+    return wrapped
+
+
+def wide_vjp(vjp: Callable[..., tuple]) -> Callable[..., tuple]:
+    """`vjp` with 16-bit floats computed in float32 and rounded once, at the end."""
+
+    def widen(item: Any) -> Any:
+        dtype = getattr(item, "dtype", None)
+        half = dtype is not None and dtype.itemsize == 2 and dtype.kind not in "iu"
+        return item.astype(np.float32) if half else item
+
+    @wraps(vjp)
+    def wrapped(g: Any, needs: tuple, *saved: Any) -> tuple:
+        if g.dtype.itemsize != 2:
+            return vjp(g, needs, *saved)
+        grads = vjp(widen(g), needs, *map(widen, saved))
+        return tuple([None if r is None else r.astype(g.dtype) for r in grads])
 
     return wrapped
 

@@ -134,7 +134,7 @@ copysign = binary(
     floating=True,
 )  # fmt: skip
 heaviside = binary(
-    "heaviside", np.heaviside, None, (),
+    "heaviside", lambda x, y: np.heaviside(x, y).astype(x.dtype), None, (),
     docs.binary_doc(
         "heaviside", "The step function: 0 below zero, 1 above, and the second operand at zero.",
         "0 if input < 0 else other if input == 0 else 1", "[-1.5, 0.0, 2.0]", "[0.5]", "[0.0000, 0.5000, 1.0000]",
