@@ -64,5 +64,5 @@ $(VENV)/installed-%: pyproject.toml setup.py | $(PY)
 
 $(VENV)/installed-torch: $(VENV)/installed-test
 	@echo "installing $(TORCH) into $(VENV)"
-	@$(PIP) "$(TORCH)"
+	@$(PIP) "$(TORCH)" expecttest
 	@touch $@
