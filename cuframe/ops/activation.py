@@ -585,6 +585,6 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     if shape[axis] % 2:
         raise RuntimeError(f"glu: input must have an even size along dim {dim}, got {shape[axis]}")
     before, half = (slice(None),) * axis, shape[axis] // 2
-    a = input[(*before, slice(None, half))]  # type: ignore[index]
-    b = input[(*before, slice(half, None))]  # type: ignore[index]
+    a = input[(*before, slice(None, half))]
+    b = input[(*before, slice(half, None))]
     return a * sigmoid(b)

@@ -121,7 +121,8 @@ def clamp(input: Tensor, min: Any = None, max: Any = None) -> Tensor:
         raise ValueError("clamp: at least one of min and max must be given")
     operands = operands_of("clamp", {"input": input, "min": min, "max": max})
     broadcast_check("clamp", operands)
-    x, low, high = (None if t is None else t.array for t in operands)
+    arrays: list[Any] = [None if t is None else t.array for t in operands]
+    x, low, high = arrays
     r = x if low is None else np.maximum(x, low)
     if high is not None:
         r = np.minimum(r, high)

@@ -161,7 +161,7 @@ def _running_extreme(name: str, input: Tensor, dim: int) -> Running:
     x = array_of(name, input)
     axis = axis_of(name, dim, x.ndim)
     if not x.ndim:
-        return Running(input.clone(), Tensor(as_result(np.int64(0), x)))  # type: ignore[attr-defined]
+        return Running(input.clone(), Tensor(as_result(np.int64(0), x)))
     values = running(np.maximum if name == "cummax" else np.minimum, x, axis)
     places = backend_of(x).xp.arange(x.shape[axis]).reshape([-1 if i == axis else 1 for i in range(x.ndim)])
     # The last place that reaches the extreme so far; once there is a NaN, the last NaN.
@@ -286,8 +286,8 @@ def diff(
     for p in parts:
         need_tensor("diff", "prepend" if p is prepend else "append", p)
     if n == 0:
-        return input.clone()  # type: ignore[attr-defined]
-    out: Any = np.concatenate(parts, axis=axis) if len(parts) > 1 else input  # type: ignore[arg-type]
+        return input.clone()
+    out: Any = np.concatenate(parts, axis=axis) if len(parts) > 1 else input
     for _ in range(min(n, out.array.shape[axis])):
         later, earlier = out[along(axis, 1, None)], out[along(axis, None, -1)]
         out = later != earlier if x.dtype.kind == "b" else later - earlier
@@ -300,7 +300,7 @@ def _pieces(name: str, y: Tensor, x: Tensor | None, dx: float | None, dim: int) 
     if not array.ndim:
         raise RuntimeError(f"{name}: y must have at least one dimension, got a 0-d tensor")
     axis = axis_of(name, dim, array.ndim)
-    heights: Any = y[along(axis, 1, None)] + y[along(axis, None, -1)]  # type: ignore[index]
+    heights: Any = y[along(axis, 1, None)] + y[along(axis, None, -1)]
     if x is None:
         return heights * (1 if dx is None else dx)
     if dx is not None:
@@ -309,7 +309,7 @@ def _pieces(name: str, y: Tensor, x: Tensor | None, dx: float | None, dim: int) 
     if x.array.ndim == 1:
         if x.array.shape[0] != array.shape[axis]:
             raise RuntimeError(f"{name}: x must have {array.shape[axis]} elements, got {x.array.shape[0]}")
-        widths: Any = diff(x).reshape([-1 if i == axis else 1 for i in range(array.ndim)])  # type: ignore[attr-defined]
+        widths: Any = diff(x).reshape([-1 if i == axis else 1 for i in range(array.ndim)])
     else:
         widths = diff(x, dim=dim)
     return heights * widths
@@ -335,7 +335,7 @@ def trapezoid(y: Tensor, x: Tensor | None = None, *, dx: float | None = None, di
     >>> cf.trapezoid(cf.tensor([1.0, 2.0, 4.0]))
     tensor(4.5000)
     """
-    return _pieces("trapezoid", y, x, dx, dim).sum(dim) / 2  # type: ignore[attr-defined]
+    return _pieces("trapezoid", y, x, dx, dim).sum(dim) / 2
 
 
 def cumulative_trapezoid(
@@ -349,7 +349,7 @@ def cumulative_trapezoid(
     >>> cf.cumulative_trapezoid(cf.tensor([1.0, 2.0, 4.0]))
     tensor([1.5000, 4.5000])
     """
-    return cumsum(_pieces("cumulative_trapezoid", y, x, dx, dim), dim) / 2  # type: ignore[operator]
+    return cumsum(_pieces("cumulative_trapezoid", y, x, dx, dim), dim) / 2
 
 
 trapz = trapezoid
@@ -358,9 +358,9 @@ trapz = trapezoid
 # -- NumPy's names ----------------------------------------------------------------------------------
 @numpy_name(np.cumsum)
 def _np_cumsum(a: Tensor, axis: int | None = None, dtype: Any = None) -> Tensor:
-    return cumsum(a.reshape(-1) if axis is None else a, axis or 0, dtype=dtype)  # type: ignore[attr-defined]
+    return cumsum(a.reshape(-1) if axis is None else a, axis or 0, dtype=dtype)
 
 
 @numpy_name(np.cumprod)
 def _np_cumprod(a: Tensor, axis: int | None = None, dtype: Any = None) -> Tensor:
-    return cumprod(a.reshape(-1) if axis is None else a, axis or 0, dtype=dtype)  # type: ignore[attr-defined]
+    return cumprod(a.reshape(-1) if axis is None else a, axis or 0, dtype=dtype)

@@ -43,7 +43,7 @@ def operands_of(name: str, arguments: dict[str, Any], floating: bool = False) ->
                     raise RuntimeError(
                         f"{name}: tensors must be on one device, got {first.device} and {v.device}"
                     )
-                v = v.to(first.device)  # type: ignore[attr-defined]
+                v = v.to(first.device)
             out.append(cast(v, dtype))
         else:
             out.append(

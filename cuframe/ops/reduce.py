@@ -34,8 +34,8 @@ _INT64 = np.dtype(np.int64)
 
 
 # -- sums and means ---------------------------------------------------------------------------------
-def _sum_vjp(g: Any, needs: tuple, shape: tuple, kept: tuple) -> tuple:
-    return (np.broadcast_to(g.reshape(kept), shape),)
+def _sum_vjp(g: Any, needs: tuple, shape: tuple, axes: Any) -> tuple:
+    return (np.broadcast_to(g.reshape(kept_shape(shape, axes)), shape),)
 
 
 _SUM = Op("sum", _sum_vjp, (None, None))
@@ -81,15 +81,18 @@ def sum(
     >>> cf.sum(cf.tensor([[1.0, 2.0], [3.0, 4.0]]), dim=0)
     tensor([4., 6.])
     """
-    input = with_dtype("sum", input, dtype, _INT64)
-    x = input.array
-    axes = axes_of("sum", dim if axis is None else axis, x.ndim)
-    r = _sum_array(x, real_axes(axes, x.ndim), keepdim if keepdims is None else bool(keepdims))
-    return record(r, _SUM, (input,), (x.shape, kept_shape(x.shape, axes)))
+    x = array_of("sum", input)
+    if dtype is not None or x.dtype.kind in "iub":
+        input = with_dtype("sum", input, dtype, _INT64)
+        x = input.array
+    dim = dim if axis is None else axis
+    axes = None if dim is None else axes_of("sum", dim, x.ndim)
+    r = _sum_array(x, axes if x.ndim else None, keepdim if keepdims is None else bool(keepdims))
+    return record(r, _SUM, (input,), (x.shape, axes))
 
 
-def _mean_vjp(g: Any, needs: tuple, shape: tuple, kept: tuple, n: int) -> tuple:
-    return (np.broadcast_to((g / n).reshape(kept), shape),)
+def _mean_vjp(g: Any, needs: tuple, shape: tuple, axes: Any, n: int) -> tuple:
+    return (np.broadcast_to((g / n).reshape(kept_shape(shape, axes)), shape),)
 
 
 _MEAN = Op("mean", _mean_vjp, (None, None, None))
@@ -140,7 +143,7 @@ def mean(
     else:
         r = x.sum(axis=real, keepdims=keep)
         r = r / r.dtype.type(n)
-    return record(as_result(r, x), _MEAN, (input,), (x.shape, kept_shape(x.shape, axes), n))
+    return record(as_result(r, x), _MEAN, (input,), (x.shape, axes, n))
 
 
 def _nansum_vjp(g: Any, needs: tuple, valid: Any, kept: tuple) -> tuple:
@@ -188,7 +191,7 @@ def nanmean(input: Tensor, dim: Dims = None, keepdim: bool = False, *, dtype: An
         )
     axes = axes_of("nanmean", dim, x.ndim)
     count = (x == x).sum(axis=real_axes(axes, x.ndim), keepdims=keepdim)
-    return nansum(input, dim, keepdim) / Tensor(as_result(count.astype(x.dtype), x))  # type: ignore[operator]
+    return nansum(input, dim, keepdim) / Tensor(as_result(count.astype(x.dtype), x))
 
 
 # -- products ---------------------------------------------------------------------------------------

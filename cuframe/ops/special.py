@@ -34,14 +34,14 @@ erfinv = unary(
               "[0.0, 0.5]", "[0.0000, 0.4769]"),
 )  # fmt: skip
 lgamma = unary(
-    "lgamma", scipy_special("gammaln"), lambda g, needs, x: (g * on_arrays(digamma, x),), (0,),
+    "lgamma", scipy_special("gammaln"), lambda g, needs, x: (g * _digamma(x),), (0,),
     unary_doc("lgamma", "The logarithm of the absolute value of the gamma function.", "log(|gamma(input)|)",
               "[1.0, 5.0]", "[0.0000, 3.1781]"),
 )  # fmt: skip
 
 
 digamma = unary(
-    "digamma", scipy_special("digamma"), lambda g, needs, x: (g * on_arrays(_trigamma, x),), (0,),
+    "digamma", scipy_special("digamma"), lambda g, needs, x: (g * _trigamma(x),), (0,),
     unary_doc("digamma", "The derivative of the logarithm of the gamma function.", "d log(gamma(input)) / d input",
               "[1.0, 2.0]", "[-0.5772,  0.4228]"),
 )  # fmt: skip
@@ -86,8 +86,12 @@ def polygamma(n: int, input: Tensor) -> Tensor:
     return record(as_result(r, x), _POLYGAMMA, (input,), (x, n))
 
 
-def _trigamma(x: Tensor) -> Tensor:
-    return polygamma(1, x)
+def _digamma(x: Any) -> Any:
+    return on_arrays(digamma, x)
+
+
+def _trigamma(x: Any) -> Any:
+    return on_arrays(lambda t: polygamma(1, t), x)
 
 
 # -- logit, sinc, Bessel ---------------------------------------------------------------------------
@@ -147,7 +151,7 @@ sinc = numpy_name(np.sinc)(
 )  # fmt: skip
 i0 = numpy_name(np.i0)(
     unary(
-        "i0", scipy_special("i0"), lambda g, needs, x: (g * on_arrays(_i1, x),), (0,),
+        "i0", scipy_special("i0"), lambda g, needs, x: (g * _slope_of_i0(x),), (0,),
         unary_doc("i0", "The modified Bessel function of the first kind of order 0.",
                   "sum_k (input**2 / 4)**k / (k!)**2", "[0.0, 1.0]", "[1.0000, 1.2661]"),
     )
@@ -157,6 +161,10 @@ i0 = numpy_name(np.i0)(
 def _i1_vjp(g: Any, needs: tuple, x: Any, out: Any) -> tuple:
     origin = x == 0
     return (np.where(origin, g / 2, g * (on_arrays(i0, x) - out / np.where(origin, 1, x))),)
+
+
+def _slope_of_i0(x: Any) -> Any:
+    return on_arrays(_i1, x)
 
 
 _i1 = unary("i1", scipy_special("i1"), _i1_vjp, (0, "out"))

@@ -270,7 +270,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     """
     need_tensor("dist", "input", input)
     need_tensor("dist", "other", other)
-    return norm(input - other, p)  # type: ignore[operator]
+    return norm(input - other, p)
 
 
 # -- quantiles --------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
             raise RuntimeError(f"{name}: q must be in [0, 1], got {share}")
     axis = None if dim is None else axis_of(name, dim, x.ndim)
     need_elements(name, x, None if axis is None else (axis,))
-    flat_input: Any = input.reshape(-1) if axis is None or not x.ndim else input  # type: ignore[attr-defined]
+    flat_input: Any = input.reshape(-1) if axis is None or not x.ndim else input
     along = axis or 0
     values = flat_input.array
     order = ascending(values, along)
@@ -320,7 +320,7 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
         share_of_b = Tensor(as_result(share_of_b, x).astype(x.dtype))
         if recorded is not None and interpolation == "linear":
             share_of_b = recorded * Tensor(as_result(last, x).astype(x.dtype)) - Tensor(low.astype(x.dtype))
-        out: Any = a + share_of_b * (b - a)  # type: ignore[operator]
+        out: Any = a + share_of_b * (b - a)
         if axis is None or not x.ndim:
             return out.reshape((1,) * x.ndim if keepdim else ())
         return out if keepdim else out.squeeze(axis)
@@ -328,8 +328,9 @@ def _quantile(name: str, input: Tensor, q: Any, dim: int | None, keepdim: bool, 
     recorded = q if isinstance(q, Tensor) and q.node is not None else None
     if not isinstance(shares, list):
         return one(shares, recorded)
-    results = [one(s, None if recorded is None else recorded[i]) for i, s in enumerate(shares)]  # type: ignore[index]
-    return np.stack(results)  # type: ignore[return-value, call-overload]
+    results: Any = [one(s, None if recorded is None else recorded[i]) for i, s in enumerate(shares)]
+    stacked: Any = np.stack(results)
+    return stacked
 
 
 @numpy_spelling
