@@ -8,6 +8,7 @@ Note [Indexing in two steps]
 
 from __future__ import annotations
 
+import math
 from operator import index as _as_int
 from typing import Any
 
@@ -53,7 +54,13 @@ def _array_item(name: str, item: Any, x: Any) -> Any:
         )
     if a.dtype.kind not in "iub":
         raise IndexError(f"{name}: tensors used as indices must be integer or bool, got {a.dtype.name}")
-    return a if a.__class__ is x.__class__ else backend_of(x).asarray(a, x)
+    a = a if a.__class__ is x.__class__ else backend_of(x).asarray(a, x)
+    return row_major(a)
+
+
+def row_major(a: Any) -> Any:
+    """An array in row-major memory. NumPy walks through an index in memory order: only so the last entry wins."""
+    return a if a.flags.c_contiguous else backend_of(a).xp.ascontiguousarray(a)
 
 
 def _parse(name: str, x: Any, index: Any) -> tuple[tuple | None, tuple | None]:
@@ -129,7 +136,7 @@ def _parse(name: str, x: Any, index: Any) -> tuple[tuple | None, tuple | None]:
             advanced.append(item)
             d += item.ndim
         else:
-            _check_positions(name, item, d, shape[d])
+            check_positions(name, item, f"dim {d} of size {shape[d]}", shape[d])
             basic.append(_FULL)
             advanced.append(item)
             d += 1
@@ -144,12 +151,13 @@ def _parse(name: str, x: Any, index: Any) -> tuple[tuple | None, tuple | None]:
     return (None if plain else (*basic, ...)), tuple(advanced)
 
 
-def _check_positions(name: str, index: Any, dim: int, size: int) -> None:
+def check_positions(name: str, index: Any, what: str, size: int) -> None:
+    """Raise IndexError unless all of an index array is in [-size, size); not looked at on a device that would stall."""
     if isinstance(index, np.ndarray) and index.size:
         low, high = int(index.min()), int(index.max())
         if low < -size or high >= size:
             bad = low if low < -size else high
-            raise IndexError(f"{name}: index {bad} is out of range for dim {dim} of size {size}")
+            raise IndexError(f"{name}: index {bad} is out of range for {what}")
 
 
 def _check_broadcast(name: str, picks: list) -> None:
@@ -170,7 +178,7 @@ def pick_at(g: Any, index: tuple) -> Any:
     if hasattr(last, "dtype") and last.dtype.kind != "b" and all(i.__class__ is slice for i in index[:-1]):
         return g.take(last, axis=len(index) - 1)  # several times faster than g[index], and row-major
     r = g[index]
-    return r if r.flags.c_contiguous or r.base is not None else backend_of(r).xp.ascontiguousarray(r)
+    return r if r.base is not None else row_major(r)
 
 
 def put_at(g: Any, shape: tuple, index: Any) -> Any:
@@ -213,6 +221,32 @@ def _clear_vjp(g: Any, needs: tuple, basic: tuple | None, advanced: tuple | None
 
 
 _CLEAR = Op("index_put", _clear_vjp, (None, None))
+
+
+def keep_written(g: Any, shape: tuple, index: tuple) -> Any:
+    """`g`, of the shape that `index` picks, with zeros where a later entry wrote to the same position."""
+    arrays = [i for i in index if hasattr(i, "dtype")]
+    if len(arrays) == 1 and (arrays[0].dtype.kind == "b" or arrays[0].size == 1):
+        return g
+    xp = backend_of(arrays[0]).xp
+    numbers = xp.empty(shape, np.int64)
+    mine = xp.arange(math.prod(g.shape)).reshape(g.shape)
+    numbers[index] = mine
+    return where_kept(g, numbers[index] == mine)
+
+
+def where_kept(g: Any, kept: Any) -> Any:
+    """`g` of an array or Tensor where `kept` is true, zeros elsewhere."""
+    if isinstance(g, Tensor):
+        return record(where_kept(g.array, kept), _WHERE_KEPT, (g,), (kept,))
+    return np.where(kept, g, g.dtype.type(0))
+
+
+def _where_kept_vjp(g: Any, needs: tuple, kept: Any) -> tuple:
+    return (where_kept(g, kept),)
+
+
+_WHERE_KEPT = Op("masked_fill", _where_kept_vjp, (None,))
 
 
 # -- reading ------------------------------------------------------------------------------------------------------
@@ -303,7 +337,7 @@ def _setitem_vjp(
     if needs[1] is not None:
         g_value = g if basic is None else g[basic]
         if advanced is not None:
-            g_value = pick_at(g_value, advanced)
+            g_value = keep_written(pick_at(g_value, advanced), g_value.shape, advanced)
         extra = max(len(shape) - g_value.ndim, 0)
         g_value = fit(g_value, shape[extra:]).reshape(shape)
         if g_value.dtype != dtype:
@@ -355,7 +389,10 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         raise RuntimeError(f"setitem: a {given.dtype.name} value cannot be written into {x.dtype.name}")
     target = x if basic is None else x[basic]
     try:
-        target[... if advanced is None else advanced] = given
+        if advanced is None:
+            target[...] = given
+        else:
+            target[advanced] = row_major(given) if hasattr(given, "flags") else given
     except ValueError:
         where = target if advanced is None else target[advanced]
         raise RuntimeError(

@@ -11,7 +11,7 @@ from ..backend import backend_of
 from ..tensor import Tensor, record
 from .convert import clone
 from .define import need_tensor, numpy_name
-from .index import clear, getitem, put_at, setitem
+from .index import check_positions, clear, getitem, keep_written, put_at, row_major, setitem
 from .shape import expand, reshape, wrap_dim
 
 __all__ = [
@@ -30,7 +30,7 @@ def need_index(name: str, argument: str, index: Any, beside: Tensor) -> Any:
     if i.dtype.kind not in "iu":
         raise TypeError(f"{name}: {argument} must be an integer tensor, got {i.dtype.name}")
     same_device(name, argument, index, beside)
-    return i
+    return row_major(i)
 
 
 def same_device(name: str, argument: str, t: Tensor, beside: Tensor) -> None:
@@ -155,12 +155,11 @@ def index_add(input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: 
 
 
 def _index_copy_vjp(g: Any, needs: tuple, index: Any, d: int, shape: tuple) -> tuple:
-    return (
-        clear(g, None, _at(d, index) if g.ndim else (...,)) if needs[0] is not None else None,
-        _select_like(g if g.ndim else g.reshape(-1), index, d).reshape(shape)
-        if needs[1] is not None
-        else None,
-    )
+    g_source = None
+    if needs[1] is not None:
+        whole = g if g.ndim else g.reshape(-1)
+        g_source = keep_written(_select_like(whole, index, d), whole.shape, _at(d, index)).reshape(shape)
+    return (clear(g, None, _at(d, index) if g.ndim else (...,)) if needs[0] is not None else None, g_source)
 
 
 _INDEX_COPY = Op("index_copy", _index_copy_vjp, (None, None, None))
@@ -187,7 +186,7 @@ def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor
     _need_source("index_copy", input, d, i, source)
     x = input.array
     r = x.reshape(x.shape or (1,)).copy()
-    r[_at(d, i)] = source.array.reshape(r.shape[:d] + i.shape + r.shape[d + 1 :])
+    r[_at(d, i)] = row_major(source.array.reshape(r.shape[:d] + i.shape + r.shape[d + 1 :]))
     return record(r.reshape(x.shape), _INDEX_COPY, (input, source), (i, d, source.array.shape))
 
 
@@ -220,9 +219,11 @@ def scalar_value(name: str, value: Any, input: Tensor) -> tuple[Any, Tensor | No
 
 def check_value_dtype(name: str, value: Any, dtype: np.dtype) -> None:
     """Raise RuntimeError where a value would lose its fraction or its imaginary part."""
-    kind = value.dtype.kind if hasattr(value, "dtype") else np.asarray(value).dtype.kind
-    rank = "biufVc".index
-    if kind == "c" and dtype.kind != "c" or (rank(kind) >= 3 and dtype.kind in "biu"):
+    kind = value.dtype.kind if hasattr(value, "dtype") else "c" if isinstance(value, complex) else ""
+    lost = kind == "c" and dtype.kind != "c"
+    if dtype.kind in "biu":
+        lost = lost or kind in ("f", "V") or (isinstance(value, float) and not value.is_integer())
+    if lost:
         raise RuntimeError(f"{name}: value {value} does not fit a tensor of {dtype.name}")
 
 
@@ -247,6 +248,8 @@ def index_fill(input: Tensor, dim: int, index: Tensor, value: Any) -> Tensor:
     number, tensor = scalar_value("index_fill", value, input)
     check_value_dtype("index_fill", number, input.array.dtype)
     x = input.array
+    if tensor is not None:
+        i = backend_of(i).xp.unique(i)  # each position takes the value once, and so gives its gradient
     r = x.reshape(x.shape or (1,)).copy()
     r[_at(d, i)] = number
     dtype = None if tensor is None else tensor.array.dtype
@@ -395,7 +398,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 def _scatter_vjp(g: Any, needs: tuple, index: Any, d: int, shape: tuple | None) -> tuple:
     g_src = None
     if needs[1] is not None:
-        g_src = pad_to(gathered(g, d, index), shape)
+        g_src = pad_to(keep_written(gathered(g, d, index), g.shape, grid(index, d)), shape)
     return (clear(g, None, grid(index, d)) if needs[0] is not None else None, g_src)
 
 
@@ -417,7 +420,7 @@ def need_src(name: str, input: Tensor, index: Any, src: Tensor) -> Any:
         raise RuntimeError(
             f"{name}: src must be at least as large as index of shape {tuple(index.shape)}, got {tuple(s.shape)}"
         )
-    return s[tuple([slice(n) for n in index.shape])] if s.shape != index.shape else s
+    return row_major(s[tuple([slice(n) for n in index.shape])] if s.shape != index.shape else s)
 
 
 def scatter(
@@ -530,7 +533,7 @@ def take(input: Tensor, index: Tensor) -> Tensor:
 
 
 def _check_flat(name: str, i: Any, size: int) -> None:
-    backend_of(i).check_index(name, f"index (shifted by {size})", i + size, 2 * size)
+    check_positions(name, i, f"{size} elements", size)
 
 
 def put(input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False) -> Tensor:

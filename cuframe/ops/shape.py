@@ -66,14 +66,14 @@ _RESHAPE_COPY = Op("reshape", _reshape_vjp, (None,))
 
 def _reshaped(name: str, input: Tensor, shape: tuple) -> Any:
     x = input.array
+    if shape and min(shape) < -1:
+        raise RuntimeError(f"{name}: sizes must not be negative, got {shape}")
     try:
         return x.reshape(shape)
     except ValueError:
         pass
     if sum(s == -1 for s in shape) > 1:
         raise RuntimeError(f"{name}: only one size can be -1, got {shape}")
-    if any(s < -1 for s in shape):
-        raise RuntimeError(f"{name}: sizes must not be negative, got {shape}")
     if -1 in shape and 0 in shape:
         raise RuntimeError(f"{name}: -1 cannot be worked out beside a size of 0, got {shape}")
     raise RuntimeError(f"{name}: a tensor of shape {tuple(x.shape)} ({x.size} elements) has no shape {shape}")
