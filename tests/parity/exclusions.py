@@ -1,0 +1,90 @@
+"""What is left out of the comparison with PyTorch, or called in another way, each with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import cuframe as cf
+
+# Entries of op_db that name something in cuframe, yet are not compared.
+OPS: dict[str, str] = {
+    "norm.nuc": "the nuclear norm needs an SVD; cuframe has none",
+}
+
+# Results drawn from a generator, or not initialised: shapes and dtypes are compared.
+RANDOM = set(
+    "bernoulli empty empty_like multinomial new_empty normal normal.in_place normal.number_mean rand_like randint "
+    "randint_like randn randn_like uniform nn.functional.dropout nn.functional.dropout2d nn.functional.dropout3d "
+    "nn.functional.alpha_dropout nn.functional.feature_alpha_dropout.with_train "
+    "nn.functional.feature_alpha_dropout.without_train nn.functional.rrelu".split()
+)
+
+# Which of several equal elements is named is not defined; indices of integers and bools are full of them.
+TIES = {"argsort", "kthvalue", "mode", "sort", "topk"}
+
+# op_db calls these with the operands in another order than the public function has.
+ADAPTED: dict[str, Callable] = {
+    "einsum": lambda operands, equation: cf.einsum(equation, *operands),
+    "polygamma": lambda input, n: cf.polygamma(n, input),
+    "where": lambda input, condition, other: cf.where(condition, input, other),
+    "zero_": lambda input: input.clone().zero_(),
+    "broadcast_shapes": lambda *shapes: cf.broadcast_shapes(*shapes),
+    "normal.in_place": lambda input, *args: cf.Tensor.normal_(input.detach(), *args),
+    "uniform": lambda input, *args: cf.Tensor.uniform_(input.detach(), *args),
+}
+
+
+def _integer(t: Any) -> bool:
+    return isinstance(t, torch.Tensor) and not t.dtype.is_floating_point
+
+
+def _fractional(value: Any) -> bool:
+    return isinstance(value, float) and not value.is_integer()
+
+
+def excluded_sample(name: str, sample: Any) -> str | None:
+    """Why this call is not compared; None if it is."""
+    x, args, kwargs = sample.input, sample.args, sample.kwargs
+    if "out" in kwargs:
+        return "out="
+    if kwargs.get("pin_memory") or "layout" in kwargs:
+        return "pinned memory and layouts"
+    if name in ("add", "sub", "rsub") and isinstance(kwargs.get("alpha"), bool):
+        return "alpha given as a bool"
+    if name in ("addmv", "addmm", "addbmm", "baddbmm", "addr") and _integer(x):
+        if _fractional(kwargs.get("alpha")) or _fractional(kwargs.get("beta")):
+            return "fractional alpha or beta for integers: PyTorch truncates, cuframe raises"
+    if name.partition(".")[0] in ("arange", "linspace", "logspace") and kwargs.get("dtype") is torch.int64:
+        values = [v.item() if isinstance(v, torch.Tensor) else v for v in (x, *args)]
+        if any(_fractional(v) for v in values) or name.startswith("logspace"):
+            return "fractional bounds with an integer dtype: PyTorch truncates bounds or steps, by kernel"
+    if name == "__rpow__" and _integer(x):
+        return "negative integer powers of integers: cuframe raises"
+    if (
+        name in ("quantile", "nanquantile")
+        and args
+        and isinstance(args[0], torch.Tensor)
+        and args[0].requires_grad
+    ):
+        return "gradient with respect to the probability q"
+    if name == "gather" and args[1].ndim != x.ndim:
+        return "an empty index with another number of dimensions: cuframe raises"
+    if name == "scatter" and _integer(x) and _fractional(args[2]):
+        return "a fractional value for integers: PyTorch truncates, cuframe raises"
+    if name == "tensordot" and isinstance(kwargs.get("dims"), (list, tuple)):
+        a, b = kwargs["dims"]
+        if any(x.shape[i] != args[0].shape[j] for i, j in zip(a, b)):
+            return "contracted dimensions of size 1 against n: cuframe raises"
+    return None
+
+
+# Modules of module_db that cuframe has, yet are not compared.
+MODULES: dict[str, str] = {}
+
+
+def excluded_module_sample(name: str, constructor: Any, forward: Any) -> str | None:
+    """Why this case is not compared; None if it is."""
+    return None
