@@ -80,6 +80,8 @@ def _check_finite(name: str, total: float, norm_type: float) -> None:
         )
 
 
+# Infinite and NaN gradients are answered by the result, not by NumPy's warnings.
+@np.errstate(all="ignore")
 def get_total_norm(
     tensors: Tensor | Iterable[Tensor],
     norm_type: float = 2.0,
@@ -107,6 +109,7 @@ def get_total_norm(
     return _result(arrays, total)
 
 
+@np.errstate(all="ignore")
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor],
     max_norm: float,
