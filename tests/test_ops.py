@@ -142,9 +142,9 @@ def test_gradient_dtype_and_determinism(info: OpInfo, dtype: str) -> None:
             wide = sample.map(lambda t: _like(t, widened(t.array)))
             rtol, atol = info.tolerance(dtype)
             for i, (a, e) in enumerate(zip(first, gradients(info, wide))):
-                # A gradient is a chain of several rounded operations.
-                scale = np.abs(e).max(initial=0.0)
-                assert_close(a, e, 4 * rtol, 4 * (atol + rtol * scale), f"{info.id}{sample} gradient {i}")
+                # A gradient is a chain of several rounded operations on weights near 1, which may cancel.
+                scale = np.abs(e).max(initial=1.0)
+                assert_close(a, e, 4 * rtol, 4 * atol + rtol * scale, f"{info.id}{sample} gradient {i}")
 
 
 def _like(t: cf.Tensor, array: np.ndarray) -> cf.Tensor:
@@ -297,8 +297,9 @@ def test_method_is_function(info: OpInfo) -> None:
         manual_seed(0)
         actual = arrays(getattr(sample.args[0], name)(*sample.args[1:], **sample.kwargs))
         for a, e in zip(actual, expected, strict=True):
-            assert a.dtype == e.dtype
-            np.testing.assert_array_equal(a, e)
+            assert a.dtype == e.dtype and a.shape == e.shape
+            if "empty" not in name:
+                np.testing.assert_array_equal(a, e)
     assert called, f"{info.id}: no sample has a Tensor first"
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 import cuframe as cf
 from cuframe.dtypes import as_dtype, is_floating
+from cuframe.ops.methods import INPLACE
 
 FLOATS = ("float32", "float64")
 HALVES = ("bfloat16", "float16")
@@ -81,7 +82,7 @@ class OpInfo:
         tolerances: `{dtype: (rtol, atol)}` where the defaults cannot be met, with a comment why.
         errors: `errors(make)` yields ErrorInputs.
         method: it is a method as well; by default if Tensor has one of this name.
-        inplace: and has an in-place method; by default if Tensor has one of this name with `_`.
+        inplace: and has an in-place method; by default if it is in `methods.INPLACE`.
         broadcasts: operands of different shapes are broadcast; by default for what `define.binary` made.
         zero_size: where input and output have one shape, an empty tensor goes through.
         variant: tells entries of one name apart.
@@ -122,7 +123,7 @@ class OpInfo:
 
     def is_inplace(self) -> bool:
         if self.inplace is None:
-            return self.op is None and "." not in self.name and hasattr(cf.Tensor, f"{self.name}_")
+            return self.op is None and self.name in INPLACE
         return self.inplace
 
     def is_broadcasting(self) -> bool:
