@@ -1,13 +1,13 @@
 """Whole-sequence recurrent layers in NumPy: one direction of one layer, all time steps, forward and backward.
 
-`forward` and `backward` run LSTM (with or without projection), GRU, tanh and ReLU RNN through one loop.  The cells are in
-`rnn_cells`, with the memory layout and the tricks that make a step cheap; packing is in `rnn_layout`.
+`forward` and `backward` run LSTM (with or without projection), GRU, tanh and ReLU RNN through one loop.  The cells
+are in `rnn_cells`, with the memory layout and the tricks that make a step cheap; packing is in `rnn_layout`.
 
 Note [How a sequence is run]
-Rows of `x` and `y` are kept as PyTorch packs them.  A run of steps with the same batch size `n`, short enough for its gates
-to stay in the cache, is a `Span`.  A span does one GEMM for the input side of all its steps, then per step one GEMM and a
-few ufuncs in place.  With lengths the state loses columns as sequences end (gains them in reverse), so padding is never
-computed.  Biases ride along as one more column of `w_hh` that meets a row of ones in the state.
+Rows of `x` and `y` are kept as PyTorch packs them.  A run of steps with the same batch size `n`, short enough for its
+gates to stay in the cache, is a `Span`.  A span does one GEMM for the input side of all its steps, then per step one
+GEMM and a few ufuncs in place.  With lengths the state loses columns as sequences end (gains them in reverse), so
+padding is never computed.  Biases ride along as one more column of `w_hh` that meets a row of ones in the state.
 Backward fills one array [gate rows, packed rows] and ends in one GEMM each for `w_ih`, `w_hh` and `x`.
 """
 from __future__ import annotations
@@ -60,10 +60,11 @@ class Grads(NamedTuple):
 class Saved:
     """What `backward` needs from `forward`.
 
-    `x` and `weights` (w_ih, w_hh, b_ih, b_hh, w_hr) are the caller's arrays.  Beyond them, `rows` holds the packed outputs with
-    the initial state in front (behind, if reversed), sharing memory with `y` unless `lengths` were given; per span there are
-    `gates` [steps, 4, H, n] (LSTM, GRU) and `cells` [steps + 1, H, n] (LSTM).  That is 6 (LSTM), 5 (GRU) or 1 (RNN) numbers
-    for each hidden unit, step and sequence.
+    `x` and `weights` (w_ih, w_hh, b_ih, b_hh, w_hr) are the caller's arrays, or float32 copies of half-precision ones.
+    `rows` holds the packed outputs with the initial state in front (behind, if reversed); `y` is a view of it unless
+    lengths or half precision made a copy, so that `y` must not change before `backward`.  Per span, `gates` is
+    [steps, 5, H, n] for LSTM (with c_{t-1} as the last), [steps, 4, H, n] for GRU, and `cells` is the LSTM's last c.
+    That is 6 (LSTM), 5 (GRU) or 1 (RNN) numbers for each hidden unit, step and sequence, padding not counted.
     """
 
     kind: Cell
@@ -114,7 +115,7 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
         Half precision is computed in float32 and rounded at the end.
 
     Raises:
-        ValueError: a shape, a dtype or a length does not fit; nothing has been computed then.
+        ValueError: an argument does not fit; nothing has been computed then.
 
     Deterministic for a given NumPy and number of BLAS threads.
 
@@ -123,6 +124,8 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
     >>> y[:, 0, 0].round(4)
     array([0.7616, 0.9428, 0.9597])
     """
+    if cell not in CELLS:
+        raise ValueError(f"rnn: cell must be one of {', '.join(CELLS)}, got {cell!r}")
     kind = CELLS[cell]
     sizes = None if batch_sizes is None else np.asarray(batch_sizes)
     batch = check(cell, kind.gates, kind.has_c, x, w_ih, w_hh, b_ih, b_hh, w_hr, h0, c0, sizes)
@@ -131,8 +134,8 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
     dtype = x.dtype
     work = np.dtype(np.float64 if dtype == np.float64 else np.float32)
     if dtype != work:
-        x, w_ih, w_hh, b_ih, b_hh, w_hr, h0, c0 = (
-            a if a is None else a.astype(work) for a in (x, w_ih, w_hh, b_ih, b_hh, w_hr, h0, c0))
+        x, w_ih, w_hh = (a.astype(work) for a in (x, w_ih, w_hh))
+        b_ih, b_hh, w_hr = (a if a is None else a.astype(work) for a in (b_ih, b_hh, w_hr))
     hidden, features = len(w_hh) // kind.gates, w_hh.shape[1]
 
     start = columns(h0, layout.order, features, batch, work)
@@ -246,16 +249,16 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     """
     s, kind = saved, saved.kind
     w_ih, w_hh, b_ih, b_hh, w_hr = s.weights
-    need = Grads(*(bool(a) for a in needs))
-    wants_gates = any((need.x, need.w_ih, need.w_hh, need.b_ih, need.b_hh))
+    need_x, need_h0, need_c0, need_w_ih, need_w_hh, need_b_ih, need_b_hh, need_w_hr = needs
+    wants_gates = need_x or need_w_ih or need_w_hh or need_b_ih or need_b_hh
     hidden, features, dtype, total = len(w_hh) // kind.gates, w_hh.shape[1], w_hh.dtype, s.layout.total
     gate_slabs = kind.h_at + len(kind.h_order)
     gates = np.empty((gate_slabs * hidden, total), dtype) if wants_gates else None
-    previous = previous_rows(s.rows, s.layout, s.reverse) if need.w_hh or kind.reads == "before" else None
+    previous = previous_rows(s.rows, s.layout, s.reverse) if need_w_hh or kind.reads == "before" else None
     gh_last = columns(gh_n, s.layout.order, features, s.layout.batch, dtype)
     # the running gradient of c is kept doubled, see lstm_cell_backward
     gc_last = columns(gc_n, s.layout.order, hidden, s.layout.batch, dtype) * dtype.type(2) if kind.has_c else None
-    gw_hr = np.zeros_like(w_hr) if w_hr is not None and need.w_hr else None
+    gw_hr = np.zeros_like(w_hr) if w_hr is not None and need_w_hr else None
     gy_rows = None if gy is None else pack(gy, s.layout)
     gh0, gc0 = _run_backward(s, gy_rows, gh_last, gc_last, previous, gates, gw_hr)
     if gc0 is not None:
@@ -264,20 +267,20 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     gx = gw_ih = gw_hh = gb_ih = gb_hh = None
     if gates is not None:
         by_x, by_h = gates[:len(kind.x_order) * hidden], gates[kind.h_at * hidden:]
-        if need.x:
+        if need_x:
             gx = unpack(np.dot(by_x.T, gate_rows(w_ih, kind.x_order, kind.x_grad_scale)), s.layout, s.packed)
             gx = gx.astype(s.dtype, copy=False)
-        if need.w_ih:
+        if need_w_ih:
             gw_ih = weight_gradient(np.dot(by_x, pack(s.x, s.layout)), kind.x_order, kind.x_grad_scale, s.dtype)
-        if need.w_hh and previous is not None:
+        if need_w_hh and previous is not None:
             gw_hh = weight_gradient(np.dot(by_h, previous), kind.h_order, kind.h_grad_scale, s.dtype)
         sums = np.dot(gates, np.ones(total, dtype))
-        if need.b_ih and b_ih is not None:
+        if need_b_ih and b_ih is not None:
             gb_ih = weight_gradient(sums[:len(by_x)], kind.x_order, kind.x_grad_scale, s.dtype)
-        if need.b_hh and b_hh is not None:
+        if need_b_hh and b_hh is not None:
             gb_hh = weight_gradient(sums[-len(by_h):], kind.h_order, kind.h_grad_scale, s.dtype)
-    return Grads(gx, batch_major(gh0, s.layout.order, s.dtype) if need.h0 else None,
-                 batch_major(gc0, s.layout.order, s.dtype) if need.c0 and gc0 is not None else None,
+    return Grads(gx, batch_major(gh0, s.layout.order, s.dtype) if need_h0 else None,
+                 batch_major(gc0, s.layout.order, s.dtype) if need_c0 and gc0 is not None else None,
                  gw_ih, gw_hh, gb_ih, gb_hh, None if gw_hr is None else gw_hr.astype(s.dtype, copy=False))
 
 
@@ -288,7 +291,7 @@ def _run_backward(s: Saved, gy_rows: Array | None, gh_n: Array, gc_n: Array | No
     hidden, features, dtype, slabs = len(w_hh) // kind.gates, len(gh_n), gh_n.dtype, kind.back_slabs
     w_back = np.ascontiguousarray(gate_rows(w_hh, kind.h_order, kind.h_grad_scale).T)
     w_p = None if w_hr is None else np.ascontiguousarray(w_hr.T)
-    state_rows = previous
+    state_rows = previous if kind.reads == "before" else None
     if kind.reads == "after":
         state_rows = s.rows[:s.layout.total] if s.reverse else s.rows[s.layout.batch:]
 
@@ -310,7 +313,7 @@ def _run_backward(s: Saved, gy_rows: Array | None, gh_n: Array, gc_n: Array | No
         h = h_space[:m * hidden * n].reshape(m, hidden, n)
         full = full_space[:hidden * n].reshape(hidden, n)
         gates = s.gates[j][way] if kind.keeps_gates else factors
-        if kind.reads:
+        if state_rows is not None:
             np.copyto(h, state_rows[rows].reshape(m, n, hidden).transpose(0, 2, 1))
         kind.factors(gates, h[way], s.cells[j] if kind.has_c else None, factors[way], k)
         if gy_rows is None:

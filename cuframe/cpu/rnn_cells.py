@@ -6,9 +6,9 @@ the GEMM layouts in OpenBLAS at recurrent sizes.  Slabs are ordered for such swe
 `Cell.x_order` and `Cell.h_order` hold the map.
 
 Note [Sigmoid from tanh]
-sigmoid(p) = (tanh(p / 2) + 1) / 2 never overflows.  The halving of `p` is folded into the rows of the weights (a power of
-two, hence exact), so one `tanh` sweep serves all gates; slabs hold `2 * sigmoid(p)`, and the factor 2 is again folded
-into weights or into a scale on the finished gradient: `Cell.x_grad_scale` and `Cell.h_grad_scale` turn the gradient a
+sigmoid(p) = (tanh(p / 2) + 1) / 2 never overflows.  The halving of `p` is folded into the rows of the weights (a power
+of two, hence exact), so one `tanh` sweep serves all gates; slabs hold `2 * sigmoid(p)`, and the factor 2 is folded into
+weights again or into a scale on the finished gradient: `Cell.x_grad_scale` and `Cell.h_grad_scale` turn the gradient a
 backward step stores into that of the gate's pre-activation.
 
 Note [Factors]
@@ -58,7 +58,7 @@ def lstm_cell_forward(gx: Array, h_prev: Array, h: Array, tmp: Array, k: Constan
     _multiply(o, h, h)
 
 
-def lstm_cell_factors(gates: Array, h: Array, c_last: Array | None, out: Array, k: Constants) -> None:
+def lstm_cell_factors(gates: Array, h: Array, c_last: Array, out: Array, k: Constants) -> None:
     """Factors `out` [m, 6, H, n]: d(2c)/dh, then those of o, i, f and the candidate, then f = dc_t/dc_{t-1}."""
     sigmoids, slopes = gates[:, :3], out[:, 1:4]
     _subtract(k.two, sigmoids, slopes)
@@ -81,8 +81,8 @@ def lstm_backward_views(factors: Array) -> tuple[Array, ...]:
 
 
 def lstm_cell_backward(dh: Array, dc2: Array, by_h: Array, through: Array, by_c: Array, keep: Array) -> Array:
-    """One LSTM step back: factors become gradients; takes twice dL/dc_t (without its part through h_t), returns dL/dc_{t-1}
-    likewise."""
+    """One LSTM step back: factors become gradients; `dc2` is twice dL/dc_t without its part through h_t, and what is
+    returned is the same for c_{t-1}."""
     _multiply(by_h, dh, by_h)
     _add(through, dc2, through)
     _multiply(by_c, through, by_c)
@@ -206,7 +206,7 @@ class Cell:
     carries: bool                       # what the backward step returns is part of dL/dh_{t-1}
     views: Callable[[Array, list[Array]], tuple[Any, ...]]
     forward: Callable[..., None]
-    factors: Callable[[Array, Array, Array | None, Array, Constants], None]
+    factors: Callable[..., None]
     backward_views: Callable[[Array], tuple[Array, ...]]
     backward: Callable[..., Array]
 

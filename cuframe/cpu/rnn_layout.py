@@ -1,4 +1,4 @@
-"""How the sequences of a batch are laid out for the recurrent engine: packed rows, spans of steps, transposed states, gate order."""
+"""How a batch of sequences is laid out for the recurrent engine: packed rows, spans, transposed states, gate order."""
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     batch: int
     total: int
     sizes: Array | None                 # [T] sequences running in each step
-    index: Array | None                 # [total] row of the padded [T * N, ...] behind each packed row
+    source: Array | None                # [total] row of the padded [T * N, ...] behind each packed row
     order: Array | None                 # [N] sequence behind each column of the packed state
 
 
@@ -65,7 +65,7 @@ def spans(layout: Layout, step_bytes: int, budget: int) -> list[Span]:
 def pack(a: Array, layout: Layout) -> Array:
     """Packed rows [total, F] of padded [T, N, F]; a view where the memory already lies so."""
     rows = a.reshape(-1, a.shape[-1]) if a.ndim == 3 else a
-    return rows if layout.index is None else rows[layout.index]
+    return rows if layout.source is None else rows[layout.source]
 
 
 def unpack(rows: Array, layout: Layout, packed: bool) -> Array:
@@ -73,10 +73,10 @@ def unpack(rows: Array, layout: Layout, packed: bool) -> Array:
     if packed:
         return rows
     shape = (layout.steps, layout.batch, rows.shape[-1])
-    if layout.index is None:
+    if layout.source is None:
         return rows.reshape(shape)
     out = np.zeros(shape, rows.dtype)
-    out.reshape(-1, shape[-1])[layout.index] = rows
+    out.reshape(-1, shape[-1])[layout.source] = rows
     return out
 
 
@@ -110,7 +110,7 @@ def batch_major(state: Array, order: Array | None, dtype: Any) -> Array:
 
 
 def resize(state: Array, n: int, incoming: Array, outgoing: Array) -> Array:
-    """Running columns [F, n] cut or grown to `n`: those that end go to `outgoing`, those that start come from `incoming`.
+    """Running columns cut or grown to `n`: those that end go to `outgoing`, those that start come from `incoming`.
 
     Rows of `state` beyond those of `incoming` are the ones that carry the bias.
     """
