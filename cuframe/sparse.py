@@ -27,7 +27,7 @@ class SparseGrad:
     >>> from cuframe.sparse import SparseGrad
     >>> g = SparseGrad(np.array([2, 0, 2]), np.array([[1.0], [2.0], [3.0]]), (4, 1))
     >>> g.coalesce().indices(), g.to_dense().reshape(4)
-    (tensor([[0, 2]]), tensor([2., 0., 4., 0.], dtype=float64))
+    (tensor([[0, 2]]), tensor([2., 0., 4., 0.], dtype=cuframe.float64))
     """
 
     __slots__ = ("_coalesced", "_shape", "data", "rows")

@@ -82,7 +82,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
     >>> F.pairwise_distance(cf.tensor([[3.0, 0.0]]), cf.tensor([[0.0, 4.0]]))
-    tensor([5.0000])
+    tensor([5.])
     """
     check_floating("pairwise_distance", "x1", x1)
     check_floating("pairwise_distance", "x2", x2)

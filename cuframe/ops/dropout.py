@@ -10,7 +10,7 @@ import numpy as np
 from .. import random
 from ..backend import backend_of
 from ..tensor import Tensor
-from .define import Op, check_floating, record
+from .define import Op, as_result, check_floating, record
 from .inplace import check_writable, write
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout", "rrelu"]
@@ -53,7 +53,7 @@ def _drop(name: str, input: Tensor, p: float, training: bool, inplace: bool, mas
         mask, scale = backend_of(x).xp.zeros((1,) * x.ndim, bool), 0.0
     else:
         mask, scale = _keep(input, p, x.shape if mask_shape is None else mask_shape), 1 / (1 - p)
-    out = record(x * _scaled(mask, scale, x.dtype), _DROPOUT, (input,), (mask, scale))
+    out = record(as_result(x * _scaled(mask, scale, x.dtype), x), _DROPOUT, (input,), (mask, scale))
     return write(input, out, f"{name}_") if inplace else out
 
 
@@ -143,7 +143,7 @@ def _alpha(name: str, input: Tensor, p: float, training: bool, inplace: bool, ma
     b = -a * p * _SELU_FLOOR
     mask = _keep(input, p, mask_shape)
     shift = np.where(mask, x.dtype.type(b), x.dtype.type(b + a * _SELU_FLOOR))
-    out = record(x * _scaled(mask, a, x.dtype) + shift, _DROPOUT, (input,), (mask, a))
+    out = record(as_result(x * _scaled(mask, a, x.dtype) + shift, x), _DROPOUT, (input,), (mask, a))
     return write(input, out, f"{name}_") if inplace else out
 
 
@@ -200,5 +200,5 @@ def rrelu(
         drawn = random.default_generator.uniform(x.shape, lower, upper)
         slope = backend_of(x).asarray(drawn, x).astype(x.dtype, copy=False)
     factor = np.where(x > 0, x.dtype.type(1), slope)
-    out = record(x * factor, _DROPOUT, (input,), (factor, 1.0))
+    out = record(as_result(x * factor, x), _DROPOUT, (input,), (factor, 1.0))
     return write(input, out, "rrelu_") if inplace else out

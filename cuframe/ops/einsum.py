@@ -9,6 +9,7 @@ Note [Einsum]
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 
 from ..dtypes import is_floating
 from ..tensor import Tensor
-from .define import Op, need_tensor, numpy_name, record
+from .define import Op, as_result, need_tensor, numpy_name, record
 
 __all__ = ["einsum", "inner", "tensordot"]
 
@@ -117,7 +118,7 @@ def contract(arrays: Sequence[Any], labels: Sequence[Labels], out: Labels) -> An
             x, names = _pair(x, names, y, other, set(out).union(*later))
         work.append((x, names))
     x, names = _sum_out(*work[0], set(out))
-    return _arrange(x, names, out).astype(dtype, copy=x is arrays[0])
+    return as_result(_arrange(x, names, out).astype(dtype, copy=x is arrays[0]), arrays[0])
 
 
 def _path(work: list, out: Labels) -> list:
@@ -186,22 +187,17 @@ def _letter(label: int) -> str:
 
 def _parse(subscripts: str, count: int) -> tuple[list[list], list | None]:
     """Lists of characters and Ellipsis, one for each operand, and that of the result if it is given."""
-    text = subscripts.replace(" ", "")
-    left, arrow, right = text.partition("->")
+    left, arrow, right = subscripts.replace(" ", "").partition("->")
     terms = []
     for part in [*left.split(","), *([right] if arrow else [])]:
         letters: list[Any] = []
-        head, dots, tail = part.partition("...")
-        for piece in (head, tail):
-            for c in piece:
-                if not (c.isascii() and c.isalpha()):
-                    raise ValueError(f"einsum: subscripts must be letters, '...', ',' and '->', got {subscripts!r}")
-            letters += [ord(c) for c in piece]
-            if dots and piece is head and len(letters) == len(head) and Ellipsis not in letters:
-                letters.append(Ellipsis)
+        for token in re.findall(r"\.\.\.|.", part):
+            if token == "..." and Ellipsis in letters:
+                raise ValueError(f"einsum: '...' may occur once in each operand, got {subscripts!r}")
+            if token != "..." and not (token.isascii() and token.isalpha()):
+                raise ValueError(f"einsum: subscripts must be letters, '...', ',' and '->', got {subscripts!r}")
+            letters.append(Ellipsis if token == "..." else ord(token))
         terms.append(letters)
-    if "." in text.replace("...", "") or any(t.count("...") > 1 for t in [*left.split(","), right]):
-        raise ValueError(f"einsum: '...' may occur once in each operand, got {subscripts!r}")
     out = terms.pop() if arrow else None
     if len(terms) != count:
         raise ValueError(f"einsum: {subscripts!r} names {len(terms)} operand(s), got {count}")

@@ -74,9 +74,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if w.ndim == 1:
         out = matmul(input, weight)
         return out if bias is None else out + bias
-    r = product(x.reshape((prod(x.shape[:-1]), features)), w.T)
+    x2 = x.reshape((prod(x.shape[:-1]), features))
+    half = x.dtype.itemsize == 2
+    r = np.matmul(x2.astype(np.float32), w.T.astype(np.float32)) if half else product(x2, w.T)
     if b is not None:
         r += b
+    if half:
+        r = r.astype(x.dtype)
     saved = (x if weight.node is not None else x.shape, w if input.node is not None else w.shape)
     inputs = (input, weight) if bias is None else (input, weight, bias)
     return record(r.reshape(x.shape[:-1] + w.shape[:1]), _LINEAR, inputs, saved)

@@ -1,0 +1,89 @@
+"""Dropout and its kin; each call draws from the same seed, so that it can be repeated."""
+
+import numpy as np
+
+import cuframe as cf
+import cuframe.nn.functional as F
+from cuframe.random import manual_seed
+
+from .core import FLOATS, HALVES, ErrorInput, OpInfo, Sample
+
+
+def seeded(function):
+    def call(*args, **kwargs):
+        manual_seed(7)
+        return function(*args, **kwargs)
+
+    call.__name__ = function.__name__
+    return call
+
+
+def samples(*shapes):
+    def samples(make):
+        for shape in shapes:
+            yield Sample((make(*shape), 0.3), {"training": True})
+        yield Sample((make(*shapes[0]), 0.3), {"training": False})
+        for p in (0, 1):
+            yield Sample((make(*shapes[0]), p), {"training": True})
+
+    return samples
+
+
+def fixed_samples(make):
+    for shape in ((3, 4), (), (2, 1)):
+        for p, training in ((0.0, True), (1.0, True), (0.5, False)):
+            yield Sample((make(*shape), p), {"training": training})
+
+
+def fixed_reference(x, p, training):
+    return x * (1 - p if training else 1)
+
+
+def probability(name):
+    def errors(make):
+        yield ErrorInput((make(2, 3, 4), 1.5), {}, ValueError, rf"{name}: p must be in \[0, 1\], got 1.5")
+        yield ErrorInput((make(2, 3, 4, dtype="int64"),), {}, TypeError, rf"{name}: input must be floating point")
+
+    return errors
+
+
+def features(name, ndim):
+    def errors(make):
+        yield from probability(name)(make)
+        yield ErrorInput((make(*(1,) * ndim),), {}, RuntimeError, rf"{name}: input must have .* dimensions, got shape")
+
+    return errors
+
+
+def entry(name, *shapes, errors):
+    return OpInfo(
+        f"nn.functional.{name}", op=seeded(getattr(F, name)), samples=samples(*shapes), dtypes=(*FLOATS, *HALVES),
+        errors=errors,
+    )  # fmt: skip
+
+
+def rrelu_samples(make):
+    yield Sample((make(3, 4),), {"training": True})
+    yield Sample((make(3, 4), 0.1, 0.2), {"training": True})
+
+
+OPS = [
+    entry("dropout", (3, 4), (2, 3, 2), (), (0, 3), errors=probability("dropout")),
+    entry("dropout1d", (2, 3, 4), (3, 4), errors=features("dropout1d", 4)),
+    entry("dropout2d", (2, 3, 2, 2), (2, 3, 2), errors=features("dropout2d", 2)),
+    entry("dropout3d", (2, 3, 2, 1, 2), (3, 2, 1, 2), errors=features("dropout3d", 3)),
+    entry("alpha_dropout", (3, 4), (2, 3, 2), (), errors=probability("alpha_dropout")),
+    entry("feature_alpha_dropout", (2, 3, 4), (2, 3), errors=features("feature_alpha_dropout", 1)),
+    OpInfo(
+        "nn.functional.dropout", variant="fixed", samples=fixed_samples, reference=fixed_reference,
+        dtypes=(*FLOATS, *HALVES), method=False,
+    ),
+    OpInfo(
+        "nn.functional.rrelu", op=seeded(F.rrelu), samples=rrelu_samples,
+        errors=lambda make: [ErrorInput((cf.ones(2), 0.5, 0.1), {}, ValueError, "rrelu: lower must not be above")],
+    ),
+    OpInfo(
+        "nn.functional.rrelu", variant="eval", samples=lambda make: [Sample((make(3, 4), 0.25, 0.5))], method=False,
+        reference=lambda x, lower, upper: np.where(x > 0, x, x * 0.375),
+    ),
+]  # fmt: skip
