@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from rich.console import Console
@@ -43,9 +44,9 @@ class CharLM(nn.Module):
         return self.out(h), state  # [T, N, V]
 
 
-def fail(message: str) -> None:
-    console.print(f"[red]error:[/] {message}", highlight=False)
-    sys.exit(2)
+def fail(message: str, code: int = 2) -> NoReturn:
+    console.print("error:", message, style="red", markup=False)
+    sys.exit(code)
 
 
 def read_text(path: str | None) -> str:
@@ -202,14 +203,15 @@ def main(argv: list[str] | None = None) -> int:
         console.print(f"resuming after step {step:,} of {total_steps:,}")
 
     def save() -> None:
-        cf.save(
-            {
-                "settings": settings, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                "rng": cf.get_rng_state(), "step": step, "state": state, "seconds": seconds,
-                "losses": np.array(losses, np.float64), "validation": validation,
-            },
-            checkpoint,
-        )  # fmt: skip
+        everything = {
+            "settings": settings, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
+            "rng": cf.get_rng_state(), "step": step, "state": state, "seconds": seconds,
+            "losses": np.array(losses, np.float64), "validation": validation,
+        }  # fmt: skip
+        try:
+            cf.save(everything, checkpoint)
+        except OSError as error:
+            fail(f"{checkpoint}: {error.strerror}", code=1)  # the checkpoint before it is intact
 
     # A signal lets the step under way end, so that what is saved is one consistent moment; a second one stops at once.
     stop: list[int] = []

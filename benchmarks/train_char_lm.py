@@ -1,7 +1,7 @@
 """The training step of examples/char_lm.py against the same model in PyTorch, in one process.
 
-    python benchmarks/char_lm.py                 # ratio of step times: alternating blocks of steps, medians
-    python benchmarks/char_lm.py --epochs 8      # both train in full, too: bits per character and seconds
+    python benchmarks/train_char_lm.py                 # ratio of step times: alternating blocks of steps, medians
+    python benchmarks/train_char_lm.py --epochs 8      # both train in full, too: bits per character and seconds
 
 Both start from the same weights, so the printed losses also show that they compute the same.
 """
