@@ -25,7 +25,8 @@ _sweep_at = [1024]
 def owner(array: Any) -> Any:
     """The array that owns the memory `array` looks into."""
     base = getattr(array, "base", None)
-    while base is not None and hasattr(base, "dtype"):
+    # as_strided puts an object of its own between a view and its base.
+    while base is not None and (hasattr(base, "dtype") or hasattr(base, "base")):
         array, base = base, getattr(base, "base", None)
     return array
 
