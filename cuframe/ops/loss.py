@@ -31,20 +31,26 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _fit(d: Any, full: tuple, shape: tuple) -> Any:
+    # A derivative may depend on one operand only, and so be smaller than the loss was.
+    return fit(d if tuple(d.shape) == full else np.broadcast_to(d, full), shape)
+
+
 def _pair_op(name: str, dx: Callable, dy: Callable | None = None) -> Op:
     """The Op of a loss with derivatives `dx(x, y, *settings)` and `dy`; without `dy` it is that of x - y."""
 
     def vjp(g: Any, needs: tuple, x: Any, y: Any, scale: float, settings: tuple) -> tuple:
         dtype, shapes = x.dtype, (tuple(x.shape), tuple(y.shape))
+        full = shapes[0] if shapes[0] == shapes[1] else np.broadcast_shapes(*shapes)
         g, x, y = widened(g), widened(x), widened(y)
         if scale != 1:
             g = g * scale
         gx = gy = None
         d: Any = g * dx(x, y, *settings) if needs[0] is not None or dy is None else None
         if needs[0] is not None:
-            gx = fit(d, shapes[0]).astype(dtype, copy=False)
+            gx = _fit(d, full, shapes[0]).astype(dtype, copy=False)
         if needs[1] is not None:
-            gy = fit(-d if dy is None else g * dy(x, y, *settings), shapes[1]).astype(dtype, copy=False)
+            gy = _fit(-d if dy is None else g * dy(x, y, *settings), full, shapes[1]).astype(dtype, copy=False)
         return gx, gy
 
     return Op(name, vjp, (0, 1, None, None))
@@ -164,23 +170,13 @@ def _smooth_l1(x: Any, y: Any, beta: float) -> Any:
     return np.where(d < beta, d * d * (0.5 / beta), d - 0.5 * beta)
 
 
-def _smooth_l1_slope(x: Any, y: Any, beta: float) -> Any:
-    d = x - y
-    return np.where(np.abs(d) < beta, d / beta, np.sign(d))
-
-
 def _huber(x: Any, y: Any, delta: float) -> Any:
     d = np.abs(x - y)
     return np.where(d <= delta, d * d * 0.5, (d - 0.5 * delta) * delta)
 
 
-def _huber_slope(x: Any, y: Any, delta: float) -> Any:
-    d = x - y
-    return np.where(np.abs(d) <= delta, d, np.sign(d) * delta)
-
-
-_SMOOTH_L1 = _pair_op("smooth_l1_loss", _smooth_l1_slope)
-_HUBER = _pair_op("huber_loss", _huber_slope)
+_SMOOTH_L1 = _pair_op("smooth_l1_loss", lambda x, y, beta: np.clip((x - y) / beta, -1, 1))
+_HUBER = _pair_op("huber_loss", lambda x, y, delta: np.clip(x - y, -delta, delta))
 
 
 def smooth_l1_loss(
