@@ -32,8 +32,6 @@ class SparseGrad:
 
     __slots__ = ("_coalesced", "_shape", "data", "rows")
 
-    # NumPy is to leave `array + sparse` to us.
-    __array_ufunc__ = None
     is_sparse = True
     requires_grad = False
 
@@ -116,6 +114,13 @@ class SparseGrad:
         return NotImplemented
 
     __radd__ = __add__
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
+        # `array + sparse` and `array += sparse` come here.
+        if ufunc is not np.add or method != "__call__" or kwargs:
+            return NotImplemented
+        dense = (x.to_dense().array if isinstance(x, SparseGrad) else x for x in inputs)
+        return np.add(*dense, *(out or ()))
 
     def __mul__(self, factor: Any) -> SparseGrad:
         if not isinstance(factor, (int, float)):
