@@ -160,8 +160,14 @@ sigmoid = unary(
     unary_doc("sigmoid", "The logistic function of each element.", "1 / (1 + exp(-input))", "[0.0, 2.0]",
               "[0.5000, 0.8808]"),
 )  # fmt: skip
+def _relu(x: Any) -> Any:
+    if x.dtype.kind == "b":
+        raise TypeError("relu: not defined for bool")
+    return np.maximum(x, 0)
+
+
 relu = unary(
-    "relu", lambda x: np.maximum(x, 0), lambda g, needs, out: (g * (out > 0),), ("out",),
+    "relu", _relu, lambda g, needs, out: (g * (out > 0),), ("out",),
     unary_doc("relu", "Each element, or 0 where it is negative.", "max(input, 0)", "[-1.0, 2.0]", "[0., 2.]",
               "The gradient at 0 is 0.", floating=False),
     floating=False,

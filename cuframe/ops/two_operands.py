@@ -92,12 +92,14 @@ logaddexp2 = binary(
 
 
 def _xlogy(x: Any, y: Any) -> Any:
+    y = y if hasattr(y, "dtype") else x.dtype.type(y)  # np.log of a Python number would be float64
     return np.where((x == 0) & (y == y), 0, x * np.log(y))
 
 
 def _xlogy_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
     gx = gy = None
     if needs[0] is not None:
+        y = y if hasattr(y, "dtype") else x.dtype.type(y)
         constant = (x == 0) & (y <= 0)
         gx = fit(np.where(constant, 0, g * np.log(np.where(constant, 1, y))), x)
     if needs[1] is not None:
