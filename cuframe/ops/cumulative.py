@@ -41,7 +41,7 @@ def _cumsum_vjp(g: Any, needs: tuple, axis: int) -> tuple:
 
 
 def _from_the_end_vjp(g: Any, needs: tuple, axis: int) -> tuple:
-    return (np.cumsum(g, axis=axis),)
+    return (np.cumsum(g, axis=axis) if g.ndim else g,)
 
 
 _CUMSUM = Op("cumsum", _cumsum_vjp, (None,))

@@ -23,7 +23,7 @@ from .axes import (
 )
 from .define import as_result, is_number, need_tensor, numpy_name
 from .extremes import ascending, need_elements, take_at
-from .steps import flat, scaled
+from .steps import flat, wide_vjp
 
 __all__ = ["dist", "nanquantile", "norm", "quantile", "std", "std_mean", "var", "var_mean"]
 
@@ -31,20 +31,18 @@ __all__ = ["dist", "nanquantile", "norm", "quantile", "std", "std_mean", "var", 
 # -- variance ---------------------------------------------------------------------------------------
 def _var_vjp(g: Any, needs: tuple, x: Any, axes: Any, kept: tuple, divisor: float) -> tuple:
     slope = 2 / divisor if divisor else math.inf
-    return (scaled(g.reshape(kept) * (x - x.mean(axis=axes, keepdims=True)), slope),)
+    return (g.reshape(kept) * slope * (x - x.mean(axis=axes, keepdims=True)),)
 
 
 def _std_vjp(g: Any, needs: tuple, x: Any, out: Any, axes: Any, kept: tuple, divisor: float) -> tuple:
     out = out.reshape(kept)
     zero = out == 0
-    slope = scaled(
-        np.where(zero, 0, g.reshape(kept) / np.where(zero, 1, out)), 1 / divisor if divisor else math.inf
-    )
+    slope = np.where(zero, 0, g.reshape(kept) / np.where(zero, 1, out)) * (1 / divisor if divisor else math.inf)
     return (slope * (x - x.mean(axis=axes, keepdims=True)),)
 
 
-_VAR = Op("var", _var_vjp, (0, None, None, None))
-_STD = Op("std", _std_vjp, (0, "out", None, None, None))
+_VAR = Op("var", wide_vjp(_var_vjp), (0, None, None, None))
+_STD = Op("std", wide_vjp(_std_vjp), (0, "out", None, None, None))
 
 
 def _variance(
@@ -192,7 +190,7 @@ def _norm_vjp(g: Any, needs: tuple, x: Any, out: Any, p: float, axes: Any, kept:
     return (np.where(nothing, 0, g * root ** (1 - p)) * np.where(zero, 0, size),)
 
 
-_NORM = Op("norm", _norm_vjp, (0, "out", None, None, None))
+_NORM = Op("norm", wide_vjp(_norm_vjp), (0, "out", None, None, None))
 
 
 def _norm_array(x: Any, p: float, axes: tuple[int, ...] | None, keepdim: bool) -> Any:
