@@ -13,6 +13,7 @@ import pytest
 import cuframe as cf
 from cuframe.autograd import end_of_backward, grad
 from cuframe.autograd.graph import Op
+from cuframe.sparse import SparseGrad
 from cuframe.tensor import record, record_outputs
 
 
@@ -697,6 +698,25 @@ def test_integer_operands_get_no_gradient():
     k = cf.tensor([3, 4])
     (a * k).sum().backward()
     assert host(a.grad) == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("order", ["sd", "ds", "ss", "sds", "dsd", "dds", "ssd"])
+@pytest.mark.parametrize("passes", ["one pass", "a pass each"])
+def test_sparse_and_dense_gradients_add_up(order, passes):
+    def sparse(g, needs):
+        return (SparseGrad(np.array([1, 0]), np.ones((2, 2)), (3, 2)),)
+
+    ops = {"s": Op("sparse", sparse, ()), "d": Op("dense", lambda g, needs: (np.ones((3, 2)),), ())}
+    table = cf.zeros(3, 2, dtype="float64", requires_grad=True)
+    results = [record(np.asarray(1.0), ops[kind], (table,), ()) for kind in order]
+    if passes == "one pass":
+        cf.autograd.backward(results)
+    else:
+        for result in results:
+            result.backward()
+    total = table.grad.to_dense() if isinstance(table.grad, SparseGrad) else table.grad
+    rows = np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
+    np.testing.assert_array_equal(total.array, order.count("d") + order.count("s") * rows)
 
 
 def test_zero_dimensional_results():

@@ -424,7 +424,7 @@ def _deliver(entry: list) -> None:
         g = entry[1]
         leaf.grad = record(g.array.copy(), _CLONE, (g,), ()) if old is None else old + g
     elif getattr(entry[1], "is_sparse", False):
-        leaf.grad = entry[1] if old is None else old + entry[1]
+        leaf.grad = entry[1] if old is None else entry[1] + old
     else:
         if isinstance(entry[1], np.generic):
             entry[1] = np.asarray(entry[1])

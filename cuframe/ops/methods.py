@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import Any
 
 from ..tensor import Tensor
-from . import convert, create, mask, random
-from .inplace import inplace
+from . import arithmetic, convert, create, mask, random
+from .inplace import inplace, reshaping
 from .shape import adjoint, reversed_dims
 
 __all__ = ["attach"]
@@ -56,17 +56,6 @@ def _method_of(operation: Callable) -> bool:
     return first == "input"
 
 
-def _reshaped(operation: Callable, name: str) -> Callable:
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        out = operation(self, *args, **kwargs)
-        self.array, self.node = out.array, out.node
-        return self
-
-    method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"`{operation.__name__}` in place: self takes the new shape; returns self."
-    return method
-
-
 def attach(ops: ModuleType) -> None:
     """Give Tensor its methods from the names that `ops` offers."""
     for name in ops.__all__:
@@ -76,7 +65,7 @@ def attach(ops: ModuleType) -> None:
     for name in INPLACE:
         operation = getattr(ops, name, None)
         if operation is not None:
-            make = _reshaped if name in _RESHAPING else inplace
+            make = reshaping if name in _RESHAPING else inplace
             setattr(Tensor, f"{name}_", make(operation, f"{name}_"))
     for family in FAMILIES:
         for name, method in family.METHODS.items():
@@ -84,7 +73,7 @@ def attach(ops: ModuleType) -> None:
     for name, get in PROPERTIES.items():
         setattr(Tensor, name, property(get))
     for special, name in OPERATORS.items():
-        operation = getattr(ops, name, None)
+        operation = getattr(arithmetic, f"plain_{name}", None) or getattr(ops, name, None)
         if operation is not None:
             setattr(Tensor, special, operation)
     for stem in _REFLECTED:
