@@ -179,7 +179,7 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
 def rrelu(
     input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
 ) -> Tensor:
-    """x where it is positive, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise.
+    """`x` where it is positive, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise.
 
     Raises:
         ValueError: lower is above upper.

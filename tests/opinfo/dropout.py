@@ -29,14 +29,20 @@ def samples(*shapes):
     return samples
 
 
-def fixed_samples(make):
-    for shape in ((3, 4), (), (2, 1)):
-        for p, training in ((0.0, True), (1.0, True), (0.5, False)):
-            yield Sample((make(*shape), p), {"training": training})
+def fixed(name, *shapes):
+    """The cases without chance, of the function itself."""
 
+    def fixed_samples(make):
+        for shape in shapes:
+            for p, training in ((0.0, True), (1.0, True), (0.5, False)):
+                yield Sample((make(*shape), p), {"training": training})
 
-def fixed_reference(x, p, training):
-    return x * (1 - p if training else 1)
+    def reference(x, p, training):
+        return x * (1 - p if training else 1)
+
+    return OpInfo(
+        f"nn.functional.{name}", variant="fixed", samples=fixed_samples, reference=reference, dtypes=(*FLOATS, *HALVES)
+    )
 
 
 def probability(name):
@@ -74,10 +80,12 @@ OPS = [
     entry("dropout3d", (2, 3, 2, 1, 2), (3, 2, 1, 2), errors=features("dropout3d", 3)),
     entry("alpha_dropout", (3, 4), (2, 3, 2), (), errors=probability("alpha_dropout")),
     entry("feature_alpha_dropout", (2, 3, 4), (2, 3), errors=features("feature_alpha_dropout", 1)),
-    OpInfo(
-        "nn.functional.dropout", variant="fixed", samples=fixed_samples, reference=fixed_reference,
-        dtypes=(*FLOATS, *HALVES), method=False,
-    ),
+    fixed("dropout", (3, 4), (), (2, 1)),
+    fixed("dropout1d", (2, 3, 4), (3, 4)),
+    fixed("dropout2d", (2, 3, 2, 2)),
+    fixed("dropout3d", (2, 3, 2, 1, 2)),
+    fixed("alpha_dropout", (3, 4), ()),
+    fixed("feature_alpha_dropout", (2, 3, 4)),
     OpInfo(
         "nn.functional.rrelu", op=seeded(F.rrelu), samples=rrelu_samples,
         errors=lambda make: [ErrorInput((cf.ones(2), 0.5, 0.1), {}, ValueError, "rrelu: lower must not be above")],

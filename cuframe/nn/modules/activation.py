@@ -36,7 +36,7 @@ class CELU(Module):
 
 
 class ELU(Module):
-    """x where it is positive, else `alpha (exp(x) - 1)`."""
+    """`x` where it is positive, else `alpha (exp(x) - 1)`."""
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """x times the normal distribution function; `approximate="tanh"` takes the tanh formula."""
+    """`x` times the normal distribution function; `approximate="tanh"` takes the tanh formula."""
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class Hardsigmoid(Module):
 
 
 class Hardswish(Module):
-    """x times its hard sigmoid."""
+    """`x` times its hard sigmoid."""
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class Hardswish(Module):
 
 
 class LeakyReLU(Module):
-    """x where it is positive, else `negative_slope x`."""
+    """`x` where it is positive, else `negative_slope x`."""
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
@@ -199,7 +199,7 @@ class SELU(Module):
 
 
 class SiLU(Module):
-    """x times its sigmoid."""
+    """`x` times its sigmoid."""
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -235,7 +235,7 @@ class Softplus(Module):
 
 
 class Softshrink(Module):
-    """x moved towards 0 by lambd, and 0 in [-lambd, lambd]."""
+    """`x` moved towards 0 by lambd, and 0 in [-lambd, lambd]."""
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -270,7 +270,7 @@ class Tanhshrink(Module):
 
 
 class Hardtanh(Module):
-    """x clamped to [min_val, max_val]."""
+    """`x` clamped to [min_val, max_val]."""
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class Hardtanh(Module):
 
 
 class Threshold(Module):
-    """x where it is above the threshold, else `value`."""
+    """`x` where it is above the threshold, else `value`."""
 
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
         super().__init__()
@@ -311,7 +311,7 @@ class Threshold(Module):
 
 
 class RReLU(Module):
-    """x where it is positive, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise."""
+    """`x` where it is positive, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise."""
 
     def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
         super().__init__()
@@ -327,7 +327,7 @@ class RReLU(Module):
 
 
 class PReLU(Module):
-    """x where it is positive, else x times a learned slope, one for all or one for each channel.
+    """`x` where it is positive, else x times a learned slope, one for all or one for each channel.
 
     Args:
         num_parameters: 1, or the number of channels (dimension 1 of the input).
