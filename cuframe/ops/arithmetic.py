@@ -26,8 +26,13 @@ def _flat_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
 
 
 # -- sums, products, quotients ---------------------------------------------------------------------
+# The two commonest gradients compare shapes themselves: a call of `fit` costs as much as the rest.
 def _add_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
-    return (fit(g, x) if needs[0] is not None else None, fit(g, y) if needs[1] is not None else None)
+    shape = g.shape
+    return (
+        g if shape == x else fit(g, x) if needs[0] is not None else None,
+        g if shape == y else fit(g, y) if needs[1] is not None else None,
+    )
 
 
 def _sub_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
@@ -35,7 +40,16 @@ def _sub_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
 
 
 def _mul_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
-    return (fit(g * y, x) if needs[0] is not None else None, fit(g * x, y) if needs[1] is not None else None)
+    gx = gy = None
+    if needs[0] is not None:
+        gx = g * y
+        if gx.shape != (x if x.__class__ is tuple else x.shape):
+            gx = fit(gx, x)
+    if needs[1] is not None:
+        gy = g * x
+        if gy.shape != (y if y.__class__ is tuple else y.shape):
+            gy = fit(gy, y)
+    return gx, gy
 
 
 def _div_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
