@@ -19,7 +19,7 @@ from ..autograd.graph import Node, mode, next_sequence
 from ..backend import backend_of
 from ..tensor import Tensor, anomaly_check
 from .define import Op, fit, record
-from .inplace import check_writable, follow, view
+from .inplace import check_followed, check_writable, follow, view
 
 __all__ = ["getitem", "setitem"]
 
@@ -387,6 +387,8 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         given = value
     if hasattr(given, "dtype") and given.dtype.kind == "c" and x.dtype.kind != "c":
         raise RuntimeError(f"setitem: a {given.dtype.name} value cannot be written into {x.dtype.name}")
+    node = None if source is None else source.node
+    check_followed(input, node, "setitem")
     target = x if basic is None else x[basic]
     try:
         if advanced is None:
@@ -401,11 +403,6 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     versions.written(x, "setitem")
     if not mode.grad:
         return
-    node = None if source is None else source.node
-    if input.node is None and node is None:
-        base = (input.__dict__.get("_view") or (input,))[0]
-        if base.node is None:
-            return
     out = Tensor(x)
     if input.node is not None or node is not None:
         shape, dtype = (None, None) if node is None else (given.shape, given.dtype)
@@ -414,5 +411,4 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         out.node = Node(next_sequence(), _SETITEM, (input.node, node), (basic, advanced, shape, dtype))
         if mode.anomaly:
             anomaly_check(out.node, x)
-    base, steps = input.__dict__.get("_view") or (input, ())
-    follow(input, out, base, steps)
+    follow(input, out)

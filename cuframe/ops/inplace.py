@@ -1,11 +1,11 @@
 """Views and in-place operations, and how the graph follows them.
 
 Note [Views and in-place writes]
-    A view knows its base and the steps (operation, arguments) that lead from the base to it; the base knows its live
-    views. An in-place operation runs out of place, is written into the memory, and then the graph is told: the written
-    tensor gets the result's node; if it is a view, its base gets a node that says "this region was replaced"; and every
-    live view of that base gets a fresh node by replaying its steps. So whichever alias is used next has the right
-    gradient, and nothing is checked on the hot path.
+    A view knows its base and the steps (operation, arguments) that lead from the base to it; the base knows its
+    live views. An in-place operation runs out of place, is written into the memory, and then the graph is told:
+    the written tensor gets the result's node; if it is a view, its base gets a node that says "this region was
+    replaced"; and every live view of that base gets a fresh node by replaying its steps. So whichever alias is used
+    next has the right gradient, and nothing is checked on the hot path.
 """
 
 from __future__ import annotations
@@ -23,27 +23,37 @@ from ..dtypes import _category
 from ..tensor import Tensor, record
 from .define import cast
 
-__all__ = ["follow", "inplace", "mark_view", "view", "write"]
+__all__ = ["check_writable", "follow", "inplace", "mark_view", "reshaping", "view", "write"]
 
 
-def view(
-    array: Any, op: Op, input: Tensor, saved: tuple, replay: Callable[..., Tensor], *args: Any
-) -> Tensor:
+# -- views --------------------------------------------------------------------------------------------------------
+def view(array: Any, op: Op, input: Tensor, saved: tuple, replay: Callable[..., Tensor], *args: Any) -> Tensor:
     """The result of an operation that looks into its input's memory; `replay(input, *args)` makes it again."""
     out = record(array, op, (input,), saved)
-    if mode.grad:
-        mark_view(out, input, replay, *args)
+    mark_view(out, input, replay, *args)
     return out
 
 
 def mark_view(out: Tensor, input: Tensor, replay: Callable[..., Tensor], *args: Any) -> None:
     """Note that `out` looks into the memory of `input`, and that `replay(input, *args)` makes it again."""
+    known = input.__dict__.get("_view")
     if not mode.grad:
+        # Not followed; kept so that a recorded write through it can be refused.
+        earlier = input.__dict__.get("_unfollowed")
+        out.__dict__["_unfollowed"] = earlier if earlier is not None else known[0] if known else input
         return
-    base, steps = input.__dict__.get("_view") or (input, ())
-    out.__dict__["_view"] = (base, (*steps, (replay, args)))
-    views = base.__dict__.setdefault("_views", [])
-    if len(views) >= 32 and len(views) & (len(views) - 1) == 0:  # at each doubling
+    if known is None:
+        base, steps = input, ((replay, args),)
+    else:
+        base, before = known
+        steps = (*before, (replay, args))
+    out.__dict__["_view"] = (base, steps)
+    views = base.__dict__.get("_views")
+    if views is None:
+        base.__dict__["_views"] = [weakref.ref(out)]
+        return
+    n = len(views)
+    if n >= 32 and n & (n - 1) == 0:  # at each doubling
         views[:] = [ref for ref in views if ref() is not None]
     views.append(weakref.ref(out))
 
@@ -54,6 +64,7 @@ def _replay(base: Tensor, steps: tuple) -> Tensor:
     return base
 
 
+# -- what a write means to the graph ------------------------------------------------------------------------------
 def _region_vjp(g: Any, needs: tuple, steps: tuple, shape: tuple) -> tuple:
     is_tensor = isinstance(g, Tensor)
     whole = g if is_tensor else Tensor(g)
@@ -64,7 +75,11 @@ def _region_vjp(g: Any, needs: tuple, steps: tuple, shape: tuple) -> tuple:
         g_base = _with_region(whole, Tensor(np.zeros_like(_replay(whole.detach(), steps).array)), steps)
     if is_tensor:
         return g_base, g_value
-    return (g_base.array if g_base is not None else None, g_value.array if g_value is not None else None)
+    return (
+        g_base.array if g_base is not None else None,
+        # A copy: the gradient of the base, which this looks into, goes on to be used elsewhere.
+        g_value.array.copy() if g_value is not None else None,
+    )
 
 
 _REGION = Op("copy_slices", _region_vjp, (None, None))
@@ -78,6 +93,13 @@ def _with_region(base: Tensor, value: Tensor, steps: tuple) -> Tensor:
     return record(result, _REGION, (base, value), (steps, base.array.shape))
 
 
+def _overwritten_vjp(g: Any, needs: tuple) -> tuple:
+    return (np.zeros_like(g),)
+
+
+_OVERWRITTEN = Op("overwritten", _overwritten_vjp)
+
+
 def write(target: Tensor, result: Tensor, name: str) -> Tensor:
     """Make `target` hold `result` in place, in memory and in the graph; returns `target`.
 
@@ -85,7 +107,6 @@ def write(target: Tensor, result: Tensor, name: str) -> Tensor:
         RuntimeError: the shape or dtype does not fit, or `target` is (a view of) a leaf that requires a gradient.
     """
     array = target.array
-    base, steps = target.__dict__.get("_view") or (target, ())
     check_writable(target, name)
     if result.array.shape != array.shape:
         raise RuntimeError(
@@ -94,22 +115,30 @@ def write(target: Tensor, result: Tensor, name: str) -> Tensor:
         )
     if result.array.dtype != array.dtype:
         if _category(result.array.dtype) > _category(array.dtype):
-            raise RuntimeError(
-                f"{name}: a {result.array.dtype.name} result cannot be written into {array.dtype.name}"
-            )
+            raise RuntimeError(f"{name}: a {result.array.dtype.name} result cannot be written into {array.dtype.name}")
         result = cast(result, array.dtype)
     node = result.node
-    if node is not None and any(item is array for item in node.saved):
+    check_followed(target, node, name)
+    if node is None:
+        if target.node is not None:
+            # What requires a gradient goes on doing so when constants are written over it; the gradient ends here.
+            result = record(result.array, _OVERWRITTEN, (target,), ())
+    elif any(item is array for item in node.saved):
         node.saved = tuple(item.copy() if item is array else item for item in node.saved)
     array[...] = result.array
     versions.written(array, name)
     if mode.grad:
-        follow(target, result, base, steps)
+        follow(target, result)
     return target
 
 
 def check_writable(target: Tensor, name: str) -> None:
-    """Raise RuntimeError if `target` is (a view of) a leaf that requires a gradient, while recording."""
+    """Raise RuntimeError if writing into `target` would reach several elements at once, or a leaf while recording."""
+    array = target.array
+    if 0 in array.strides and any(s == 0 and n > 1 for s, n in zip(array.strides, array.shape)) and array.size:
+        raise RuntimeError(f"{name}: several elements of an expanded tensor share memory; clone() it first")
+    if not getattr(array.flags, "writeable", True):
+        raise RuntimeError(f"{name}: the tensor's memory is read-only; clone() it first")
     if not mode.grad:
         return
     base = (target.__dict__.get("_view") or (target,))[0]
@@ -121,21 +150,44 @@ def check_writable(target: Tensor, name: str) -> None:
         )
 
 
-def follow(target: Tensor, result: Tensor, base: Tensor, steps: tuple) -> None:
+def check_followed(target: Tensor, node: Any, name: str) -> None:
+    """Raise RuntimeError before a recorded write through a view that was made under no_grad."""
+    base = target.__dict__.get("_unfollowed")
+    if base is not None and mode.grad and (node is not None or base.node is not None):
+        raise RuntimeError(
+            f"{name}: a view made under no_grad cannot be changed in place where operations are recorded; "
+            "make the view outside of no_grad, or clone() it first"
+        )
+
+
+def follow(target: Tensor, result: Tensor) -> None:
+    """Tell the graph that the memory of `target` now holds `result`: its base and all live views of that."""
+    base, steps = target.__dict__.get("_view") or (target, ())
     if base is target:
         if result.node is target.node:
             return
-        target.node = result.node
+        _renode(target, result.node)
     elif result.node is None and base.node is None and target.node is None:
         return
     else:
-        base.node = record(base.array, _REGION, (base, result), (steps, base.array.shape)).node
+        _renode(base, record(base.array, _REGION, (base, result), (steps, base.array.shape)).node)
     for ref in base.__dict__.get("_views", ()):
         alias = ref()
-        if alias is not None:
-            alias.node = _replay(Tensor(base.array, base.node), alias.__dict__["_view"][1]).node
+        if alias is not None and not isinstance(alias.node, Leaf):
+            _renode(alias, _replay(Tensor(base.array, base.node), alias.__dict__["_view"][1]).node)
 
 
+def _renode(t: Tensor, node: Any) -> None:
+    """Give a tensor another node; what retain_grad() asked for is asked of the new one."""
+    old, t.node = t.node, node
+    if t.__dict__.pop("_retains", False):
+        if old is not None and old.meta is not None:
+            old.meta.pop("retain", None)
+        if node is not None:
+            t.retain_grad()
+
+
+# -- methods ------------------------------------------------------------------------------------------------------
 def inplace(operation: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
     """The in-place method `name` (it ends in `_`) of an operation."""
 
@@ -146,3 +198,41 @@ def inplace(operation: Callable[..., Tensor], name: str) -> Callable[..., Tensor
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"`{operation.__name__}` in place; returns self."
     return method
+
+
+def reshaping(operation: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
+    """The in-place method `name` of an operation that changes the shape and leaves the memory alone."""
+
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if not mode.grad:
+            self.array = operation(self, *args, **kwargs).array
+            if isinstance(self.node, Leaf):
+                self.node.shape = self.array.shape
+            return self
+        if isinstance(self.node, Leaf):
+            raise RuntimeError(
+                f"{name}: a leaf tensor that requires a gradient cannot be changed in place; "
+                "do it under cf.no_grad(), or on a copy"
+            )
+        if "_view" not in self.__dict__:
+            _become_view(self)
+        out = operation(self, *args, **kwargs)
+        self.array, self.node = out.array, out.node
+        self.__dict__["_view"] = out.__dict__["_view"]
+        return self
+
+    method.__name__ = method.__qualname__ = name
+    method.__doc__ = f"`{operation.__name__}` in place: self takes the new shape; returns self."
+    return method
+
+
+def _become_view(t: Tensor) -> None:
+    """Make a base the first view of a base of its own, so that its other views keep theirs when its shape changes."""
+    base = Tensor(t.array, t.node)
+    views = t.__dict__.pop("_views", [])
+    for ref in views:
+        alias = ref()
+        if alias is not None:
+            alias.__dict__["_view"] = (base, alias.__dict__["_view"][1])
+    t.__dict__["_view"] = (base, ())
+    base.__dict__["_views"] = [*views, weakref.ref(t)]
