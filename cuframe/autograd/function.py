@@ -232,7 +232,7 @@ def _record(cls: Any, ctx: FunctionCtx, args: tuple, nodes: tuple, outputs: tupl
             edge = node if len(outputs) == 1 else Output(next_sequence(), _OUTPUT, (node,), (k, len(outputs)))
         facts.append((edge.seq if edge else None, o.array.shape, o.array.dtype, backend_of(o.array)))
         if id(o) in dirty:
-            follow(o, Tensor(o.array, edge), *(o.__dict__.get("_view") or (o, ())))
+            follow(o, Tensor(o.array, edge))
         elif id(o) in given or id(o) in seen or o.node is not None:
             o = Tensor(o.array, edge)
         else:
