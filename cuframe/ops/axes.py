@@ -9,21 +9,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from ..backend import backend_of
 from ..dtypes import as_dtype
 from ..tensor import Tensor
 from .define import cast, need_tensor
 
 __all__ = [
-    "Dims",
-    "array_of",
-    "axes_of",
-    "axis_of",
-    "count_of",
-    "kept_shape",
-    "numpy_spelling",
-    "real_axes",
-    "with_dtype",
-]
+    "Dims", "add_up", "array_of", "axes_of", "axis_of", "count_of", "kept_shape", "multiply_up", "numpy_spelling",
+    "real_axes", "with_dtype",
+]  # fmt: skip
 
 Dims = int | tuple[int, ...] | list[int] | None
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,6 +73,16 @@ def kept_shape(shape: tuple, axes: tuple[int, ...] | None) -> tuple:
 def count_of(shape: tuple, axes: tuple[int, ...] | None) -> int:
     """How many elements are reduced to one."""
     return math.prod(shape) if axes is None or not shape else math.prod([shape[i] for i in axes])
+
+
+def add_up(x: Any, axes: tuple[int, ...] | None, keepdim: bool = False, dtype: Any = None) -> Any:
+    """The sum over axes. `x.sum()` would warn of inf - inf from a frame of NumPy's, which is not ours to silence."""
+    return backend_of(x).xp.add.reduce(x, axis=axes, dtype=dtype, keepdims=keepdim)
+
+
+def multiply_up(x: Any, axes: tuple[int, ...] | None, keepdim: bool = False, dtype: Any = None) -> Any:
+    """The product over axes; see `add_up`."""
+    return backend_of(x).xp.multiply.reduce(x, axis=axes, dtype=dtype, keepdims=keepdim)
 
 
 def array_of(name: str, input: Any) -> Any:

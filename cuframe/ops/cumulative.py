@@ -28,11 +28,12 @@ class Running(NamedTuple):
     indices: Tensor
 
 
-def _accumulated(function: Any, x: Any, axis: int) -> Any:
-    """`np.cumsum` or `np.cumprod`, with 16-bit floats accumulated in float32."""
+def _accumulated(name: str, x: Any, axis: int) -> Any:
+    """The running sums ("add") or products ("multiply"), with 16-bit floats accumulated in float32."""
+    ufunc = getattr(backend_of(x).xp, name)
     if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
-        return function(x, axis=axis, dtype=np.float32).astype(x.dtype)
-    return function(x, axis=axis, dtype=x.dtype)
+        return ufunc.accumulate(x, axis=axis, dtype=np.float32).astype(x.dtype)
+    return ufunc.accumulate(x, axis=axis, dtype=x.dtype)
 
 
 # -- sums -------------------------------------------------------------------------------------------
@@ -51,7 +52,7 @@ _FROM_THE_END = Op("cumsum_from_the_end", _from_the_end_vjp, (None,))
 def _from_the_end(g: Any, axis: int) -> Any:
     """The sums of all elements from each to the last."""
     x = g.array if isinstance(g, Tensor) else g
-    r = x if not x.ndim else np.flip(_accumulated(np.cumsum, np.flip(x, axis), axis), axis)
+    r = x if not x.ndim else np.flip(_accumulated("add", np.flip(x, axis), axis), axis)
     return record(r, _FROM_THE_END, (g,), (axis,)) if isinstance(g, Tensor) else r
 
 
@@ -79,7 +80,7 @@ def cumsum(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     input = with_dtype("cumsum", input, dtype, _INT64)
     x = input.array
     axis = axis_of("cumsum", dim, x.ndim)
-    r = _accumulated(np.cumsum, x, axis) if x.ndim else x.copy()
+    r = _accumulated("add", x, axis) if x.ndim else x.copy()
     return record(as_result(r, x), _CUMSUM, (input,), (axis,))
 
 
@@ -122,7 +123,7 @@ def cumprod(input: Tensor, dim: int, *, dtype: Any = None) -> Tensor:
     input = with_dtype("cumprod", input, dtype, _INT64)
     x = input.array
     axis = axis_of("cumprod", dim, x.ndim)
-    r = as_result(_accumulated(np.cumprod, x, axis) if x.ndim else x.copy(), x)
+    r = as_result(_accumulated("multiply", x, axis) if x.ndim else x.copy(), x)
     return record(r, _CUMPROD, (input,), (x, r, axis))
 
 

@@ -12,11 +12,13 @@ from ..tensor import Tensor, record
 from . import extremes, statistics
 from .axes import (
     Dims,
+    add_up,
     array_of,
     axes_of,
     axis_of,
     count_of,
     kept_shape,
+    multiply_up,
     numpy_spelling,
     real_axes,
     with_dtype,
@@ -44,9 +46,9 @@ _SUM = Op("sum", _sum_vjp, (None, None))
 def _sum_array(x: Any, axes: tuple[int, ...] | None, keepdim: bool) -> Any:
     # 16-bit floats are added up in float32: their own sums stop growing at 2048 or 256.
     if x.dtype.itemsize == 2 and x.dtype.kind not in "iu":
-        r = x.sum(axis=axes, keepdims=keepdim, dtype=np.float32).astype(x.dtype)
+        r = add_up(x, axes, keepdim, np.float32).astype(x.dtype)
     else:
-        r = x.sum(axis=axes, keepdims=keepdim, dtype=x.dtype)
+        r = add_up(x, axes, keepdim, x.dtype)
     return r if r.__class__ is x.__class__ else as_result(r, x)
 
 
@@ -139,9 +141,9 @@ def mean(
     real = real_axes(axes, x.ndim)
     keep = keepdim if keepdims is None else bool(keepdims)
     if x.dtype.itemsize == 2:
-        r = (x.sum(axis=real, keepdims=keep, dtype=np.float32) / np.float32(n)).astype(x.dtype)
+        r = (add_up(x, real, keep, np.float32) / np.float32(n)).astype(x.dtype)
     else:
-        r = x.sum(axis=real, keepdims=keep)
+        r = add_up(x, real, keep)
         r = r / r.dtype.type(n)
     return record(as_result(r, x), _MEAN, (input,), (x.shape, axes, n))
 
@@ -246,7 +248,7 @@ def prod(input: Tensor, dim: int | None = None, keepdim: bool = False, *, dtype:
     axis = None if dim is None else axis_of("prod", dim, x.ndim)
     axes = None if axis is None else (axis,)
     half = x.dtype.itemsize == 2 and x.dtype.kind not in "iu"
-    r = x.prod(axis=real_axes(axes, x.ndim), keepdims=keepdim, dtype=np.float32 if half else x.dtype)
+    r = multiply_up(x, real_axes(axes, x.ndim), keepdim, np.float32 if half else x.dtype)
     r = as_result(r.astype(x.dtype) if half else r, x)
     return record(r, _PROD, (input,), (x, axis, kept_shape(x.shape, axes)))
 
@@ -294,7 +296,7 @@ def logsumexp(input: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
         top = np.where(np.isfinite(top), top, 0).astype(wide.dtype)
     else:
         top = np.zeros_like(wide, shape=kept_shape(x.shape, axes))
-    r = np.log(np.exp(wide - top).sum(axis=real, keepdims=True)) + top
+    r = np.log(add_up(np.exp(wide - top), real, True)) + top
     if not keepdim:
         r = r.reshape([n for i, n in enumerate(x.shape) if axes is not None and i not in axes])
     r = as_result(r, x).astype(x.dtype, copy=False)

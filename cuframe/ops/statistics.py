@@ -12,6 +12,7 @@ from ..dtypes import is_floating
 from ..tensor import Tensor, record
 from .axes import (
     Dims,
+    add_up,
     array_of,
     axes_of,
     axis_of,
@@ -37,7 +38,9 @@ def _var_vjp(g: Any, needs: tuple, x: Any, axes: Any, kept: tuple, divisor: floa
 def _std_vjp(g: Any, needs: tuple, x: Any, out: Any, axes: Any, kept: tuple, divisor: float) -> tuple:
     out = out.reshape(kept)
     zero = out == 0
-    slope = np.where(zero, 0, g.reshape(kept) / np.where(zero, 1, out)) * (1 / divisor if divisor else math.inf)
+    slope = np.where(zero, 0, g.reshape(kept) / np.where(zero, 1, out)) * (
+        1 / divisor if divisor else math.inf
+    )
     return (slope * (x - x.mean(axis=axes, keepdims=True)),)
 
 
@@ -62,8 +65,8 @@ def _variance(
     n = count_of(x.shape, axes)
     divisor = max(n - (1 if correction is None else correction), 0)
     wide = x.astype(np.float32) if x.dtype.itemsize == 2 else x
-    away = wide - wide.sum(axis=real, keepdims=True) / wide.dtype.type(n)
-    r = (away * away).sum(axis=real, keepdims=keepdim) / wide.dtype.type(divisor)
+    away = wide - add_up(wide, real, True) / wide.dtype.type(n)
+    r = add_up(away * away, real, keepdim) / wide.dtype.type(divisor)
     if name == "std":
         r = as_result(np.sqrt(r), x).astype(x.dtype, copy=False)
         return record(r, _STD, (input,), (x, r, real, kept, divisor))
@@ -195,15 +198,15 @@ _NORM = Op("norm", wide_vjp(_norm_vjp), (0, "out", None, None, None))
 
 def _norm_array(x: Any, p: float, axes: tuple[int, ...] | None, keepdim: bool) -> Any:
     if p == 2:
-        return np.sqrt((x * x).sum(axis=axes, keepdims=keepdim))
+        return np.sqrt(add_up(x * x, axes, keepdim))
     if p == 0:
         return (x != 0).sum(axis=axes, keepdims=keepdim).astype(x.dtype)
     size = np.abs(x)
     if p == 1:
-        return size.sum(axis=axes, keepdims=keepdim)
+        return add_up(size, axes, keepdim)
     if math.isinf(p):
         return size.max(axis=axes, keepdims=keepdim) if p > 0 else size.min(axis=axes, keepdims=keepdim)
-    return (size**p).sum(axis=axes, keepdims=keepdim) ** (1 / p)
+    return add_up(size**p, axes, keepdim) ** (1 / p)
 
 
 @numpy_spelling
