@@ -6,11 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from ..dtypes import get_default_dtype, is_floating
 from ..tensor import Tensor
-from .define import check_floating
+from .define import cast, check_floating, need_tensor
 from .reduce import axis_of
 
 __all__ = ["cosine_similarity", "normalize", "pairwise_distance"]
+
+
+def floating(name: str, argument: str, t: Any) -> Tensor:
+    """A Tensor, integers as the default dtype."""
+    need_tensor(name, argument, t)
+    return t if is_floating(t.array.dtype) else cast(t, get_default_dtype())
 
 
 def vector_norm(x: Any, p: float, axis: int) -> Any:
@@ -23,10 +30,10 @@ def vector_norm(x: Any, p: float, axis: int) -> Any:
         return (x != 0).astype(x.dtype).sum(axis=axis, keepdims=True)
     total = (x * x if p == 2 else np.abs(x) ** p).sum(axis=axis, keepdims=True)
     # The root has no gradient at 0: there it is taken of 1, and put back.
-    zero = total.array == 0
-    root = np.where(zero, np.ones_like(total.array), total)
+    zero = total == 0
+    root = np.where(zero, 1.0, total)
     root = np.sqrt(root) if p == 2 else root ** (1 / p)
-    return np.where(zero, np.zeros_like(total.array), root)
+    return np.where(zero, 0.0, root)
 
 
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
@@ -59,8 +66,7 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     >>> F.cosine_similarity(cf.tensor([[3.0, 4.0]]), cf.tensor([[4.0, 3.0]]))
     tensor([0.9600])
     """
-    check_floating("cosine_similarity", "x1", x1)
-    check_floating("cosine_similarity", "x2", x2)
+    x1, x2 = floating("cosine_similarity", "x1", x1), floating("cosine_similarity", "x2", x2)
     try:
         shape = np.broadcast_shapes(x1.array.shape, x2.array.shape)
     except ValueError:
@@ -84,8 +90,7 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     >>> F.pairwise_distance(cf.tensor([[3.0, 0.0]]), cf.tensor([[0.0, 4.0]]))
     tensor([5.])
     """
-    check_floating("pairwise_distance", "x1", x1)
-    check_floating("pairwise_distance", "x2", x2)
+    x1, x2 = floating("pairwise_distance", "x1", x1), floating("pairwise_distance", "x2", x2)
     d: Any = x1 - x2 + eps
     norm = vector_norm(d, p, d.array.ndim - 1)
     return norm if keepdim else norm.reshape(norm.array.shape[:-1])

@@ -10,7 +10,7 @@ import numpy as np
 from .. import random
 from ..backend import backend_of
 from ..tensor import Tensor
-from .define import Op, as_result, check_floating, record
+from .define import Op, as_result, check_floating, need_tensor, record
 from .inplace import check_writable, write
 
 __all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout", "rrelu"]
@@ -37,8 +37,10 @@ def _keep(input: Tensor, p: float, shape: tuple) -> Any:
     return backend_of(x).asarray(mask, x)
 
 
-def _check(name: str, input: Any, p: float) -> None:
-    check_floating(name, "input", input)
+def _check(name: str, input: Any, p: float, training: bool) -> None:
+    if training:
+        check_floating(name, "input", input)
+    need_tensor(name, "input", input)
     if not 0 <= p <= 1:
         raise ValueError(f"{name}: p must be in [0, 1], got {p}")
 
@@ -78,7 +80,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     >>> sorted(set(F.dropout(cf.ones(100), 0.75).tolist()))
     [0.0, 4.0]
     """
-    _check("dropout", input, p)
+    _check("dropout", input, p, training)
     return _drop("dropout", input, p, training, inplace)
 
 
@@ -99,7 +101,7 @@ def dropout1d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     >>> F.dropout1d(cf.ones(2, 3, 4), 1.0).sum()
     tensor(0.)
     """
-    _check("dropout1d", input, p)
+    _check("dropout1d", input, p, training)
     return _drop("dropout1d", input, p, training, inplace, _feature_shape("dropout1d", input, (2, 3)))
 
 
@@ -111,7 +113,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     >>> F.dropout2d(cf.ones(2, 3, 4, 4), 1.0).sum()
     tensor(0.)
     """
-    _check("dropout2d", input, p)
+    _check("dropout2d", input, p, training)
     shape = input.array.shape
     if len(shape) not in (3, 4):
         raise RuntimeError(f"dropout2d: input must have 3 or 4 dimensions, got shape {tuple(shape)}")
@@ -126,15 +128,13 @@ def dropout3d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     >>> F.dropout3d(cf.ones(2, 3, 2, 2, 2), 1.0).sum()
     tensor(0.)
     """
-    _check("dropout3d", input, p)
+    _check("dropout3d", input, p, training)
     return _drop("dropout3d", input, p, training, inplace, _feature_shape("dropout3d", input, (4, 5)))
 
 
-def _alpha(name: str, input: Tensor, p: float, training: bool, inplace: bool, mask_shape: tuple) -> Tensor:
-    if not training or p == 0:
-        return input
+def _alpha(name: str, input: Tensor, p: float, inplace: bool, mask_shape: tuple) -> Tensor:
     if p == 1:
-        return _drop(name, input, p, training, inplace)
+        return _drop(name, input, p, True, inplace)
     if inplace:
         check_writable(input, f"{name}_")
     x = input.array
@@ -157,8 +157,10 @@ def alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace
     >>> len(set(F.alpha_dropout(cf.zeros(100), 0.5, training=True).tolist()))
     2
     """
-    _check("alpha_dropout", input, p)
-    return _alpha("alpha_dropout", input, p, training, inplace, input.array.shape)
+    _check("alpha_dropout", input, p, training)
+    if not training or p == 0:
+        return input
+    return _alpha("alpha_dropout", input, p, inplace, input.array.shape)
 
 
 def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False) -> Tensor:
@@ -169,11 +171,13 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     >>> F.feature_alpha_dropout(cf.zeros(2, 3, 4), 0.0, training=True).sum()
     tensor(0.)
     """
-    _check("feature_alpha_dropout", input, p)
+    _check("feature_alpha_dropout", input, p, training)
+    if not training or p == 0:
+        return input
     shape = input.array.shape
     if len(shape) < 2:
         raise RuntimeError(f"feature_alpha_dropout: input must have at least 2 dimensions, got shape {tuple(shape)}")
-    return _alpha("feature_alpha_dropout", input, p, training, inplace, shape[:2] + (1,) * (len(shape) - 2))
+    return _alpha("feature_alpha_dropout", input, p, inplace, shape[:2] + (1,) * (len(shape) - 2))
 
 
 def rrelu(

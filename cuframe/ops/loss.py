@@ -429,7 +429,7 @@ def poisson_nll_loss(
     tensor(1.)
     """
     reduction = reduction_of("poisson_nll_loss", reduction, size_average, reduce)
-    check_floating("poisson_nll_loss", "input", input)
+    need_tensor("poisson_nll_loss", "input", input)
     need_tensor("poisson_nll_loss", "target", target)
     x: Any = input
     y: Any = target

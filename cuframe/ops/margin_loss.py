@@ -40,7 +40,7 @@ def hinge_embedding_loss(
     need_tensor("hinge_embedding_loss", "target", target)
     x: Any = input
     y: Any = target
-    return reduced(np.where(y == -1, _positive(margin - x), 0.0) + np.where(y == 1, x, 0.0), reduction)
+    return reduced(np.where(y != 1, _positive(margin - x), 0.0) + np.where(y != -1, x, 0.0), reduction)
 
 
 def margin_ranking_loss(
@@ -60,8 +60,8 @@ def margin_ranking_loss(
     tensor(2.)
     """
     reduction = reduction_of("margin_ranking_loss", reduction, size_average, reduce)
-    check_floating("margin_ranking_loss", "input1", input1)
-    check_floating("margin_ranking_loss", "input2", input2)
+    need_tensor("margin_ranking_loss", "input1", input1)
+    need_tensor("margin_ranking_loss", "input2", input2)
     need_tensor("margin_ranking_loss", "target", target)
     y: Any = target
     return reduced(_positive(-y * (input1 - input2) + margin), reduction)
@@ -119,8 +119,8 @@ def cosine_embedding_loss(
     tensor(1.)
     """
     reduction = reduction_of("cosine_embedding_loss", reduction, size_average, reduce)
-    check_floating("cosine_embedding_loss", "input1", input1)
-    check_floating("cosine_embedding_loss", "input2", input2)
+    need_tensor("cosine_embedding_loss", "input1", input1)
+    need_tensor("cosine_embedding_loss", "input2", input2)
     need_tensor("cosine_embedding_loss", "target", target)
     if target.array.ndim > 1 or input1.array.ndim != target.array.ndim + 1:
         raise RuntimeError(

@@ -37,6 +37,14 @@ def product(a: Any, b: Any) -> Any:
     return np.matmul(a, b)
 
 
+def _fitted(a: Any, b: Any, shape: tuple) -> Any:
+    """`a @ b`, summed over the batch dimensions that `shape` had broadcast; 16-bit floats are rounded at the end."""
+    dtype = a.dtype
+    if dtype.itemsize == 2 and is_floating(dtype):
+        return fit(product(a.astype(np.float32), b.astype(np.float32)), shape).astype(dtype)
+    return fit(product(a, b), shape)
+
+
 def _matmul_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
     # What a gradient does not need came as a shape.
     x_shape = x if x.__class__ is tuple else tuple(x.shape)
@@ -64,9 +72,9 @@ def _matmul_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
             gy = x.reshape((x_shape[0], 1)) * g.reshape((*g.shape[:-1], 1, g.shape[-1]))
         return gx, gy
     if needs[0] is not None:
-        gx = fit(product(g, y.swapaxes(-1, -2)), x_shape)
+        gx = _fitted(g, y.swapaxes(-1, -2), x_shape)
     if needs[1] is not None:
-        gy = fit(product(x.swapaxes(-1, -2), g), y_shape)
+        gy = _fitted(x.swapaxes(-1, -2), g, y_shape)
     return gx, gy
 
 

@@ -48,7 +48,9 @@ def fixed(name, *shapes):
 def probability(name):
     def errors(make):
         yield ErrorInput((make(2, 3, 4), 1.5), {}, ValueError, rf"{name}: p must be in \[0, 1\], got 1.5")
-        yield ErrorInput((make(2, 3, 4, dtype="int64"),), {}, TypeError, rf"{name}: input must be floating point")
+        yield ErrorInput(
+            (make(2, 3, 4, dtype="int64"),), {"training": True}, TypeError, rf"{name}: input must be floating point"
+        )
 
     return errors
 
@@ -56,7 +58,10 @@ def probability(name):
 def features(name, ndim):
     def errors(make):
         yield from probability(name)(make)
-        yield ErrorInput((make(*(1,) * ndim),), {}, RuntimeError, rf"{name}: input must have .* dimensions, got shape")
+        wrong = make(*(1,) * ndim)
+        yield ErrorInput(
+            (wrong,), {"training": True}, RuntimeError, rf"{name}: input must have .* dimensions, got shape"
+        )
 
     return errors
 
