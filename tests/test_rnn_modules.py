@@ -163,9 +163,9 @@ def test_ten_thousand_steps_take_linear_time():
         best = 1e9
         for _ in range(3):
             x = cf.randn(steps, 1, 2)
-            start = time.perf_counter()
+            start = time.process_time()
             model(x)[0].sum().backward()
-            best = min(best, time.perf_counter() - start)
+            best = min(best, time.process_time() - start)
         times.append(best)
     assert times[1] < 10 * times[0]  # 4 if linear, 16 if quadratic
 
