@@ -67,7 +67,8 @@ def set_printoptions(
             known = ", ".join(_PROFILES)
             raise ValueError(f"set_printoptions: profile must be one of {known}, got {profile!r}")
         chosen = _PROFILES[profile]
-    given = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems, "linewidth": linewidth}
+    given: dict[str, Any] = {"precision": precision, "threshold": threshold, "edgeitems": edgeitems}
+    given["linewidth"] = linewidth
     _options = replace(chosen, **{k: v for k, v in given.items() if v is not None}, sci_mode=sci_mode)
 
 

@@ -279,7 +279,8 @@ def test_view_shares_memory_and_copy_does_not() -> None:
                  a.movedim(0, 1), a.flatten(), a.narrow(1, 0, 2), a.T, a.mT, a[None], a[...]):  # fmt: skip
         assert np.shares_memory(view.array, a.array)
     for copy in (a[[0, 1]], a[a > 0], a.clone(), a.flip(0), a.roll(1), a.repeat(1, 1), a.t().reshape(6), a.tril(),
-                 a.t().contiguous(), a.to(cf.float64), a.to(cf.float32, copy=True), a.index_select(0, cf.tensor([0]))):  # fmt: skip
+                 a.t().contiguous(), a.to(cf.float64), a.to(cf.float32, copy=True),
+                 a.index_select(0, cf.tensor([0]))):  # fmt: skip
         assert not np.shares_memory(copy.array, a.array)
     assert a.contiguous() is a and a.to(cf.float32) is a and a.float() is a and a.cpu() is a
 
@@ -404,11 +405,13 @@ def test_programs_against_torch(block: int) -> None:
         shape = ((3, 3), (2, 4), (4,), (2, 3, 2))[seed % 4]
         arrays = np.random.default_rng(seed).uniform(-1, 1, (3, *shape))
         try:
-            expected = program(lambda i, g: torch.tensor(arrays[i], requires_grad=g), torch.no_grad, seed)
+            expected = program(
+                lambda i, g, arrays=arrays: torch.tensor(arrays[i], requires_grad=g), torch.no_grad, seed
+            )
         except RuntimeError as error:
             assert "modified by an inplace operation" in str(error), f"seed {seed}: {error}"
             continue
-        actual = program(lambda i, g: cf.tensor(arrays[i], requires_grad=g), cf.no_grad, seed)
+        actual = program(lambda i, g, arrays=arrays: cf.tensor(arrays[i], requires_grad=g), cf.no_grad, seed)
         for x, y in zip(actual, expected):
             x, y = (np.zeros(shape) if v is None else v for v in (x, y))
             np.testing.assert_allclose(x, y, 1e-9, 1e-12, err_msg=f"seed {seed}")

@@ -112,14 +112,10 @@ def to(
             device = rest.pop(0)
         if rest and not isinstance(rest[0], bool):
             dtype = rest.pop(0)
-    if rest:
-        non_blocking = rest.pop(0)
-    if rest:
-        copy = rest.pop(0)
-    if rest:
-        raise TypeError(
-            f"to: expected (dtype), (device, dtype) or (tensor), got {len(args)} positional arguments"
-        )
+    if len(rest) == 2:
+        copy = rest[1]
+    if len(rest) > 2:
+        raise TypeError(f"to: expected (dtype), (device, dtype) or (tensor), got {len(args)} positional arguments")
     out = self
     if device is not None:
         out = move(out, Device(device))
@@ -262,9 +258,7 @@ def fill_(self: Tensor, value: Any) -> Tensor:
     """Write one number, or a 0-d tensor (which then gets a gradient), everywhere; returns self."""
     if isinstance(value, Tensor):
         if value.array.ndim:
-            raise RuntimeError(
-                f"fill_: value must be a number or a 0-d tensor, got shape {tuple(value.array.shape)}"
-            )
+            raise RuntimeError(f"fill_: value must be a number or a 0-d tensor, got shape {tuple(value.array.shape)}")
         return copy_(self, value)
     check_writable(self, "fill_")
     x = self.array

@@ -47,9 +47,7 @@ def _holds_arrays(data: Any) -> bool:
     return hasattr(data, "dtype")
 
 
-def tensor(
-    data: Any, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False
-) -> Tensor:
+def tensor(data: Any, *, dtype: Any = None, device: Device | str | None = None, requires_grad: bool = False) -> Tensor:
     """A new tensor that copies `data`.
 
     Args:
@@ -179,9 +177,7 @@ def _number_dtype(name: str, value: Any) -> np.dtype:
     raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
 
 
-def full(
-    size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor filled with one number.
 
     Args:
@@ -201,20 +197,14 @@ def full(
     return _finish(np.full(sizes_given("full", (size,)), fill_value, kind), device, requires_grad)
 
 
-def scalar_tensor(
-    value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def scalar_tensor(value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A 0-d tensor of the default dtype."""
-    return full(
-        (), float(value) if dtype is None else value, dtype=dtype, device=device, requires_grad=requires_grad
-    )
+    return full((), float(value) if dtype is None else value, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def _like(name: str, input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype, Any]:
     need_tensor(name, "input", input)
-    return (input.array.dtype if dtype is None else as_dtype(dtype)), (
-        input.device if device is None else device
-    )
+    return (input.array.dtype if dtype is None else as_dtype(dtype)), (input.device if device is None else device)
 
 
 @numpy_name(np.zeros_like)
@@ -228,9 +218,7 @@ def zeros_like(
     tensor([0, 0])
     """
     kind, where = _like("zeros_like", input, dtype, device)
-    return zeros(
-        input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad
-    )
+    return zeros(input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad)
 
 
 @numpy_name(np.ones_like)
@@ -244,14 +232,10 @@ def ones_like(
     tensor([1., 1.])
     """
     kind, where = _like("ones_like", input, dtype, device)
-    return ones(
-        input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad
-    )
+    return ones(input.array.shape if shape is None else shape, dtype=kind, device=where, requires_grad=requires_grad)
 
 
-def empty_like(
-    input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of the shape, dtype and device of another, its values whatever the memory held."""
     kind, where = _like("empty_like", input, dtype, device)
     return empty(input.array.shape, dtype=kind, device=where, requires_grad=requires_grad)
@@ -313,11 +297,7 @@ def arange(
     if (end - start) * step < 0:
         raise RuntimeError(f"arange: step {step} leads away from end {end}, starting at {start}")
     if dtype is None:
-        kind = (
-            get_default_dtype()
-            if any(isinstance(v, float) for v in (start, end, step))
-            else np.dtype(np.int64)
-        )
+        kind = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else np.dtype(np.int64)
     else:
         kind = as_dtype(dtype)
     if kind.kind == "i" and all(isinstance(v, int) for v in (start, end, step)):
@@ -372,9 +352,7 @@ def logspace(
     return _finish(np.logspace(start, end, steps, base=base).astype(kind), device, requires_grad)
 
 
-def eye(
-    n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an n x m matrix (m = n by default), zeros elsewhere.
 
     Raises:
@@ -440,17 +418,13 @@ def new_tensor(
 ) -> Tensor:
     """`cf.tensor(data)` in the dtype and on the device of this tensor, unless given otherwise."""
     where = self.device if device is None else device
-    return tensor(
-        data, dtype=self.array.dtype if dtype is None else dtype, device=where, requires_grad=requires_grad
-    )
+    return tensor(data, dtype=self.array.dtype if dtype is None else dtype, device=where, requires_grad=requires_grad)
 
 
 def _new(creation: Callable[..., Tensor]) -> Callable[..., Tensor]:
     name = f"new_{creation.__name__}"
 
-    def method(
-        self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False
-    ) -> Tensor:
+    def method(self: Tensor, *size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
         return creation(
             *size,
             dtype=self.array.dtype if dtype is None else dtype,
@@ -459,9 +433,7 @@ def _new(creation: Callable[..., Tensor]) -> Callable[..., Tensor]:
         )
 
     method.__name__ = method.__qualname__ = name
-    method.__doc__ = (
-        f"`cf.{creation.__name__}` in the dtype and on the device of this tensor, unless given otherwise."
-    )
+    method.__doc__ = f"`cf.{creation.__name__}` in the dtype and on the device of this tensor, unless given otherwise."
     return method
 
 

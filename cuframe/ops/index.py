@@ -49,9 +49,7 @@ def _array_item(name: str, item: Any, x: Any) -> Any:
                 f"got {type(item).__name__}"
             )
     if a.dtype.kind == "u" and a.dtype.itemsize == 1:
-        raise IndexError(
-            f"{name}: a uint8 index is ambiguous; use .bool() for a mask or .long() for positions"
-        )
+        raise IndexError(f"{name}: a uint8 index is ambiguous; use .bool() for a mask or .long() for positions")
     if a.dtype.kind not in "iub":
         raise IndexError(f"{name}: tensors used as indices must be integer or bool, got {a.dtype.name}")
     a = a if a.__class__ is x.__class__ else backend_of(x).asarray(a, x)
@@ -334,7 +332,7 @@ def _setitem_vjp(
     g: Any, needs: tuple, basic: tuple | None, advanced: tuple | None, shape: tuple | None, dtype: Any
 ) -> tuple:
     g_value = None
-    if needs[1] is not None:
+    if needs[1] is not None and shape is not None:
         g_value = g if basic is None else g[basic]
         if advanced is not None:
             g_value = keep_written(pick_at(g_value, advanced), g_value.shape, advanced)

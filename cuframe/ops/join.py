@@ -102,7 +102,8 @@ def _cat_error(given: list, parts: list, dim: int) -> Exception:
             return RuntimeError("cat: 0-d tensors have no dimension to join along; use stack")
         if len(shape) != len(first) or any(a != b for k, (a, b) in enumerate(zip(shape, first)) if k != d):
             return RuntimeError(
-                f"cat: tensors[{i}] has shape {tuple(shape)}, which differs from {tuple(first)} elsewhere than in dim {dim}"
+                f"cat: tensors[{i}] has shape {tuple(shape)}, which differs from {tuple(first)} elsewhere than in "
+                f"dim {dim}"
             )
     return RuntimeError("cat: the tensors cannot be joined")
 
@@ -168,9 +169,7 @@ def _split_vjp(g: list, needs: tuple, shape: tuple, ends: list, d: int) -> tuple
     parts = []
     start = 0
     for x, end in zip(g, ends):
-        parts.append(
-            np.zeros_like(like, shape=shape[:d] + (end - start,) + shape[d + 1 :]) if x is None else x
-        )
+        parts.append(np.zeros_like(like, shape=shape[:d] + (end - start,) + shape[d + 1 :]) if x is None else x)
         start = end
     return (np.concatenate(parts, axis=d),)
 
@@ -209,9 +208,7 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
     if isinstance(split_size_or_sections, (tuple, list)):
         sections = [_as_int(s) for s in split_size_or_sections]
         if sum(sections) != size or any(s < 0 for s in sections):
-            raise RuntimeError(
-                f"split: sections {sections} must be >= 0 and add up to {size}, the size of dim {dim}"
-            )
+            raise RuntimeError(f"split: sections {sections} must be >= 0 and add up to {size}, the size of dim {dim}")
         return _split_at(input, list(accumulate(sections)), d)
     piece = _as_int(split_size_or_sections)
     if piece < 0 or (piece == 0 and size):
@@ -284,14 +281,10 @@ def _tensor_split(name: str, input: Tensor, indices_or_sections: Any, dim: int) 
     return _split_at(input, list(accumulate(each + (i < more) for i in range(sections))), d)
 
 
-def _even_split(
-    name: str, input: Tensor, indices_or_sections: Any, dim: int, least: int
-) -> tuple[Tensor, ...]:
+def _even_split(name: str, input: Tensor, indices_or_sections: Any, dim: int, least: int) -> tuple[Tensor, ...]:
     need_tensor(name, "input", input)
     if input.array.ndim < least:
-        raise RuntimeError(
-            f"{name}: input must have at least {least} dimension(s), got shape {tuple(input.shape)}"
-        )
+        raise RuntimeError(f"{name}: input must have at least {least} dimension(s), got shape {tuple(input.shape)}")
     if isinstance(indices_or_sections, int) and (
         indices_or_sections <= 0 or input.array.shape[dim] % indices_or_sections
     ):
@@ -350,11 +343,7 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
 def _atleast(name: str, tensors: tuple, n: int) -> Any:
     if len(tensors) == 1 and isinstance(tensors[0], (tuple, list)):
         return tuple(_atleast_one(name, x, n) for x in tensors[0])
-    return (
-        _atleast_one(name, tensors[0], n)
-        if len(tensors) == 1
-        else tuple(_atleast_one(name, x, n) for x in tensors)
-    )
+    return _atleast_one(name, tensors[0], n) if len(tensors) == 1 else tuple(_atleast_one(name, x, n) for x in tensors)
 
 
 def _atleast_one(name: str, x: Tensor, n: int) -> Tensor:
@@ -418,7 +407,5 @@ def dstack(tensors: Any) -> Tensor:
 
 def column_stack(tensors: Any) -> Tensor:
     """`hstack` with vectors counting as columns."""
-    parts = [
-        reshape(x, x.array.size, 1) if x.array.ndim <= 1 else x for x in _tensors("column_stack", tensors)
-    ]
+    parts = [reshape(x, x.array.size, 1) if x.array.ndim <= 1 else x for x in _tensors("column_stack", tensors)]
     return hstack(parts)

@@ -236,9 +236,7 @@ def masked_scatter(input: Tensor, mask: Tensor, source: Tensor) -> Tensor:
         m = np.broadcast_to(m, shape)
     count = int(m.sum())
     if count > source.array.size:
-        raise RuntimeError(
-            f"masked_scatter: source must have at least {count} elements, got {source.array.size}"
-        )
+        raise RuntimeError(f"masked_scatter: source must have at least {count} elements, got {source.array.size}")
     into = x.copy() if x.shape == shape else np.broadcast_to(x, shape).copy()
     r = _fill_in_order(m, source.array.reshape(-1), into)
     return record(r, _MASKED_SCATTER, (input, source), (m, x.shape, source.array.shape))
@@ -300,9 +298,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
     need_tensor("bincount", "input", input)
     x = input.array
     if x.ndim != 1 or x.dtype.kind not in "iu":
-        raise RuntimeError(
-            f"bincount: input must be a 1-d integer tensor, got {x.dtype.name} {tuple(x.shape)}"
-        )
+        raise RuntimeError(f"bincount: input must be a 1-d integer tensor, got {x.dtype.name} {tuple(x.shape)}")
     if x.size and int(x.min()) < 0:
         raise RuntimeError(f"bincount: input must not be negative, got {int(x.min())}")
     if minlength < 0:
@@ -312,9 +308,7 @@ def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -
         return Tensor(xp.bincount(x.astype(np.int64), minlength=minlength).astype(np.int64))
     need_tensor("bincount", "weights", weights)
     if weights.array.shape != x.shape:
-        raise RuntimeError(
-            f"bincount: weights must have shape {tuple(x.shape)}, got {tuple(weights.array.shape)}"
-        )
+        raise RuntimeError(f"bincount: weights must have shape {tuple(x.shape)}, got {tuple(weights.array.shape)}")
     dtype = weights.array.dtype if weights.array.dtype == np.float32 else np.dtype(np.float64)
     sums = xp.bincount(x.astype(np.int64), weights.array.astype(np.float64), minlength)
     return Tensor(sums.astype(dtype))
@@ -386,9 +380,7 @@ def _search(
     if sorter is not None:
         need_tensor(name, "sorter", sorter)
         if sorter.array.shape != s.shape:
-            raise RuntimeError(
-                f"{name}: sorter must have shape {tuple(s.shape)}, got {tuple(sorter.array.shape)}"
-            )
+            raise RuntimeError(f"{name}: sorter must have shape {tuple(s.shape)}, got {tuple(sorter.array.shape)}")
         s = np.take_along_axis(s, sorter.array, -1)
     v = input.array if isinstance(input, Tensor) else backend_of(s).asarray(input, s)
     where_ = "right" if right or side == "right" else "left"

@@ -98,9 +98,7 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
 
 def _select_like(source: Any, index: Any, d: int) -> Any:
     """`source[..., index, ...]` of an array or Tensor."""
-    return (
-        index_select(source, d, Tensor(index)) if isinstance(source, Tensor) else source.take(index, axis=d)
-    )
+    return index_select(source, d, Tensor(index)) if isinstance(source, Tensor) else source.take(index, axis=d)
 
 
 def _need_source(name: str, input: Tensor, d: int, i: Any, source: Any) -> None:
@@ -209,9 +207,7 @@ def scalar_value(name: str, value: Any, input: Tensor) -> tuple[Any, Tensor | No
             raise TypeError(f"{name}: value must be a number or a 0-d Tensor, got {type(value).__name__}")
         return value, None
     if value.array.ndim:
-        raise RuntimeError(
-            f"{name}: value must be a number or a 0-d Tensor, got shape {tuple(value.array.shape)}"
-        )
+        raise RuntimeError(f"{name}: value must be a number or a 0-d Tensor, got shape {tuple(value.array.shape)}")
     if value.array.__class__ is not input.array.__class__:
         value = value.to(input.device)  # type: ignore[attr-defined]
     return value.array, value
@@ -384,9 +380,7 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
         )
     d = wrap_dim("take_along_dim", "dim", dim, x.ndim)
     try:
-        rest = np.broadcast_shapes(
-            x.shape[:d] + (1,) + x.shape[d + 1 :], i.shape[:d] + (1,) + i.shape[d + 1 :]
-        )
+        rest = np.broadcast_shapes(x.shape[:d] + (1,) + x.shape[d + 1 :], i.shape[:d] + (1,) + i.shape[d + 1 :])
     except ValueError:
         raise RuntimeError(
             f"take_along_dim: shapes {tuple(x.shape)} and {tuple(i.shape)} do not broadcast beside dim {dim}"

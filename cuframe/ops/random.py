@@ -225,9 +225,7 @@ def randint_like(
     shape, kind, where = _like("randint_like", input, dtype, device)
     if high is None:
         low, high = 0, low
-    return randint(
-        low, high, shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad
-    )
+    return randint(low, high, shape, generator=generator, dtype=kind, device=where, requires_grad=requires_grad)
 
 
 # -- distributions ------------------------------------------------------------------------------------------------
@@ -320,9 +318,7 @@ def _bernoulli(name: str, p: Any, beside: Tensor, generator: Any) -> np.ndarray:
     return _generator(name, generator).bernoulli(full).astype(beside.array.dtype)
 
 
-def multinomial(
-    input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None
-) -> Tensor:
+def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, generator: Any = None) -> Tensor:
     """Positions drawn with the probabilities in the rows of `input`.
 
     Args:
@@ -345,9 +341,7 @@ def multinomial(
     """
     check_floating("multinomial", "input", input)
     if input.array.ndim not in (1, 2) or not input.array.shape[-1]:
-        raise RuntimeError(
-            f"multinomial: input must have shape (n,) or (rows, n), got {tuple(input.array.shape)}"
-        )
+        raise RuntimeError(f"multinomial: input must have shape (n,) or (rows, n), got {tuple(input.array.shape)}")
     if num_samples <= 0:
         raise RuntimeError(f"multinomial: num_samples must be positive, got {num_samples}")
     weights = np.atleast_2d(input.numpy(force=True)).astype(np.float64)
@@ -390,9 +384,7 @@ def _ready(self: Tensor, name: str) -> np.dtype:
     return self.array.dtype
 
 
-def uniform_(
-    self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Any = None, **named: float
-) -> Tensor:
+def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Any = None, **named: float) -> Tensor:
     """Write uniform numbers in [from, to); returns self.
 
     Args:
@@ -424,9 +416,7 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any
     kind = _ready(self, "normal_")
     if not std >= 0:
         raise RuntimeError(f"normal_: std must not be negative, got {std}")
-    return _written(
-        self, _generator("normal_", generator).normal(self.array.shape, mean, std, kind), "normal_"
-    )
+    return _written(self, _generator("normal_", generator).normal(self.array.shape, mean, std, kind), "normal_")
 
 
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:

@@ -136,9 +136,7 @@ def repeat_interleave(
 
 def _check_output(size: int, expected: int | None) -> None:
     if expected is not None and size != expected:
-        raise RuntimeError(
-            f"repeat_interleave: output_size must be {size}, the sum of the repeats, got {expected}"
-        )
+        raise RuntimeError(f"repeat_interleave: output_size must be {size}, the sum of the repeats, got {expected}")
 
 
 # -- flip and roll ------------------------------------------------------------------------------------------------
@@ -189,9 +187,7 @@ def fliplr(input: Tensor) -> Tensor:
     """
     need_tensor("fliplr", "input", input)
     if input.array.ndim < 2:
-        raise RuntimeError(
-            f"fliplr: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}"
-        )
+        raise RuntimeError(f"fliplr: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}")
     return flip(input, 1)
 
 
@@ -288,9 +284,7 @@ _TRIU = Op("triu", _triu_vjp, (None,))
 def _need_matrix(name: str, input: Any) -> None:
     need_tensor(name, "input", input)
     if input.array.ndim < 2:
-        raise RuntimeError(
-            f"{name}: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}"
-        )
+        raise RuntimeError(f"{name}: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}")
 
 
 @numpy_name(np.tril)

@@ -53,9 +53,7 @@ def _count(x: Any, at: tuple, include_self: bool, src: Any) -> Any:
     return _combine(x, at, src, "sum", include_self)
 
 
-def _linear_vjp(
-    g: Any, needs: tuple, index: Any, d: int, shape: tuple, include_self: bool, count: Any
-) -> tuple:
+def _linear_vjp(g: Any, needs: tuple, index: Any, d: int, shape: tuple, include_self: bool, count: Any) -> tuple:
     if count is not None:
         g = g / count
     g_self = g_src = None
@@ -109,9 +107,7 @@ def _prod_vjp(g: Any, needs: tuple, x: Any, src: Any, index: Any, d: int, includ
             touched = clear(np.ones_like(_raw(g)), None, at) == 0
             g_self = blank(g, touched)
     if needs[1] is not None:
-        g_src = pad_to(
-            blank(gathered(spread, d, index) / ones_src, gathered(zeros, d, index) > zero_src), shape
-        )
+        g_src = pad_to(blank(gathered(spread, d, index) / ones_src, gathered(zeros, d, index) > zero_src), shape)
     return g_self, g_src
 
 

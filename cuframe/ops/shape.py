@@ -330,9 +330,7 @@ def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions exchanged (real tensors have nothing to conjugate)."""
     need_tensor("adjoint", "input", input)
     if input.array.ndim < 2:
-        raise RuntimeError(
-            f"adjoint: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}"
-        )
+        raise RuntimeError(f"adjoint: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}")
     return transpose(input, -2, -1)
 
 
@@ -362,15 +360,11 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
     starts = source if isinstance(source, (tuple, list)) else (source,)
     ends = destination if isinstance(destination, (tuple, list)) else (destination,)
     if len(starts) != len(ends):
-        raise RuntimeError(
-            f"movedim: source and destination must be equally long, got {source} and {destination}"
-        )
+        raise RuntimeError(f"movedim: source and destination must be equally long, got {source} and {destination}")
     src = [wrap_dim("movedim", "source", d, n) for d in starts]
     dst = [wrap_dim("movedim", "destination", d, n) for d in ends]
     if len(set(src)) != len(src) or len(set(dst)) != len(dst):
-        raise RuntimeError(
-            f"movedim: a dimension occurs twice in source {source} or destination {destination}"
-        )
+        raise RuntimeError(f"movedim: a dimension occurs twice in source {source} or destination {destination}")
     order = [d for d in range(n) if d not in src]
     for d, s in sorted(zip(dst, src)):
         order.insert(d, s)
@@ -572,9 +566,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     if n < 0:
         raise RuntimeError(f"narrow: length must not be negative, got {n}")
     if not -size <= first <= size:
-        raise IndexError(
-            f"narrow: start must be in [{-size}, {size}] for dim {dim} of size {size}, got {first}"
-        )
+        raise IndexError(f"narrow: start must be in [{-size}, {size}] for dim {dim} of size {size}, got {first}")
     if first < 0:
         first += size
     if first + n > size:

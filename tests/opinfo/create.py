@@ -196,9 +196,7 @@ OPS = [
     info("scalar_tensor", scalar_tensor, lambda v, dtype: np.asarray(v, dtype), None),
     info("arange", arange, arange_ref, arange_errors, dtypes=EXACT),
     info("linspace", linspace, linspace_ref, steps_errors, dtypes=FLOATS),
-    info(
-        "logspace", linspace, lambda a, b, n, dtype: np.logspace(a, b, n).astype(dtype), steps_errors, dtypes=FLOATS
-    ),
+    info("logspace", linspace, lambda a, b, n, dtype: np.logspace(a, b, n).astype(dtype), steps_errors, dtypes=FLOATS),
     info("eye", eye, eye_ref, None),
     info("tril_indices", triangle, triangle_ref(np.tril_indices), None, dtypes=("float32",)),
     info("triu_indices", triangle, triangle_ref(np.triu_indices), None, dtypes=("float32",)),

@@ -234,7 +234,12 @@ def take_along_dim(make: Make) -> Iterable[Sample]:
     yield Sample((make(2, 3), T([[2], [1]]), -1))
     yield Sample((make(2, 3), T([[2, 0]]), 1))
     yield Sample((make(1, 3), T([[2], [1]]), 1))
-    yield Sample((make(2, 3), T([5, 0]),))
+    yield Sample(
+        (
+            make(2, 3),
+            T([5, 0]),
+        )
+    )
 
 
 def take_along_dim_ref(x: Any, i: Any, d: Any = None) -> Any:
@@ -524,7 +529,8 @@ def info(name: str, samples: Any, reference: Any, errors: Any, **options: Any) -
 
 
 NUMBERS = tuple(d for d in ALL if d != "bool")
-PLAIN = {"gradient": False, "zero_size": False}
+ORDERED = (*FLOATS, "int64")
+PLAIN: dict[str, Any] = {"gradient": False, "zero_size": False}
 # A sum of float16 products rounds at every step here and once in the float32 reference.
 HALF_SUMS = {"float16": (4e-3, 4e-3), "bfloat16": (3e-2, 3e-2)}
 
@@ -550,8 +556,8 @@ OPS = [
     info("nonzero", nonzero, nonzero_ref, None, **PLAIN),
     info("argwhere", argwhere, np.argwhere, None, **PLAIN),
     info("bincount", bincount, bincount_ref, bincount_errors, **(PLAIN | {"dtypes": INTS})),
-    info("searchsorted", searchsorted, searchsorted_ref, searchsorted_errors, **(PLAIN | {"dtypes": (*FLOATS, "int64")})),
-    info("bucketize", bucketize, bucketize_ref, bucketize_errors, **(PLAIN | {"dtypes": (*FLOATS, "int64")})),
+    info("searchsorted", searchsorted, searchsorted_ref, searchsorted_errors, **PLAIN, dtypes=ORDERED),
+    info("bucketize", bucketize, bucketize_ref, bucketize_errors, **PLAIN, dtypes=ORDERED),
     info(
         "nn.functional.one_hot", one_hot_samples, one_hot_ref, one_hot_errors, op=one_hot,
         **(PLAIN | {"dtypes": ("int32", "int64")}),

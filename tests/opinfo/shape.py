@@ -622,9 +622,7 @@ OPS = [
     info("expand_as", expand_as, lambda x, y: np.broadcast_to(x, y.shape), expand_as_errors),
     info("broadcast_to", broadcast_to, np.broadcast_to, broadcast_to_errors),
     info("broadcast_tensors", broadcast_tensors, np.broadcast_arrays, broadcast_errors),
-    info(
-        "broadcast_shapes", broadcast_shapes, np.broadcast_shapes, broadcast_shapes_errors, gradient=False
-    ),
+    info("broadcast_shapes", broadcast_shapes, np.broadcast_shapes, broadcast_shapes_errors, gradient=False),
     info("narrow", narrow, narrow_ref, narrow_errors),
     info("select", select, lambda x, d, i: np.take(x, i, d), select_errors),
     info("diagonal", diagonal, np.diagonal, diagonal_errors),

@@ -107,17 +107,13 @@ def unique(make: Make) -> Iterable[Sample]:
     yield Sample((x[:, :0],))
 
 
-def unique_ref(
-    x: Any, return_inverse: bool = False, return_counts: bool = False, dim: Any = None
-) -> Any:
+def unique_ref(x: Any, return_inverse: bool = False, return_counts: bool = False, dim: Any = None) -> Any:
     values, inverse, counts = np.unique(x, return_inverse=True, return_counts=True, axis=dim)
     inverse = inverse.reshape(x.shape if dim is None else x.shape[dim])
     return [values] + ([inverse] if return_inverse else []) + ([counts] if return_counts else [])
 
 
-def consecutive_ref(
-    x: Any, return_inverse: bool = False, return_counts: bool = False, dim: Any = None
-) -> Any:
+def consecutive_ref(x: Any, return_inverse: bool = False, return_counts: bool = False, dim: Any = None) -> Any:
     rows = x.reshape(-1, 1) if dim is None else np.moveaxis(x, dim, 0)
     starts = [i for i in range(len(rows)) if i == 0 or (rows[i] != rows[i - 1]).any()]
     values = np.take(x.reshape(-1) if dim is None else x, starts, dim or 0)
