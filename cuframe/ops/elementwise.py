@@ -210,7 +210,7 @@ abs = unary(
     floating=False,
 )  # fmt: skip
 sign = numpy_name(np.sign)(
-    _step("sign", _sign, "-1, 0 or 1, the sign of each element.", "(input > 0) - (input < 0)", "[-3.0, 0.0, 2.0]",
+    _step("sign", _sign, "The sign of each element: -1, 0 or 1.", "(input > 0) - (input < 0)", "[-3.0, 0.0, 2.0]",
           "[-1.,  0.,  1.]")
 )  # fmt: skip
 floor = numpy_name(np.floor)(

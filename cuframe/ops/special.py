@@ -29,7 +29,8 @@ erfc = unary(
               "[0.0, 1.0]", "[1.0000, 0.1573]"),
 )  # fmt: skip
 erfinv = unary(
-    "erfinv", scipy_special("erfinv"), lambda g, needs, out: (scaled(g * np.exp(out * out), 1 / _TWO_OVER_ROOT_PI),), ("out",),
+    "erfinv", scipy_special("erfinv"),
+    lambda g, needs, out: (scaled(g * np.exp(out * out), 1 / _TWO_OVER_ROOT_PI),), ("out",),
     unary_doc("erfinv", "The inverse of the error function; NaN outside of [-1, 1].", "the y with erf(y) = input",
               "[0.0, 0.5]", "[0.0000, 0.4769]"),
 )  # fmt: skip

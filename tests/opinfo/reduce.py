@@ -18,7 +18,9 @@ NUMBERS = (*REAL, "uint8", "int32", "int64")
 DTYPES = (*NUMBERS, "bool")
 
 
-def dims(several: bool = True, none: bool = True, low: float = -2, high: float = 2) -> Callable[[Make], Iterable[Sample]]:
+def dims(
+    several: bool = True, none: bool = True, low: float = -2, high: float = 2
+) -> Callable[[Make], Iterable[Sample]]:
     """Every way to name the dimensions of a reduction."""
 
     def samples(make: Make) -> Iterable[Sample]:
@@ -50,7 +52,8 @@ def dim_errors(name: str, several: bool = True, *rest: Any) -> Callable[[Make], 
             yield ErrorInput((x, *rest, dim), {}, IndexError, rf"{name}: dim must be in \[-2, 1\], got {dim}")
         yield ErrorInput((make(2), *rest, 1.5), {}, TypeError, f"{name}: dim must be an int, got float")
         if several:
-            yield ErrorInput((make(2, 3), *rest, (0, -2)), {}, RuntimeError, f"{name}: dim must not name a dimension twice")
+            twice = (make(2, 3), *rest, (0, -2))
+            yield ErrorInput(twice, {}, RuntimeError, f"{name}: dim must not name a dimension twice")
 
     return errors
 
@@ -101,7 +104,8 @@ def empty(make: Make) -> Iterable[Sample]:
 
 def need_floats(name: str) -> Callable[[Make], Iterable[ErrorInput]]:
     def errors(make: Make) -> Iterable[ErrorInput]:
-        yield ErrorInput((make(2, dtype="int64"),), {}, RuntimeError, f"{name}: input must be floating point, got int64")
+        whole = make(2, dtype="int64")
+        yield ErrorInput((whole,), {}, RuntimeError, f"{name}: input must be floating point, got int64")
 
     return errors
 
@@ -222,7 +226,8 @@ def spreads(make: Make) -> Iterable[Sample]:
 
 def spread_errors(name: str) -> Callable[[Make], Iterable[ErrorInput]]:
     def errors(make: Make) -> Iterable[ErrorInput]:
-        yield ErrorInput((make(2, dtype="int64"),), {}, RuntimeError, f"{name}: input must be floating point, got int64")
+        whole = make(2, dtype="int64")
+        yield ErrorInput((whole,), {}, RuntimeError, f"{name}: input must be floating point, got int64")
         yield ErrorInput((make(2), 1), {}, IndexError, rf"{name}: dim must be in \[-1, 0\], got 1")
         both = {"unbiased": True, "correction": 1}
         yield ErrorInput((make(2),), both, TypeError, f"{name}: unbiased and correction must not both be given")
