@@ -120,6 +120,15 @@ def test_class_weights_are_state_and_take_no_gradient():
     assert not nn.CrossEntropyLoss().state_dict()
 
 
+def test_no_target_counts():
+    x = t(2, 3).requires_grad_()
+    for function in (F.cross_entropy, F.nll_loss):
+        x.grad = None
+        loss = function(x, cf.tensor([1, 1]), ignore_index=1)
+        loss.backward()
+        assert np.isnan(loss.item()) and not x.grad.array.any()
+
+
 def test_a_loss_checks_its_reduction_when_made():
     with pytest.raises(ValueError, match=r"MSELoss: reduction must be one of none, mean, sum, got 'avg'"):
         nn.MSELoss(reduction="avg")

@@ -119,7 +119,8 @@ def _scales(g: Any, reduction: str, targets: Targets) -> Any:
     """The gradient of each target's loss: a number, or an array where the losses were not reduced."""
     if reduction == "none":
         return g.reshape(targets.index[1].shape)
-    return g / targets.count if reduction == "mean" else g
+    # Where no target counts the loss is NaN, and yet no logit has a part in it.
+    return g / (targets.count + (targets.count == 0)) if reduction == "mean" else g
 
 
 # -- negative log likelihood --------------------------------------------------------------------------------------

@@ -448,7 +448,7 @@ def gaussian_nll_loss(
     Args:
         input: means.
         target: values.
-        var: variances, broadcast to the input, or a number; at least `eps` is taken, where no gradient passes.
+        var: variances, broadcast to the input, its shape without the last dimension, or a number; at least `eps` is taken, where no gradient passes.
         full: add the constant log(2 pi) / 2.
         reduction: `"mean"`, `"sum"` or `"none"`.
 
@@ -466,10 +466,14 @@ def gaussian_nll_loss(
     x = input.array
     v: Any = var if isinstance(var, Tensor) else Tensor(np.full_like(x, var))
     if v.array.shape != x.shape:
-        if v.array.shape == x.shape[:-1]:
+        if x.ndim and v.array.shape == x.shape[:-1]:
             v = v.reshape((*v.array.shape, 1))
-        elif v.array.shape != (*x.shape[:-1], 1):
-            raise ValueError(f"gaussian_nll_loss: var must be {tuple(x.shape)} as input is, got {v.array.shape}")
+        try:
+            fits = np.broadcast_shapes(v.array.shape, x.shape) == x.shape
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError(f"gaussian_nll_loss: var must broadcast to {tuple(x.shape)}, got {tuple(v.array.shape)}")
     if v.array.size and v.array.min() < 0:
         raise ValueError(f"gaussian_nll_loss: var must not be negative, got {v.array.min()}")
     # PyTorch clamps the value and lets the gradient through.
