@@ -144,3 +144,17 @@ def test_numpy_spelling_of_reductions() -> None:
     np.testing.assert_array_equal(np.cumsum(x).detach().numpy(), np.cumsum(a))
     np.testing.assert_array_equal(np.max(x, axis=0, keepdims=True).detach().numpy(), a.max(0, keepdims=True))
     assert np.sum(x, axis=0).requires_grad
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        cf.relu,
+        lambda x: cf.clamp(x, min=0),
+        lambda x: cf.maximum(x, cf.tensor(0.0, dtype="float64")),
+        lambda x: act.threshold(x, 0.0, 0.0),
+    ],
+)
+def test_infinite_gradients_stop_at_masks(function: Callable) -> None:
+    """sqrt'(0) is infinite, and 0 * inf would be NaN."""
+    assert slope(lambda x: cf.sqrt(function(x)), [-2.0]) == [[0.0]]

@@ -21,7 +21,7 @@ from .elementwise import relu as plain_relu
 from .elementwise import sigmoid
 from .inplace import write
 from .special import erf
-from .steps import in_float32, on_arrays, wide_vjp
+from .steps import in_float32, masked, on_arrays, wide_vjp
 
 __all__ = [
     "celu", "elu", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid",
@@ -60,7 +60,10 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def _leaky_vjp(g: Any, needs: tuple, x: Any, slope: float) -> tuple:
-    return (np.where(x > 0, g, g * slope),)
+    positive = x > 0
+    if 0 <= slope <= 1 and not isinstance(g, Tensor):
+        return (g * np.maximum(positive, slope, dtype=g.dtype),)
+    return (np.where(positive, g, g * slope),)
 
 
 _LEAKY_RELU = _op("leaky_relu", _leaky_vjp, 1)
@@ -76,9 +79,12 @@ def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = Fals
     >>> activation.leaky_relu(cf.tensor([-1.0, 2.0]), 0.1)
     tensor([-0.1000,  2.0000])
     """
-    return _apply(
-        _LEAKY_RELU, lambda x: np.where(x > 0, x, x * negative_slope), input, (negative_slope,), inplace
-    )
+
+    def forward(x: Any) -> Any:
+        other = x * negative_slope
+        return np.maximum(x, other) if 0 <= negative_slope <= 1 else np.where(x > 0, x, other)
+
+    return _apply(_LEAKY_RELU, forward, input, (negative_slope,), inplace)
 
 
 def _rrelu_vjp(g: Any, needs: tuple, slopes: Any) -> tuple:
@@ -169,7 +175,7 @@ def prelu(input: Tensor, weight: Tensor) -> Tensor:
 
 
 def _threshold_vjp(g: Any, needs: tuple, x: Any, limit: float) -> tuple:
-    return (g * (x > limit),)
+    return (masked(g, x > limit),)
 
 
 _THRESHOLD = _op("threshold", _threshold_vjp, 1)
@@ -194,7 +200,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
 
 # -- clipped lines ----------------------------------------------------------------------------------
 def _hardtanh_vjp(g: Any, needs: tuple, x: Any, low: float, high: float) -> tuple:
-    return (g * ((x > low) & (x < high)),)
+    return (masked(g, (x > low) & (x < high)),)
 
 
 _HARDTANH, _RELU6 = _op("hardtanh", _hardtanh_vjp, 2), _op("relu6", _hardtanh_vjp, 2)
@@ -231,7 +237,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
 
 
 def _hardsigmoid_vjp(g: Any, needs: tuple, x: Any) -> tuple:
-    return (g / 6 * ((x > -3) & (x < 3)),)
+    return (masked(g / 6, (x > -3) & (x < 3)),)
 
 
 _HARDSIGMOID = _op("hardsigmoid", _hardsigmoid_vjp)
@@ -268,7 +274,7 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
 
 # -- shrinkage --------------------------------------------------------------------------------------
 def _shrink_vjp(g: Any, needs: tuple, x: Any, lambd: float) -> tuple:
-    return (g * ((x > lambd) | (x < -lambd)),)
+    return (masked(g, (x > lambd) | (x < -lambd)),)
 
 
 _SOFTSHRINK, _HARDSHRINK = _op("softshrink", _shrink_vjp, 1), _op("hardshrink", _shrink_vjp, 1)

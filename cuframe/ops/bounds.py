@@ -10,30 +10,31 @@ from ..tensor import Tensor, record
 from . import docs
 from .define import Op, as_result, binary, fit, numpy_name
 from .operands import broadcast_check, operands_of
+from .steps import masked
 
 __all__ = ["clamp", "clamp_max", "clamp_min", "clip", "fmax", "fmin", "maximum", "minimum"]
 
 
-def _maximum_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
-    shared = np.where(x == y, g / 2, g)
+def _larger(g: Any, needs: tuple, x: Any, y: Any, first: Any, second: Any) -> tuple:
+    half = masked(g / 2, x == y)
     return (
-        fit(np.where(x < y, 0, shared), x) if needs[0] is not None else None,
-        fit(np.where(x > y, 0, shared), y) if needs[1] is not None else None,
+        fit(masked(g, first) + half, x) if needs[0] is not None else None,
+        fit(masked(g, second) + half, y) if needs[1] is not None else None,
     )
+
+
+def _maximum_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
+    return _larger(g, needs, x, y, ~(x <= y), ~(x >= y))
 
 
 def _minimum_vjp(g: Any, needs: tuple, x: Any, y: Any) -> tuple:
-    shared = np.where(x == y, g / 2, g)
-    return (
-        fit(np.where(x > y, 0, shared), x) if needs[0] is not None else None,
-        fit(np.where(x < y, 0, shared), y) if needs[1] is not None else None,
-    )
+    return _larger(g, needs, x, y, ~(x >= y), ~(x <= y))
 
 
 def _pick_vjp(g: Any, first: Any, needs: tuple, x: Any, y: Any) -> tuple:
     return (
-        fit(np.where(first, g, 0), x) if needs[0] is not None else None,
-        fit(np.where(first, 0, g), y) if needs[1] is not None else None,
+        fit(masked(g, first), x) if needs[0] is not None else None,
+        fit(masked(g, ~first), y) if needs[1] is not None else None,
     )
 
 
@@ -81,14 +82,14 @@ def _clamp_vjp(g: Any, needs: tuple, x: Any, low: Any, high: Any) -> tuple:
         inside = x >= low
     if high is not None:
         inside = (x <= high) if inside is True else inside & (x <= high)
-    gx = fit(np.where(inside, g, 0), x) if needs[0] is not None else None
+    gx = fit(masked(g, inside), x) if needs[0] is not None else None
     g_low = g_high = None
     if needs[1] is not None:
         below = x < low if high is None else (x < low) & (low < high)
-        g_low = fit(np.where(below, g, 0), low)
+        g_low = fit(masked(g, below), low)
     if needs[2] is not None:
         above = x > high if low is None else (x > high) | (low > high)
-        g_high = fit(np.where(above, g, 0), high)
+        g_high = fit(masked(g, above), high)
     return gx, g_low, g_high
 
 

@@ -15,7 +15,7 @@ from . import docs, special
 from .define import Op, as_result, need_tensor, numpy_name, unary
 from .docs import unary_doc
 from .special import *  # noqa: F403
-from .steps import flat, in_float32, scaled
+from .steps import flat, in_float32, masked, scaled
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "asin", "asinh",
@@ -167,7 +167,7 @@ def _relu(x: Any) -> Any:
 
 
 relu = unary(
-    "relu", _relu, lambda g, needs, out: (g * (out > 0),), ("out",),
+    "relu", _relu, lambda g, needs, out: (masked(g, out > 0),), ("out",),
     unary_doc("relu", "Each element, or 0 where it is negative.", "max(input, 0)", "[-1.0, 2.0]", "[0., 2.]",
               "The gradient at 0 is 0.", floating=False),
     floating=False,
@@ -305,7 +305,7 @@ isreal = numpy_name(np.isreal)(
 
 
 def _nan_to_num_vjp(g: Any, needs: tuple, finite: Any) -> tuple:
-    return (g * finite,)
+    return (masked(g, finite),)
 
 
 _NAN_TO_NUM = Op("nan_to_num", _nan_to_num_vjp, (None,))

@@ -13,6 +13,7 @@ from .axes import Dims, array_of, axes_of, axis_of, count_of, kept_shape, numpy_
 from .bounds import maximum, minimum
 from .define import as_result, numpy_name
 from .scans import running
+from .steps import masked
 
 __all__ = ["amax", "amin", "aminmax", "argmax", "argmin", "max", "median", "min", "mode", "nanmedian"]
 
@@ -33,7 +34,7 @@ class MinMax(NamedTuple):
 
 def _shared_vjp(g: Any, needs: tuple, x: Any, out: Any, axes: Any, kept: tuple) -> tuple:
     hit = x == out.reshape(kept)
-    return (hit * (g.reshape(kept) / hit.sum(axis=axes, keepdims=True).astype(g.dtype)),)
+    return (masked(g.reshape(kept) / hit.sum(axis=axes, keepdims=True).astype(g.dtype), hit),)
 
 
 def _at_index_vjp(g: Any, needs: tuple, index: Any, axis: int, shape: tuple) -> tuple:
@@ -43,7 +44,7 @@ def _at_index_vjp(g: Any, needs: tuple, index: Any, axis: int, shape: tuple) -> 
     along[axis] = shape[axis]
     kept = kept_shape(shape, (axis,))
     here = backend_of(index).xp.arange(shape[axis]).reshape(along) == index.reshape(kept)
-    return (np.where(here, g.reshape(kept), 0),)
+    return (masked(g.reshape(kept), here),)
 
 
 _SHARED = {

@@ -26,6 +26,7 @@ from .axes import (
 from .define import as_result, numpy_name
 from .extremes import *  # noqa: F403
 from .statistics import *  # noqa: F403
+from .steps import masked
 
 __all__ = [
     "all", "any", "count_nonzero", "logsumexp", "mean", "nanmean", "nansum", "prod", "sum", *extremes.__all__,
@@ -149,7 +150,7 @@ def mean(
 
 
 def _nansum_vjp(g: Any, needs: tuple, valid: Any, kept: tuple) -> tuple:
-    return (g.reshape(kept) * valid,)
+    return (masked(g.reshape(kept), valid),)
 
 
 _NANSUM = Op("nansum", _nansum_vjp, (None, None))
