@@ -24,7 +24,7 @@ from .inplace import check_followed, check_writable, follow, view
 __all__ = ["getitem", "setitem"]
 
 _FULL = slice(None)
-_BASIC = frozenset((int, slice, type(None), type(Ellipsis)))
+_INT_OR_NONE = (int, type(None))
 
 
 # -- taking an index apart ----------------------------------------------------------------------------------------
@@ -168,11 +168,11 @@ def _check_broadcast(name: str, picks: list) -> None:
 
 
 # -- what the gradients need --------------------------------------------------------------------------------------
-def pick_at(g: Any, index: tuple) -> Any:
+def pick_at(g: Any, index: Any) -> Any:
     """`g[index]` of an array or Tensor; the index holds slices, or full slices and index arrays."""
     if isinstance(g, Tensor):
         return record(pick_at(g.array, index), _PICK_AT, (g,), (index, g.array.shape))
-    last = index[-1]
+    last = index[-1] if index.__class__ is tuple and index else None
     if hasattr(last, "dtype") and last.dtype.kind != "b" and all(i.__class__ is slice for i in index[:-1]):
         return g.take(last, axis=len(index) - 1)  # several times faster than g[index], and row-major
     r = g[index]
@@ -260,6 +260,37 @@ def _basic(input: Tensor, index: Any) -> Tensor:
     return view(x[index], _SLICE, input, (index, x.shape), _basic, index)
 
 
+def _plain(index: Any) -> Any:
+    """An index of ints, forward slices of ints, None and Ellipsis as NumPy takes it for a view; None for any other."""
+    kind = index.__class__
+    if kind is int:
+        return (index, ...)
+    if kind is slice:
+        return index if _plain_slice(index) else None
+    if kind is not tuple:
+        return None
+    dots = False
+    for item in index:
+        kind = item.__class__
+        if kind is slice:
+            if not _plain_slice(item):
+                return None
+        elif item is Ellipsis:
+            dots = True
+        elif kind is not int and item is not None:
+            return None
+    return index if dots else (*index, ...)
+
+
+def _plain_slice(s: slice) -> bool:
+    step = s.step
+    return (
+        (step is None or (step.__class__ is int and step > 0))
+        and s.start.__class__ in _INT_OR_NONE
+        and s.stop.__class__ in _INT_OR_NONE
+    )
+
+
 def getitem(input: Tensor, index: Any) -> Tensor:
     """`input[index]`, as PyTorch indexes.
 
@@ -285,20 +316,24 @@ def getitem(input: Tensor, index: Any) -> Tensor:
     tensor([3, 4, 5, 6])
     """
     x = input.array
-    kind = index.__class__
-    if kind is int:
-        shape = x.shape
-        if not shape or not -shape[0] <= index < shape[0]:
-            _parse("getitem", x, index)
-        index = (index, ...)
-        return view(x[index], _SLICE, input, (index, shape), _basic, index)
-    if kind is tuple:
-        for item in index:
-            if item.__class__ not in _BASIC:
-                break
+    # What loops are made of goes straight to NumPy; whatever it refuses is taken apart below, for a better message.
+    plain = _plain(index)
+    if plain is not None:
+        try:
+            r = x[plain]
+        except IndexError:
+            pass
         else:
-            index, _ = _parse("getitem", x, index)
-            return view(x[index], _SLICE, input, (index, x.shape), _basic, index)
+            return view(r, _SLICE, input, (plain, x.shape), _basic, plain)
+    elif isinstance(index, Tensor) and index.array.dtype.kind == "i" and index.array.ndim and x.ndim:
+        i = index.array
+        if i.__class__ is x.__class__:
+            try:
+                r = x.take(i, axis=0)
+            except IndexError:
+                pass
+            else:
+                return record(r, _PICK[1], (input,), (x.shape, (True,), i))
     basic, advanced = _parse("getitem", x, index)
     if basic is not None:
         input = _basic(input, basic)

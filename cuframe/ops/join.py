@@ -23,21 +23,23 @@ __all__ = [
 
 def _tensors(name: str, tensors: Any) -> list[Tensor]:
     """The members of a sequence of tensors, in their common dtype."""
-    if isinstance(tensors, Tensor) or not isinstance(tensors, Sequence):
+    if tensors.__class__ not in (list, tuple) and not (isinstance(tensors, Sequence)):
         raise TypeError(f"{name}: tensors must be a tuple or list of Tensors, got {type(tensors).__name__}")
     if not tensors:
         raise RuntimeError(f"{name}: tensors must not be empty")
     first = tensors[0]
-    same = True
+    need_tensor(name, "tensors[0]", first)
+    place, dtype = first.array.__class__, first.array.dtype
+    same, many = True, place is not np.ndarray
     for i, x in enumerate(tensors):
-        need_tensor(name, f"tensors[{i}]", x)
-        if x.array.dtype is not first.array.dtype:
+        if not isinstance(x, Tensor):
+            need_tensor(name, f"tensors[{i}]", x)
+        if x.array.dtype is not dtype:
             same = False
-        if x.array.__class__ is not first.array.__class__ or x.device != first.device:
+        if x.array.__class__ is not place or (many and x.device != first.device):
             raise RuntimeError(f"{name}: tensors must be on one device, got {first.device} and {x.device}")
     if same:
         return list(tensors)
-    dtype = first.array.dtype
     for x in tensors[1:]:
         dtype = promote_types(dtype, x.array.dtype)
     return [cast(x, dtype) for x in tensors]
@@ -155,7 +157,9 @@ def stack(tensors: Any, dim: int = 0) -> Tensor:
             raise RuntimeError(
                 f"stack: tensors must have one shape, got {tuple(shape)} and {tuple(x.array.shape)} (tensors[{i}])"
             )
-    return record(np.stack([x.array for x in parts], axis=d), _STACK, tuple(parts), (d,))
+    raised = shape[:d] + (1,) + shape[d:]
+    r = np.concatenate([x.array.reshape(raised) for x in parts], axis=d)
+    return record(r, _STACK, tuple(parts), (d,))
 
 
 @numpy_name(np.stack)
