@@ -169,7 +169,7 @@ def _run_forward(s: Saved, y_rows: Array, start: Array, cell_start: Array | None
     slabs, x_slabs, wide, top = kind.slabs, len(kind.x_order), w_h.shape[1], kind.h_at * hidden
     bottom = top + len(w_h)
 
-    start = start * dtype.type(scale)
+    start, unscale = start * dtype.type(scale), dtype.type(1 / scale)
     h_n, c_n = start.copy(), None if cell_start is None else cell_start.copy()
     state, cell = np.empty((wide, 0), dtype), np.empty((hidden, 0), dtype)
     most = max((span.steps * span.n for span in s.spans), default=0)
@@ -216,10 +216,13 @@ def _run_forward(s: Saved, y_rows: Array, start: Array, cell_start: Array | None
                 dot(w_p, full, out)
             state, h = wider, out
         state = state.copy()
-        np.multiply(outs.transpose(0, 2, 1), dtype.type(1 / scale), y_rows[row:row + m * n].reshape(m, n, features))
+        y = y_rows[row:row + m * n].reshape(m, n, features)
+        np.copyto(y, outs.transpose(0, 2, 1))
+        if scale != 1:
+            y *= unscale
 
     h_n[:, :state.shape[1]] = state[:features]
-    h_n *= dtype.type(1 / scale)
+    h_n *= unscale
     if c_n is not None:
         c_n[:, :cell.shape[1]] = cell
     return h_n, c_n

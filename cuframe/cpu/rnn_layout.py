@@ -49,16 +49,17 @@ def make_layout(steps: int, batch: int, lengths: Array | None, batch_sizes: Arra
 
 def spans(layout: Layout, step_bytes: int, budget: int) -> list[Span]:
     """Cut the steps into spans of equal batch size whose gates fit in `budget` bytes."""
-    sizes = [layout.batch] * layout.steps if layout.sizes is None else layout.sizes.tolist()
+    sizes = np.full(layout.steps, layout.batch) if layout.sizes is None else layout.sizes
+    edges = [*np.flatnonzero(np.diff(sizes, prepend=0)).tolist(), int(np.count_nonzero(sizes))]
     found: list[Span] = []
-    row = start = 0
-    while start < len(sizes) and sizes[start] > 0:
-        n = sizes[start]
-        stop, limit = start + 1, start + max(1, budget // (step_bytes * n))
-        while stop < min(limit, len(sizes)) and sizes[stop] == n:
-            stop += 1
-        found.append(Span(row, stop - start, n))
-        row, start = row + n * (stop - start), stop
+    row = 0
+    for start, stop in zip(edges, edges[1:]):
+        n = int(sizes[start])
+        longest = max(1, budget // (step_bytes * n)) if n else stop
+        for first in range(start, stop, longest):
+            steps = min(longest, stop - first)
+            found.append(Span(row, steps, n))
+            row += n * steps
     return found
 
 
