@@ -448,7 +448,8 @@ def gaussian_nll_loss(
     Args:
         input: means.
         target: values.
-        var: variances, broadcast to the input, its shape without the last dimension, or a number; at least `eps` is taken, where no gradient passes.
+        var: variances, broadcast to the input, or of its shape without the last dimension, or a number. At least `eps`
+            is taken, and the gradient is that of `var` all the same.
         full: add the constant log(2 pi) / 2.
         reduction: `"mean"`, `"sum"` or `"none"`.
 

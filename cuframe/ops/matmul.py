@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.graph import Node, mode, next_sequence
 from ..dtypes import is_floating
-from ..tensor import Tensor
+from ..tensor import Tensor, anomaly_check
 from .define import Op, as_result, fit, need_tensor, numpy_name, record
 from .einsum import einsum, inner, same_kind, tensordot
 
@@ -90,6 +91,8 @@ def _check_matmul(x: Any, y: Any) -> None:
             f"matmul: shapes {tuple(x.shape)} and {tuple(y.shape)}: the last dimension of the first, {x.shape[-1]}, "
             f"must equal dimension {where} of the second, {y.shape[where]}"
         )
+    if x.ndim < 3 or y.ndim < 3:
+        return
     try:
         np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     except ValueError:
@@ -121,14 +124,22 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     >>> cf.matmul(cf.tensor([[1.0, 2.0], [3.0, 4.0]]), cf.tensor([1.0, 1.0]))
     tensor([3., 7.])
     """
-    if input.__class__ is not Tensor or other.__class__ is not Tensor or input.array.dtype != other.array.dtype:
+    if not (isinstance(input, Tensor) and isinstance(other, Tensor)):
         input, other = same_kind("matmul", ("input", input), ("other", other))
     x, y = input.array, other.array
-    _check_matmul(x, y)
-    r = as_result(product(x, y), x)
-    return record(
-        r, _MATMUL, (input, other), (x if other.node is not None else x.shape, y if input.node is not None else y.shape)
-    )
+    if x.dtype != y.dtype or x.__class__ is not y.__class__:
+        same_kind("matmul", ("input", input), ("other", other))
+    plain = x.ndim == 2 and y.ndim == 2 and x.dtype.itemsize > 2
+    if not plain or x.shape[1] != y.shape[0]:
+        _check_matmul(x, y)
+    r = np.matmul(x, y) if plain else as_result(product(x, y), x)
+    a, b = input.node, other.node
+    if (a is None and b is None) or not mode.grad:
+        return Tensor(r)
+    node = Node(next_sequence(), _MATMUL, (a, b), (x if b is not None else x.shape, y if a is not None else y.shape))
+    if mode.anomaly:
+        anomaly_check(node, r)
+    return Tensor(r, node)
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
