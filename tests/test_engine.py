@@ -719,6 +719,21 @@ def test_sparse_and_dense_gradients_add_up(order, passes):
     np.testing.assert_array_equal(total.array, order.count("d") + order.count("s") * rows)
 
 
+def test_vjps_receive_arrays_for_zero_dimensional_results():
+    kinds = []
+
+    def vjp(g, needs):
+        kinds.append(type(g))
+        return (g * 2.0,)
+
+    op = Op("seen", vjp, ())
+    x = cf.tensor(2.0, requires_grad=True)
+    y = record(x.array * 1, op, (x,), ())
+    z = record(np.asarray(y.array * 1), op, (y,), ())
+    z.backward()
+    assert kinds == [np.ndarray, np.ndarray]
+
+
 def test_zero_dimensional_results():
     x = cf.tensor(2.0, requires_grad=True)
     y = x * x * x

@@ -17,6 +17,8 @@ from .modes import enable_grad, set_grad_enabled
 
 __all__ = ["backward", "end_of_backward", "grad"]
 
+generic = np.generic
+
 Tensor = _tensor.Tensor
 record = _tensor.record
 
@@ -265,6 +267,8 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                     _deliver(entry)
                     continue
                 g = entry[1]
+                if isinstance(g, generic):  # NumPy's arithmetic on 0-d arrays gives scalars, vjps want arrays
+                    g = np.asarray(g)
                 if node.__class__ is Output:
                     parent = inputs[0]
                     i, n = node.saved
