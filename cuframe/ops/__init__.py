@@ -3,7 +3,6 @@
 import sys as _sys
 import warnings as _warnings
 
-from . import methods as _methods
 from . import arithmetic as _arithmetic
 from . import compare as _compare
 from . import convert as _convert
@@ -14,6 +13,8 @@ from . import index as _index
 from . import join as _join
 from . import mask as _mask
 from . import matmul as _matmul
+from . import methods as _methods
+from . import numpy_shape as _numpy_shape  # noqa: F401  (registers NumPy's names)
 from . import pick as _pick
 from . import random as _random
 from . import rearrange as _rearrange

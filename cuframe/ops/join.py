@@ -11,7 +11,7 @@ import numpy as np
 
 from ..dtypes import promote_types
 from ..tensor import Tensor, record_outputs
-from .define import Op, cast, need_tensor, numpy_name, record
+from .define import Op, cast, need_tensor, record
 from .inplace import mark_view
 from .shape import narrow, reshape, select, unsqueeze, wrap_dim
 
@@ -120,11 +120,6 @@ def concatenate(tensors: Any, dim: int = 0, axis: int | None = None) -> Tensor:
     return cat(tensors, dim if axis is None else axis)
 
 
-@numpy_name(np.concatenate)
-def _np_concatenate(arrays: Any, axis: int = 0) -> Tensor:
-    return cat([x if isinstance(x, Tensor) else Tensor(x) for x in arrays], axis)
-
-
 def _stack_vjp(g: Any, needs: tuple, d: int) -> tuple:
     before = (slice(None),) * d
     return tuple([None if need is None else g[(*before, i)] for i, need in enumerate(needs)])
@@ -160,11 +155,6 @@ def stack(tensors: Any, dim: int = 0) -> Tensor:
     raised = shape[:d] + (1,) + shape[d:]
     r = np.concatenate([x.array.reshape(raised) for x in parts], axis=d)
     return record(r, _STACK, tuple(parts), (d,))
-
-
-@numpy_name(np.stack)
-def _np_stack(arrays: Any, axis: int = 0) -> Tensor:
-    return stack([x if isinstance(x, Tensor) else Tensor(x) for x in arrays], axis)
 
 
 # -- taking apart -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from ..autograd.graph import Op
 from ..backend import backend_of
 from ..tensor import Tensor, record
 from .convert import clone
-from .define import need_tensor, numpy_name
+from .define import need_tensor
 from .index import check_positions, clear, getitem, keep_written, put_at, row_major, setitem
 from .shape import expand, reshape, wrap_dim
 
@@ -343,11 +343,6 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
         return reshape(flat, index.array.shape)
     d, i = along("gather", input, dim, index)
     return gathered(input, d, i)
-
-
-@numpy_name(np.take_along_axis)
-def _np_take_along_axis(arr: Tensor, indices: Any, axis: int = -1) -> Tensor:
-    return gather(arr, axis, indices if isinstance(indices, Tensor) else Tensor(indices))
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 from ..backend import backend_of
 from ..tensor import Tensor
 from .convert import clone
-from .define import Op, need_tensor, numpy_name, record
+from .define import Op, need_tensor, record
 from .pick import index_select
 from .shape import diagonal, diagonal_place, expand, reshape, sizes_of, transpose, wrap_dim
 
@@ -154,7 +154,6 @@ def _dims(name: str, dims: tuple, ndim: int) -> tuple:
     return wrapped
 
 
-@numpy_name(np.flip)
 def flip(input: Tensor, *dims: Any) -> Tensor:
     """A copy with the order along some dimensions reversed.
 
@@ -211,7 +210,6 @@ def _roll_vjp(g: Any, needs: tuple, shifts: Any, dims: Any) -> tuple:
 _ROLL = Op("roll", _roll_vjp, (None, None))
 
 
-@numpy_name(np.roll)
 def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     """A copy with the entries moved along some dimensions; what leaves at one end enters at the other.
 
@@ -287,7 +285,6 @@ def _need_matrix(name: str, input: Any) -> None:
         raise RuntimeError(f"{name}: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}")
 
 
-@numpy_name(np.tril)
 def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     """The lower triangle of (a batch of) matrices, zeros above.
 
@@ -307,7 +304,6 @@ def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     return record(np.tril(input.array, diagonal), _TRIL, (input,), (diagonal,))
 
 
-@numpy_name(np.triu)
 def triu(input: Tensor, diagonal: int = 0) -> Tensor:
     """The upper triangle of (a batch of) matrices, zeros below.
 

@@ -263,11 +263,6 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     return _view(x.transpose(axes), _PERMUTE, input, (tuple(inverse),), permute, axes)
 
 
-@numpy_name(np.transpose)
-def _np_transpose(a: Tensor, axes: Any = None) -> Tensor:
-    return permute(a, tuple(range(a.ndim))[::-1] if axes is None else axes)
-
-
 def _swap_vjp(g: Any, needs: tuple, a: int, b: int) -> tuple:
     return (g.swapaxes(a, b),)
 
@@ -275,7 +270,6 @@ def _swap_vjp(g: Any, needs: tuple, a: int, b: int) -> tuple:
 _SWAP = Op("transpose", _swap_vjp, (None, None))
 
 
-@numpy_name(np.swapaxes)
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged, as a view.
 
@@ -420,11 +414,6 @@ _SQUEEZE = Op("squeeze", _reshape_vjp, (None,))
 _UNSQUEEZE = Op("unsqueeze", _reshape_vjp, (None,))
 
 
-@numpy_name(np.squeeze)
-def _np_squeeze(a: Tensor, axis: Any = None) -> Tensor:
-    return squeeze(a, axis)
-
-
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dimension of size one put before dimension `dim` (of the result), as a view.
 
@@ -440,15 +429,6 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     shape = x.shape
     d = wrap_dim("unsqueeze", "dim", dim, len(shape) + 1)
     return _view(x.reshape(shape[:d] + (1,) + shape[d:]), _UNSQUEEZE, input, (shape,), unsqueeze, d)
-
-
-@numpy_name(np.expand_dims)
-def _np_expand_dims(a: Tensor, axis: Any) -> Tensor:
-    axes = axis if isinstance(axis, tuple) else (axis,)
-    n = a.ndim + len(axes)
-    for d in sorted(d % n for d in axes):
-        a = unsqueeze(a, d)
-    return a
 
 
 # -- broadcasting -------------------------------------------------------------------------------------------------
@@ -651,7 +631,6 @@ def _diagonal_place_vjp(g: Any, needs: tuple, offset: int, a: int, b: int) -> tu
 _DIAGONAL_PLACE = Op("diagonal_backward", _diagonal_place_vjp, (None, None, None))
 
 
-@numpy_name(np.diagonal)
 def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
     """The diagonal of two dimensions, as a view with that dimension last.
 
