@@ -131,18 +131,20 @@ def test_parameter_list():
         p[5]
     with pytest.raises(TypeError, match="expected a list"):
         p.extend(cf.ones(2))
-    assert repr(p[:1]) == "ParameterList(\n  (0): Parameter containing: [float32 of size 1]\n)"
+    assert repr(p[:1]) == "ParameterList(\n    (0): Parameter containing: [float32 of size 1]\n)"
     mixed = nn.ParameterList([3, "text"])
     assert list(mixed) == [3, "text"] and not list(mixed.parameters())
 
 
 def test_parameter_dict():
-    p = nn.ParameterDict({"b": cf.tensor([1.0]), "a": nn.Parameter([2.0])})
+    p = nn.ParameterDict([("b", cf.tensor([1.0])), ("a", nn.Parameter([2.0]))])
     assert list(p) == ["b", "a"] == list(p.keys()) and isinstance(p["b"], nn.Parameter) and p.b is p["b"]
     assert list(p.state_dict()) == ["b", "a"] and list(reversed(p)) == ["a", "b"]
     p["c"] = cf.tensor(3.0)
     assert p.get("d") is None and p.setdefault("d", cf.tensor(4.0)).item() == 4
     assert [v.item() for v in p.values()] == [1, 2, 3, 4] and p.pop("c").item() == 3 and "c" not in p
+    assert list(nn.ParameterDict({"b": cf.ones(1), "a": cf.ones(1)})) == ["a", "b"]
+    assert list(nn.ParameterDict(OrderedDict(b=cf.ones(1), a=cf.ones(1)))) == ["b", "a"]
     key, last = p.popitem()
     assert key == "d" and last.item() == 4
     q = p.copy()

@@ -301,8 +301,8 @@ def _described(label: str, value: Any) -> str:
         kind = "Parameter" if isinstance(value, Parameter) else "Tensor"
         size = "x".join(str(n) for n in value.shape)
         where = "" if value.device.type == "cpu" else f" ({value.device})"
-        return f"  ({label}): {kind} containing: [{value.dtype.name} of size {size}{where}]"
-    return f"  ({label}): Object of type: {type(value).__name__}"
+        return f"    ({label}): {kind} containing: [{value.dtype.name} of size {size}{where}]"
+    return f"    ({label}): Object of type: {type(value).__name__}"
 
 
 class ParameterList(Module):
@@ -467,12 +467,18 @@ class ParameterDict(Module):
         return ParameterDict((key, default) for key in keys)
 
     def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
-        """Add or replace parameters from a mapping or pairs."""
+        """Add or replace parameters from a mapping or pairs; those of a plain dict in the order of their names, as in
+        PyTorch."""
         if not hasattr(parameters, "items") and (
             not isinstance(parameters, Iterable) or isinstance(parameters, (str, Tensor))
         ):
             raise TypeError(f"ParameterDict.update: expected a mapping or pairs, got {type(parameters).__name__}")
-        for key, value in parameters.items() if hasattr(parameters, "items") else parameters:
+        pairs: Any = parameters
+        if isinstance(parameters, (OrderedDict, ParameterDict)):
+            pairs = parameters.items()
+        elif isinstance(parameters, Mapping):
+            pairs = sorted(parameters.items())
+        for key, value in pairs:
             self[key] = value
 
     def __or__(self, other: ParameterDict) -> ParameterDict:

@@ -15,10 +15,8 @@ from .sparse import sparse_parts, write_rows
 __all__ = ["SGD"]
 
 
-def _sgd(axpy: Any, p: Any, g: Any, s: Any, t: Any, lr: float, decay: float) -> None:
-    if decay:
-        np.multiply(p, 1.0 - lr * decay, p)
-    axpy(g, p, a=-lr)
+def _sgd(axpy: Any, p: Any, g: Any, s: Any, t: Any, lr: float, decay: float, maximize: bool) -> None:
+    axpy(decayed(axpy, p, g, t, decay, maximize), p, a=-lr)
 
 
 def _momentum(
@@ -32,8 +30,9 @@ def _momentum(
         np.multiply(buf, momentum, buf)
         axpy(g, buf, a=keep)
     if nesterov:
-        axpy(g, p, a=-lr)
-        axpy(buf, p, a=-lr * momentum)
+        np.multiply(buf, momentum, s)
+        np.add(s, g, s)
+        axpy(s, p, a=-lr)
     else:
         axpy(buf, p, a=-lr)
 
@@ -94,7 +93,6 @@ class SGD(Optimizer):
     def update_group(self, group: dict[str, Any]) -> None:
         """One step for the parameters of a group."""
         lr, momentum, decay = float(group["lr"]), group["momentum"], group["weight_decay"]
-        sign = -1.0 if group["maximize"] else 1.0
         for p in group["params"]:
             g = p.grad
             if g is None:
@@ -106,7 +104,8 @@ class SGD(Optimizer):
                         f"got momentum={momentum}, weight_decay={decay}"
                     )
                 rows, values = sparse_parts(g)
-                write_rows(p, rows, p.array[rows] - sign * lr * values)
+                change = lr * values
+                write_rows(p, rows, p.array[rows] + change if group["maximize"] else p.array[rows] - change)
             elif momentum:
                 state = self.state[p]
                 first = state.get("momentum_buffer") is None
@@ -117,5 +116,4 @@ class SGD(Optimizer):
                     1.0 - group["dampening"], group["nesterov"], first, group["maximize"],
                 )  # fmt: skip
             else:
-                # Going up is going down with the signs of the rate and of the decay turned.
-                run(self._scratch, _sgd, p, g.array, (), sign * lr, sign * decay)
+                run(self._scratch, _sgd, p, g.array, (), lr, decay, group["maximize"])

@@ -14,6 +14,9 @@ from ...tensor import Tensor
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm"]
 
+# OpenBLAS uses one thread up to 10,000 elements.
+_PIECE = 8192
+
 
 def _grad_arrays(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Any]:
     """The arrays of all gradients; of sparse ones, summed by row first, their values."""
@@ -40,10 +43,10 @@ def _norm(x: Any, order: float) -> Any:
         x = x.astype(np.float32)
     if order == 2.0:
         flat = x.reshape(-1)
-        square = flat.dot(flat)
+        square = _squares(flat)
         if not math.isfinite(square) or square < 1e-30:
             # The squares may have left the dtype's range where the norm does not.
-            return np.linalg.norm(flat.astype(np.float64))
+            return math.sqrt(_squares(flat.astype(np.float64)))
         return square**0.5
     if order == math.inf:
         return abs(x).max() if x.size else x.dtype.type(0)
@@ -52,6 +55,14 @@ def _norm(x: Any, order: float) -> Any:
     if order == 0.0:
         return (x != 0).sum()
     return (abs(x) ** order).sum() ** (1.0 / order)
+
+
+def _squares(flat: Any) -> float:
+    """The sum of squares, in pieces for which BLAS needs no threads: they cost more than they save here."""
+    if flat.size <= _PIECE or not isinstance(flat, np.ndarray):
+        return float(flat.dot(flat))
+    pieces = (flat[i : i + _PIECE] for i in range(0, flat.size, _PIECE))
+    return sum(float(piece.dot(piece)) for piece in pieces)
 
 
 def _total(arrays: list[Any], norm_type: float) -> Any:

@@ -80,10 +80,9 @@ class ReduceLROnPlateau(LRScheduler):
 
     def is_better(self, a: float, best: float) -> bool:
         """True if `a` improves on `best` by more than the threshold."""
-        margin = self.threshold if self.threshold_mode == "abs" else self.threshold * best
-        if self.mode == "min":
-            return a < best - margin
-        return a > best + margin
+        sign = -1 if self.mode == "min" else 1
+        bar = best + sign * self.threshold if self.threshold_mode == "abs" else best * (1 + sign * self.threshold)
+        return a < bar if self.mode == "min" else a > bar
 
     def step(self, metrics: Any, epoch: int | None = None) -> None:  # type: ignore[override]
         """Take note of a measure, a number or a Tensor of one element, and lower the rates if need be."""
