@@ -144,7 +144,7 @@ def test_gradient_dtype_and_determinism(info: OpInfo, dtype: str) -> None:
             for i, (a, e) in enumerate(zip(first, gradients(info, wide))):
                 # A gradient is a chain of several rounded operations on weights near 1, which may cancel.
                 scale = np.abs(e).max(initial=1.0)
-                assert_close(a, e, 4 * rtol, 4 * atol + rtol * scale, f"{info.id}{sample} gradient {i}")
+                assert_close(a, e, 4 * rtol, 4 * atol + 2 * rtol * scale, f"{info.id}{sample} gradient {i}")
 
 
 def _like(t: cf.Tensor, array: np.ndarray) -> cf.Tensor:
