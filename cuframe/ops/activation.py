@@ -517,7 +517,7 @@ def silu(input: Tensor, inplace: bool = False) -> Tensor:
     >>> activation.silu(cf.tensor([-1.0, 2.0]))
     tensor([-0.2689,  1.7616])
     """
-    return _apply(_SILU, lambda x: x / (np.exp(-x) + 1), input, (), inplace)
+    return _apply(_SILU, lambda x: on_arrays(sigmoid, x) * x, input, (), inplace)
 
 
 def _mish_vjp(g: Any, needs: tuple, x: Any) -> tuple:

@@ -152,7 +152,12 @@ rad2deg = _trigonometric(
 # -- two activations that are functions of their own -----------------------------------------------
 def _sigmoid(x: Any) -> Any:
     # Overflow of the exponential gives inf, whose reciprocal is the 0 that is wanted.
-    return np.reciprocal(np.exp(-x) + 1)
+    if not x.ndim:
+        return np.reciprocal(np.exp(-x) + 1)
+    r = np.negative(x)
+    np.exp(r, out=r)
+    r += 1
+    return np.reciprocal(r, out=r)
 
 
 sigmoid = unary(
@@ -232,7 +237,7 @@ frac = unary(
 _ROUND = Op("round", _flat_vjp, ())
 
 
-@numpy_name(np.round, np.around)
+@numpy_name(np.round, np.around, np.rint)
 def round(input: Tensor, decimals: int = 0) -> Tensor:
     """Each element rounded to the nearest number with so many decimals, halves to the even one.
 
