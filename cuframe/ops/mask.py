@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -394,7 +395,8 @@ def _search(
             f"{tuple(s.shape)}"
         )
     r = xp.empty(v.shape, kind)
-    rows = zip(s.reshape(-1, s.shape[-1]), v.reshape(-1, v.shape[-1]), r.reshape(-1, v.shape[-1]))
+    n = math.prod(s.shape[:-1])  # -1 would be ambiguous for empty rows
+    rows = zip(s.reshape(n, s.shape[-1]), v.reshape(n, v.shape[-1]), r.reshape(n, v.shape[-1]))
     for ordered, wanted, found in rows:
         found[...] = xp.searchsorted(ordered, wanted, where_)
     return Tensor(r)

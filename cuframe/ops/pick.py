@@ -345,12 +345,16 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
     return gathered(input, d, i)
 
 
+def _from_start(index: Any, n: int) -> Any:
+    return np.where(index < 0, index + n, index) if index.dtype.kind == "i" else index
+
+
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
     """`gather` with the other dimensions of both broadcast; it takes what argsort and argmax(keepdim=True) give.
 
     Args:
         input: any tensor.
-        indices: integer tensor.
+        indices: integer tensor; a negative position counts from the end.
         dim: the dimension; None picks from the flattened tensor.
 
     Raises:
@@ -365,9 +369,9 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     """
     need_tensor("take_along_dim", "input", input)
     i = need_index("take_along_dim", "indices", indices, input)
-    if dim is None:
-        return gather(reshape(input, -1), 0, reshape(indices, -1))
     x = input.array
+    if dim is None:
+        return gather(reshape(input, -1), 0, Tensor(_from_start(i, x.size).reshape(-1)))
     if i.ndim != x.ndim:
         raise RuntimeError(
             "take_along_dim: indices must have as many dimensions as input, "
@@ -381,7 +385,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
             f"take_along_dim: shapes {tuple(x.shape)} and {tuple(i.shape)} do not broadcast beside dim {dim}"
         ) from None
     wide = expand(input, rest[:d] + (x.shape[d],) + rest[d + 1 :])
-    return gather(wide, d, expand(indices, rest[:d] + (i.shape[d],) + rest[d + 1 :]))
+    places = Tensor(_from_start(i, x.shape[d]))
+    return gather(wide, d, expand(places, rest[:d] + (i.shape[d],) + rest[d + 1 :]))
 
 
 def _scatter_vjp(g: Any, needs: tuple, index: Any, d: int, shape: tuple | None) -> tuple:

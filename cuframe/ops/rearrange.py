@@ -154,12 +154,13 @@ def _dims(name: str, dims: tuple, ndim: int) -> tuple:
     return wrapped
 
 
-def flip(input: Tensor, *dims: Any) -> Tensor:
+def flip(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
     """A copy with the order along some dimensions reversed.
 
     Args:
         input: any tensor.
-        dims: the dimensions, one by one or as a tuple.
+        order: the dimensions, one by one or as a tuple.
+        dims: the same by keyword.
 
     Raises:
         IndexError: no such dimension.
@@ -172,7 +173,7 @@ def flip(input: Tensor, *dims: Any) -> Tensor:
     """
     need_tensor("flip", "input", input)
     x = input.array
-    axes = _dims("flip", dims, x.ndim)
+    axes = _dims("flip", order if dims is None else (dims,), x.ndim)
     if not x.ndim:
         return clone(input)
     return record(np.flip(x, axes).copy(), _FLIP, (input,), (axes,))

@@ -277,7 +277,7 @@ def unique_consecutive(
         rows, d, shape = x.reshape(-1, 1), 0, x.shape
     else:
         d = wrap_dim("unique_consecutive", "dim", dim, x.ndim)
-        rows = np.moveaxis(x, d, 0).reshape(x.shape[d], -1)
+        rows = np.moveaxis(x, d, 0).reshape(x.shape[d], math.prod(x.shape[:d] + x.shape[d + 1 :]))
         shape = (x.shape[d],)
     n = len(rows)
     fresh = xp.ones(n, np.bool_)
