@@ -405,6 +405,14 @@ def test_conversion_keeps_parameters_and_integers(convert, dtype):
     assert net.first.count.dtype == np.int64 and net.first.scratch.dtype.name == dtype
 
 
+def test_sparse_gradients_are_converted():
+    m = nn.Embedding(4, 2, sparse=True)
+    m(cf.tensor([1, 3])).sum().backward()
+    m.double()
+    assert m.weight.grad.is_sparse and m.weight.grad.dtype == np.float64
+    assert m.weight.grad.to_dense().tolist() == [[0, 0], [1, 1], [0, 0], [1, 1]]
+
+
 def test_gradients_flow_after_conversion():
     net = Net().double()
     net.zero_grad()

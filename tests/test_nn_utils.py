@@ -12,6 +12,7 @@ from cuframe import nn
 from cuframe.nn.utils import (
     clip_grad_norm_,
     clip_grad_value_,
+    clip_grads_with_norm_,
     get_total_norm,
     parameters_to_vector,
     parametrize,
@@ -56,6 +57,12 @@ def test_norm_of_any_order(order):
     assert total.item() == pytest.approx(expected, rel=1e-12) and total.shape == ()
     for p, g in zip(params, grads):
         np.testing.assert_allclose(p.grad.array, g * (expected / 2 / (expected + 1e-6)), rtol=1e-12)
+
+
+def test_a_known_norm():
+    params = with_grads([3.0], [4.0])
+    clip_grads_with_norm_(params, 1.0, get_total_norm([p.grad for p in params]))
+    np.testing.assert_allclose([p.grad.item() for p in params], [0.6, 0.8], rtol=1e-5)
 
 
 def test_small_gradients_stay_as_they_are():

@@ -466,7 +466,7 @@ class ParameterDict(Module):
         """A dict with `default` for each key."""
         return ParameterDict((key, default) for key in keys)
 
-    def update(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]]) -> None:
+    def update(self, parameters: Mapping[str, Any] | ParameterDict | Iterable[tuple[str, Any]]) -> None:
         """Add or replace parameters from a mapping or pairs; those of a plain dict in the order of their names, as in
         PyTorch."""
         if not hasattr(parameters, "items") and (

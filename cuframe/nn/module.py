@@ -83,10 +83,13 @@ class Module:
     def __getattr__(self, name: str) -> Any:
         # Only reached when the instance and its class have no such attribute.
         own = self.__dict__
-        for kind in ("_parameters", "_buffers", "_modules"):
-            table = own.get(kind)
-            if table is not None and name in table:
-                return table[name]
+        try:
+            return own["_parameters"][name]
+        except KeyError:
+            pass
+        for kind in ("_modules", "_buffers"):
+            if kind in own and name in own[kind]:
+                return own[kind][name]
         if isinstance(getattr(type(self), name, None), property):
             return object.__getattribute__(self, name)  # a property that failed: show its own error
         raise _NoAttribute(self, name)
@@ -473,8 +476,11 @@ class Module:
             if param is not None:
                 grad = param.grad
                 param.data = fn(param.detach())
-                if grad is not None:
+                if isinstance(grad, Tensor):
                     param.grad = fn(grad)
+                elif grad is not None:
+                    rows = fn(Tensor(grad.rows)).array.astype(grad.rows.dtype)
+                    param.grad = type(grad)(rows, fn(Tensor(grad.data)).array, grad.shape)
         for name, buffer in self._buffers.items():
             if buffer is not None:
                 self._buffers[name] = fn(buffer)

@@ -79,7 +79,7 @@ def run(
         _run_blocks(scratch, kernel, wide, settings)
         for a, w in zip([x, *arrays[2:]], [wide[0], *wide[2:]]):
             a[...] = w
-    elif x.flags.c_contiguous and (x.__class__ is not np.ndarray or x.flags.carray):
+    elif x.flags.carray if x.__class__ is np.ndarray else x.flags.c_contiguous:
         _run_blocks(scratch, kernel, arrays, settings)
     else:
         # BLAS would write into a copy of an array that is not plain memory, and lose it.
@@ -107,14 +107,14 @@ def _run_blocks(scratch: dict, kernel: Callable, arrays: list, settings: tuple) 
     if not n:
         return
     # A pair of scratch blocks for each kind of array.
-    key = (x.__class__, x.dtype.char, getattr(x, "device", None))
+    key = x.dtype.char if x.__class__ is np.ndarray else (x.__class__, x.dtype.char, x.device)
     found = scratch.get(key)
     if found is None or found[0].size < n and found[0].size < found[3]:
         block = BLOCK if x.__class__ is np.ndarray else 2**62
         size = min(n, block)
         found = scratch[key] = [_empty((size,), x), _empty((size,), x), _axpy_for(x), block]
     s, t, axpy, block = found
-    flats = [a.reshape(-1) for a in arrays]
+    flats = [a if a.ndim == 1 else a.reshape(-1) for a in arrays]
     if n <= block:
         kernel(axpy, *flats, s[:n], t[:n], *settings)
         return

@@ -98,7 +98,7 @@ class Optimizer:
         self._stepping = False
         self._steps_taken = 0
         self._scratch: dict[Any, list[Any]] = {}
-        groups = list(params.items()) if isinstance(params, Mapping) else list(params)
+        groups: list[Any] = list(params.items() if isinstance(params, Mapping) else params)
         if not groups:
             raise ValueError(
                 f"{name}: the list of parameters is empty (an iterator such as model.parameters() serves only once)"

@@ -12,7 +12,7 @@ from ...autograd import versions
 from ...backend import backend_of
 from ...tensor import Tensor
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "get_total_norm"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
 
 # OpenBLAS uses one thread up to 10,000 elements.
 _PIECE = 8192
@@ -160,12 +160,24 @@ def clip_grad_norm_(
     total = float(_total(arrays, norm_type))
     if error_if_nonfinite:
         _check_finite("clip_grad_norm_", total, norm_type)
+    _scale(arrays, max_norm, total)
+    return _result(arrays, total)
+
+
+def _scale(arrays: list[Any], max_norm: float, total: float) -> None:
     factor = float(max_norm) / (total + 1e-6)
     if not factor >= 1.0:  # a NaN norm makes the gradients NaN, as it does in PyTorch
         for x in arrays:
             np.multiply(x, x.dtype.type(factor), x)
             versions.written(x, "clip_grad_norm_")
-    return _result(arrays, total)
+
+
+@np.errstate(all="ignore")
+def clip_grads_with_norm_(
+    parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor | float, foreach: bool | None = None
+) -> None:
+    """As `clip_grad_norm_`, with a norm that is known already: from `get_total_norm`, say, over several processes."""
+    _scale(_grad_arrays("clip_grads_with_norm_", parameters), max_norm, float(total_norm))
 
 
 def clip_grad_value_(

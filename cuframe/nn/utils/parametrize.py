@@ -165,7 +165,7 @@ def _reduce(self: Module, protocol: Any) -> tuple:
     return _rebuild, (type(self).__bases__[0], list(self.parametrizations.keys())), self.__dict__
 
 
-def _rebuild(base: type, names: list[str]) -> Module:
+def _rebuild(base: Any, names: list[str]) -> Module:
     module = base.__new__(base)
     _own_class(module)
     for name in names:
