@@ -2,9 +2,10 @@
 
 Note [Cross entropy]
     The fused node takes one pass of exponentials, in the forward pass; they are kept, unnormalised, and the gradient is
-    one multiplication by row and a subtraction at the target. Subtracting one maximum of all logits instead of one a
-    row saves a pass; rows whose own maximum lies so far below it that their sum loses digits send the call to
-    the row-wise way.
+    one multiplication by row and a subtraction at the target. Logits of ordinary size need no maximum subtracted, which
+    saves two passes; larger ones have that of all logits subtracted, which saves one. Where a row's own maximum lies so
+    far below it that rounding shows, each row has its own. The loss is log(sum / exp(target)), in which nothing
+    cancels, unless the exponential of a target vanishes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from .softmax import log_softmax, row_max, widened
 
 __all__ = ["cross_entropy", "nll_loss"]
 
-# exp(-30): rows this far below the maximum of all logits would add 30 float32 roundings of 6e-8 to their loss.
-_LEAST_SUM = 1e-13
+_NEAR = 16.0  # logits whose exponentials are taken as they are; their sums stay far from the ends of float32
+_LEAST_SUM = 1e-13  # exp(-30): a difference of 30 to the maximum is rounded by 1e-6, and so is the exponential
+_LEAST = 1e-30  # smaller exponentials are on their way to losing digits in float32
 
 
 def reduction_of(name: str, reduction: Any, size_average: Any, reduce: Any, others: tuple[str, ...] = ()) -> str:
@@ -74,10 +76,11 @@ class Targets:
         if some:
             t = t * ~ignored
         backend.check_index(name, "target", t, c)
-        rows = backend.xp.arange(n)
         self.shape = lead
         self.view = (n, c, size) if rest else (n, c)
-        self.index = (rows[:, None], t, backend.xp.arange(size)) if rest else (rows, t)
+        # Where each target stands among all logits in row-major order.
+        rows = backend.xp.arange(0, n * c, c)
+        self.index = (rows[:, None] + t) * size + backend.xp.arange(size) if rest else rows + t
         self.weight = None if w is None else w[t]
         if some:
             self.weight = ~ignored * (x.dtype.type(1) if w is None else self.weight)
@@ -118,7 +121,7 @@ def _reduced(loss: Any, reduction: str, targets: Targets, x: Any) -> Any:
 def _scales(g: Any, reduction: str, targets: Targets) -> Any:
     """The gradient of each target's loss: a number, or an array where the losses were not reduced."""
     if reduction == "none":
-        return g.reshape(targets.index[1].shape)
+        return g.reshape(targets.index.shape)
     # Where no target counts the loss is NaN, and yet no logit has a part in it.
     return g / (targets.count + (targets.count == 0)) if reduction == "mean" else g
 
@@ -129,10 +132,11 @@ def _nll_vjp(g: Any, needs: tuple, shape: tuple, dtype: Any, targets: Targets, r
     recorded = isinstance(g, Tensor)
     like = g.array if recorded else g
     out = backend_of(like).xp.zeros(targets.view, dtype)
+    flat = out.reshape(-1)
     if not recorded:
-        out[targets.index] = -scale if targets.weight is None else -(scale * targets.weight)
+        flat[targets.index] = -scale if targets.weight is None else -(scale * targets.weight)
         return (out.reshape(shape),)
-    out[targets.index] = -1 if targets.weight is None else -targets.weight
+    flat[targets.index] = -1 if targets.weight is None else -targets.weight
     if reduction == "none":
         scale = scale.reshape((targets.view[0], 1, *targets.view[2:]))
     return ((scale * out).astype(dtype).reshape(shape),)
@@ -179,7 +183,7 @@ def nll_loss(
     _need_classes("nll_loss", target)
     x = input.array
     targets = Targets("nll_loss", x, target.array, None if weight is None else weight.array, ignore_index)
-    loss = -widened(x.reshape(targets.view)[targets.index])
+    loss = -widened(x.reshape(-1)[targets.index])
     if targets.weight is not None:
         loss *= targets.weight
     r = _reduced(loss, reduction, targets, x)
@@ -187,17 +191,28 @@ def nll_loss(
 
 
 # -- cross entropy ------------------------------------------------------------------------------------------------
+def _shifted(x: Any, m: Any) -> tuple[Any, Any]:
+    e = x - m
+    np.exp(e, out=e)
+    return e, _sums(e)
+
+
+def _sums(e: Any) -> Any:
+    return e @ np.ones_like(e, shape=(e.shape[1], 1)) if e.ndim == 2 else e.sum(axis=1, keepdims=True)
+
+
 def _exponentials(x: Any) -> tuple[Any, Any, Any]:
     """e = exp(x - m), its sums over axis 1, and m, see Note [Cross entropy]."""
     m: Any = x.max(initial=-np.inf)
-    for row_wise in (False, True):
-        if row_wise:
-            m = row_max(x, 1)
-        e = x - m
-        np.exp(e, out=e)
-        s = e @ np.ones_like(e, shape=(e.shape[1], 1)) if e.ndim == 2 else e.sum(axis=1, keepdims=True)
-        if s.min(initial=np.inf) > _LEAST_SUM:
-            break
+    if abs(m) <= _NEAR:
+        m = m - m
+        e = np.exp(x)
+        s = _sums(e)
+    else:
+        e, s = _shifted(x, m)
+    if not s.min(initial=np.inf) > _LEAST_SUM:
+        m = row_max(x, 1)
+        e, s = _shifted(x, m)
     return e, s, m
 
 
@@ -219,7 +234,7 @@ def _cross_entropy_vjp(
         total = at_target + spread * (c if w is None else widened(w).sum())
     column = (s.shape[0], *s.shape[2:])
     gx = e * (np.broadcast_to(total, column) / s.reshape(column)).reshape(s.shape).astype(e.dtype, copy=False)
-    gx[targets.index] -= at_target
+    gx.reshape(-1)[targets.index] -= at_target
     if smoothing:
         spread = np.broadcast_to(spread, column).reshape(s.shape)
         gx -= spread if w is None else spread * widened(w).reshape((-1,) + (1,) * (e.ndim - 2))
@@ -331,17 +346,20 @@ def cross_entropy(
     x, t = input.array, target.array
     w = None if weight is None else weight.array
     targets = Targets("cross_entropy", x, t, w, ignore_index)
-    wide = widened(x).reshape(targets.view)
+    wide = np.ascontiguousarray(widened(x)).reshape(targets.view)
     e, s, m = _exponentials(wide)
     rows = (s.shape[0], *s.shape[2:])
-    log_s = np.log(s).reshape(rows)
-    top = m if m.ndim == 0 else m.reshape(rows)
-    loss = log_s - (wide[targets.index] - top)
+    sums, top = s.reshape(rows), m if m.ndim == 0 else m.reshape(rows)
+    at_target = e.reshape(-1)[targets.index]
+    if at_target.min(initial=np.inf) > _LEAST:
+        loss = np.log(sums / at_target)
+    else:
+        loss = np.log(sums) - (wide.reshape(-1)[targets.index] - top)
     if targets.weight is not None:
         loss *= targets.weight
     if label_smoothing:
         loss *= 1 - label_smoothing
-        loss += _smoothed(wide, log_s + top, w, targets) * (label_smoothing / e.shape[1])
+        loss += _smoothed(wide, np.log(sums) + top, w, targets) * (label_smoothing / e.shape[1])
     saved = (x, t, w, ignore_index, reduction, label_smoothing, targets, e, s)
     return record(_reduced(loss, reduction, targets, x), _CROSS_ENTROPY, (input,), saved)
 
