@@ -1,0 +1,144 @@
+"""Normalisation in NumPy: rows with their own statistics, and channels whose statistics span many rows.
+
+Note [Blocks of rows]
+    Every pass works on so many rows that their temporaries stay in the L2 cache; memory is read once forward and once
+    or twice backward. Sums along rows are matrix-vector products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["apply", "row_moments", "row_sums", "rows_backward", "rows_forward"]
+
+Array = npt.NDArray[Any]
+
+_BLOCK_BYTES = 1 << 17
+
+
+def _blocks(x: Array) -> Iterator[slice]:
+    rows, size = x.shape
+    step = max(1, _BLOCK_BYTES // max(1, size * x.itemsize))
+    for first in range(0, rows, step):
+        yield slice(first, min(rows, first + step))
+
+
+# -- rows: LayerNorm and RMSNorm ----------------------------------------------------------------------------------
+def rows_forward(
+    x: Array, w: Array | None, b: Array | None, eps: float, centred: bool
+) -> tuple[Array, Array | None, Array]:
+    """out = (x - mean) * rstd * w + b for each row; without centring mean is left out.
+
+    Args:
+        x: [R, D].
+        w, b: [D] or None.
+
+    Returns:
+        out [R, D], mean [R, 1] or None, rstd [R, 1].
+    """
+    rows, size = x.shape
+    out = np.empty_like(x, order="C")
+    mean = np.empty((rows, 1), x.dtype) if centred else None
+    rstd = np.empty((rows, 1), x.dtype)
+    share = np.full((size, 1), 1 / max(1, size), x.dtype)
+    for part in _blocks(x):
+        d, o, r = x[part], out[part], rstd[part]
+        if mean is not None:
+            d = np.subtract(d, np.matmul(d, share, out=mean[part]), out=o)
+        np.einsum("rd,rd->r", d, d, out=r[:, 0])
+        r /= max(1, size)
+        r += eps
+        np.sqrt(r, out=r)
+        np.divide(1, r, out=r)
+        np.multiply(d, r, out=o)
+        if w is not None:
+            o *= w
+        if b is not None:
+            o += b
+    return out, mean, rstd
+
+
+def rows_backward(
+    g: Array, x: Array, w: Array | None, mean: Array | None, rstd: Array, needs: tuple[bool, bool, bool]
+) -> tuple[Array | None, Array | None, Array | None]:
+    """Gradients of x [R, D], w [D] and b [D], where `needs` asks for them.
+
+    With h = (x - mean) rstd and k = g w:  gx = rstd (k - mean(k) - h mean(k h)),  gw = sum g h,  gb = sum g.
+    """
+    size = x.shape[1]
+    gx = np.empty_like(x, order="C") if needs[0] else None
+    gw = np.zeros(size, x.dtype) if needs[1] else None
+    gb = np.zeros(size, x.dtype) if needs[2] else None
+    share = np.full(size, 1 / max(1, size), x.dtype) if w is None else w / max(1, size)
+    for part in _blocks(x):
+        u, d, r = g[part], x[part], rstd[part]
+        if mean is not None:
+            d = d - mean[part]
+        gd = u * d
+        if gw is not None:
+            gw += r[:, 0] @ gd
+        if gb is not None:
+            gb += np.ones(len(u), x.dtype) @ u
+        if gx is None:
+            continue
+        slope = (gd @ share)[:, None] * r
+        slope *= r
+        d = np.multiply(d, slope, out=gd)
+        if mean is not None:
+            d += (u @ share)[:, None]
+        o = gx[part]
+        if w is None:
+            np.subtract(u, d, out=o)
+        else:
+            np.multiply(u, w, out=o)
+            o -= d
+        o *= r
+    return gx, gw, gb
+
+
+# -- channels: BatchNorm, GroupNorm, InstanceNorm -----------------------------------------------------------------
+def row_moments(x: Array) -> tuple[Array, Array]:
+    """The mean of each row of x [R, L], and the sum of squares about it: both [R]."""
+    rows, size = x.shape
+    if size == 1:
+        return x[:, 0], np.zeros(rows, x.dtype)
+    mean, squares = np.empty(rows, x.dtype), np.empty(rows, x.dtype)
+    share = np.full(size, 1 / max(1, size), x.dtype)
+    for part in _blocks(x):
+        m = np.matmul(x[part], share, out=mean[part])
+        d = x[part] - m[:, None]
+        np.einsum("rl,rl->r", d, d, out=squares[part])
+    return mean, squares
+
+
+def row_sums(g: Array, x: Array, shift: Array) -> tuple[Array, Array]:
+    """sum g and sum g (x - shift) of each row; g and x [R, L], shift [R, 1]. Both are [R]."""
+    rows, size = x.shape
+    if size == 1:
+        return g[:, 0], g[:, 0] * (x - shift)[:, 0]
+    first, second = np.empty(rows, x.dtype), np.empty(rows, x.dtype)
+    ones = np.ones(size, x.dtype)
+    for part in _blocks(x):
+        np.matmul(g[part], ones, out=first[part])
+        d = x[part] - shift[part]
+        np.einsum("rl,rl->r", g[part], d, out=second[part])
+    return first, second
+
+
+def apply(terms: list[tuple[Array, Array]], constant: Array | None) -> Array:
+    """The sum of array * factor over `terms`, plus a constant; arrays are [R, L], factors and constant [R, 1]."""
+    out = np.empty_like(terms[0][0], order="C")
+    for part in _blocks(out):
+        o = out[part]
+        for i, (array, factor) in enumerate(terms):
+            if i == 0:
+                np.multiply(array[part], factor[part], out=o)
+            else:
+                o += array[part] * factor[part]
+        if constant is not None:
+            o += constant[part]
+    return out

@@ -1,0 +1,204 @@
+"""Layers that normalise channels and may keep running statistics: BatchNorm and InstanceNorm."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from ...ops.create import empty, ones, tensor, zeros
+from ...tensor import Parameter, Tensor
+from .. import functional as F
+from ..module import Module
+from .normalization import ones_and_zeros
+
+__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
+
+
+class _ChannelNorm(Module):
+    """Parameters and running statistics of one number for each channel."""
+
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+    dims: tuple[int, ...]  # how many dimensions an input may have
+
+    def __init__(
+        self, num_features: int, eps: float, momentum: float | None, affine: bool, track_running_stats: bool,
+        device: Any, dtype: Any, bias: bool,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.num_features = num_features
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        for name, wanted in (("weight", affine), ("bias", affine and bias)):
+            value = Parameter(empty(num_features, device=device, dtype=dtype)) if wanted else None
+            self.register_parameter(name, value)
+        tracked = track_running_stats
+        self.register_buffer("running_mean", zeros(num_features, device=device, dtype=dtype) if tracked else None)
+        self.register_buffer("running_var", ones(num_features, device=device, dtype=dtype) if tracked else None)
+        self.register_buffer("num_batches_tracked", tensor(0, device=device) if tracked else None)
+        self.reset_parameters()
+
+    def reset_running_stats(self) -> None:
+        """Set the running mean to zeros, the variance to ones and the count of batches to 0."""
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.running_mean.zero_()
+            self.running_var.fill_(1)
+            self.num_batches_tracked.zero_()
+
+    def reset_parameters(self) -> None:
+        """Reset the running statistics, and weight to ones and bias to zeros."""
+        self.reset_running_stats()
+        ones_and_zeros(self.weight, self.bias)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim not in self.dims:
+            wanted = " or ".join(f"{n}D" for n in self.dims)
+            raise ValueError(
+                f"{type(self).__name__}: input must be {wanted}, got {input.ndim}D of shape {tuple(input.shape)}"
+            )
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class _BatchNorm(_ChannelNorm):
+    """Normalises each channel over the batch and all positions, then scales and shifts it.
+
+        out = (input - mean) / sqrt(var + eps) * weight + bias
+
+    Ioffe and Szegedy, Batch Normalization (2015). In training, or where nothing is tracked, mean and variance are those
+    of the batch; in evaluation the running statistics `running_mean` and `running_var` (num_features,).
+
+    Args:
+        num_features: the number of channels.
+        eps: added to the variance.
+        momentum: the weight of each new batch in the running statistics; None makes them the mean over all batches.
+        affine: have `weight`, which starts as ones, and `bias`, which starts as zeros, both (num_features,).
+        track_running_stats: keep running statistics and `num_batches_tracked`.
+        device, dtype: of parameters and statistics.
+        bias: have a bias, where there is a weight.
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True, device: Any = None, dtype: Any = None, *,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        factor = 0.0 if self.momentum is None else self.momentum
+        counted = self.num_batches_tracked
+        if self.training and self.track_running_stats and counted is not None:
+            counted.add_(1)
+            if self.momentum is None:
+                factor = 1.0 / float(counted.item())
+        own = self.training or (self.running_mean is None and self.running_var is None)
+        keep = not self.training or self.track_running_stats
+        return F.batch_norm(
+            input, self.running_mean if keep else None, self.running_var if keep else None, self.weight, self.bias,
+            own, factor, self.eps,
+        )  # fmt: skip
+
+
+class BatchNorm1d(_BatchNorm):
+    """BatchNorm of a (N, C) or (N, C, L) input.
+
+        out = (input - mean) / sqrt(var + eps) * weight + bias
+
+    Mean and variance are those of each channel over the batch and all positions in training, the running ones in
+    evaluation. Arguments: num_features (C), eps, momentum (None: the mean over all batches), affine,
+    track_running_stats, device, dtype, bias.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.BatchNorm1d(1, affine=False)(cf.tensor([[1.0], [3.0]]))
+    tensor([[-1.0000],
+            [ 1.0000]])
+    """
+
+    dims = (2, 3)
+
+
+class BatchNorm2d(_BatchNorm):
+    """BatchNorm of a (N, C, H, W) input; see `BatchNorm1d`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.BatchNorm2d(3)
+    BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    """
+
+    dims = (4,)
+
+
+class BatchNorm3d(_BatchNorm):
+    """BatchNorm of a (N, C, D, H, W) input; see `BatchNorm1d`."""
+
+    dims = (5,)
+
+
+class _InstanceNorm(_ChannelNorm):
+    """Normalises each channel of each sample; a batch dimension may be missing."""
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
+        track_running_stats: bool = False, device: Any = None, dtype: Any = None, *,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        batched = input.ndim == self.dims[-1]
+        x = input if batched else input.unsqueeze(0)
+        if x.shape[1] != self.num_features:
+            shape = tuple(input.shape)
+            text = f"{type(self).__name__}: input must have {self.num_features} channels, got shape {shape}"
+            if self.affine or self.track_running_stats:
+                raise ValueError(text)
+            warnings.warn(f"{text}; without affine and statistics num_features is not used", stacklevel=2)
+        out = F.instance_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias,
+            self.training or not self.track_running_stats, 0.0 if self.momentum is None else self.momentum, self.eps,
+        )  # fmt: skip
+        return out if batched else out.squeeze(0)
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """InstanceNorm of a (N, C, L) or (C, L) input.
+
+        out = (input - mean) / sqrt(var + eps) * weight + bias
+
+    Ulyanov et al., Instance Normalization (2016). Mean and variance are those of each channel of each sample, or in
+    evaluation the running ones, if they are tracked. Arguments: num_features (C), eps, momentum, affine (False),
+    track_running_stats (False), device, dtype.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.InstanceNorm1d(1)(cf.tensor([[1.0, 3.0]]))
+    tensor([[-1.0000,  1.0000]])
+    """
+
+    dims = (2, 3)
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """InstanceNorm of a (N, C, H, W) or (C, H, W) input; see `InstanceNorm1d`."""
+
+    dims = (3, 4)
+
+
+class InstanceNorm3d(_InstanceNorm):
+    """InstanceNorm of a (N, C, D, H, W) or (C, D, H, W) input; see `InstanceNorm1d`."""
+
+    dims = (4, 5)
