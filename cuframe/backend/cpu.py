@@ -42,6 +42,10 @@ class CpuBackend(Backend):
             from ..cpu import rnn
 
             return rnn
+        if name == "ctc":
+            from ..cpu import ctc
+
+            return ctc
         return None
 
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:

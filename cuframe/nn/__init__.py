@@ -5,14 +5,19 @@ from . import containers, functional, hooks, init, modules, utils
 from .containers import *  # noqa: F403
 from .module import Module
 from .modules.activation import *  # noqa: F403
+from .modules.adaptive import *  # noqa: F403
+from .modules.ctc import *  # noqa: F403
 from .modules.dropout import *  # noqa: F403
 from .modules.embedding import *  # noqa: F403
 from .modules.linear import *  # noqa: F403
 from .modules.loss import *  # noqa: F403
+from .modules.multi_label import *  # noqa: F403
 from .modules.rnn import *  # noqa: F403
 
 __all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "utils", *containers.__all__]
 for _family in (
-    modules.activation, modules.dropout, modules.embedding, modules.linear, modules.loss, modules.rnn,
+    modules.activation, modules.adaptive, modules.ctc, modules.multi_label,
+    modules.dropout, modules.embedding, modules.linear, modules.loss,
+    modules.rnn,
 ):  # fmt: skip
     __all__ += _family.__all__

@@ -2,6 +2,8 @@
 
 from ..ops.activation import *  # noqa: F403
 from ..ops.activation import __all__ as _activation
+from ..ops.ctc import *  # noqa: F403
+from ..ops.ctc import __all__ as _ctc
 from ..ops.distance import *  # noqa: F403
 from ..ops.distance import __all__ as _distance
 from ..ops.dropout import *  # noqa: F403
@@ -15,9 +17,12 @@ from ..ops.linear import __all__ as _linear
 from ..ops.loss import *  # noqa: F403
 from ..ops.loss import __all__ as _loss
 from ..ops.mask import one_hot as one_hot
+from ..ops.multi_label import *  # noqa: F403
+from ..ops.multi_label import __all__ as _multi_label
 from ..ops.softmax import *  # noqa: F403
 from ..ops.softmax import __all__ as _softmax
 
 __all__ = sorted(
-    ["one_hot", "sigmoid", "tanh", *_activation, *_distance, *_dropout, *_embedding, *_linear, *_loss, *_softmax]
+    ["one_hot", "sigmoid", "tanh", *_activation, *_ctc, *_distance, *_dropout, *_embedding, *_linear, *_loss,
+     *_multi_label, *_softmax]
 )

@@ -1,8 +1,11 @@
 """The layers."""
 
 from .activation import *  # noqa: F403
+from .adaptive import *  # noqa: F403
+from .ctc import *  # noqa: F403
 from .dropout import *  # noqa: F403
 from .embedding import *  # noqa: F403
 from .linear import *  # noqa: F403
 from .loss import *  # noqa: F403
+from .multi_label import *  # noqa: F403
 from .rnn import *  # noqa: F403
