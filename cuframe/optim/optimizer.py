@@ -229,7 +229,7 @@ class Optimizer:
             )
         state = {
             ids.get(id(p), p) if isinstance(p, Tensor) else p: {
-                k: Tensor(np.array(v, np.float32)) if k in _COUNTS else v for k, v in entry.items()
+                k: Tensor(np.array(v, _COUNTS[k])) if k in _COUNTS else v for k, v in entry.items()
             }
             if isinstance(p, Tensor)
             else entry
@@ -339,8 +339,8 @@ class Optimizer:
         return "\n".join([*lines, ")"])
 
 
-#: State that is a number and not an array of the parameter's shape.
-_COUNTS = frozenset({"step", "mu_product"})
+#: State that is a number and not an array of the parameter's shape, and the dtype that saves it without loss.
+_COUNTS = {"step": np.float32, "mu_product": np.float64}
 
 
 def _loaded(key: str, value: Any, p: Tensor, name: str) -> Any:
