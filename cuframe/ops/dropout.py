@@ -13,7 +13,7 @@ from ..tensor import Tensor
 from .define import Op, as_result, check_floating, need_tensor, record
 from .inplace import check_writable, write
 
-__all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout", "rrelu"]
+__all__ = ["alpha_dropout", "dropout", "dropout1d", "dropout2d", "dropout3d", "feature_alpha_dropout"]
 
 # What SELU tends to for very negative inputs; see Klambauer et al., Self-Normalizing Neural Networks (2017), section 3.
 _SELU_FLOOR = -1.7580993408473766
@@ -178,31 +178,3 @@ def feature_alpha_dropout(input: Tensor, p: float = 0.5, training: bool = False,
     if len(shape) < 2:
         raise RuntimeError(f"feature_alpha_dropout: input must have at least 2 dimensions, got shape {tuple(shape)}")
     return _alpha("feature_alpha_dropout", input, p, inplace, shape[:2] + (1,) * (len(shape) - 2))
-
-
-def rrelu(
-    input: Tensor, lower: float = 1.0 / 8, upper: float = 1.0 / 3, training: bool = False, inplace: bool = False
-) -> Tensor:
-    """`x` where it is positive, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise.
-
-    Raises:
-        ValueError: lower is above upper.
-
-    >>> import cuframe as cf
-    >>> import cuframe.nn.functional as F
-    >>> F.rrelu(cf.tensor([-4.0, 2.0]), 0.25, 0.75)
-    tensor([-2.,  2.])
-    """
-    check_floating("rrelu", "input", input)
-    if not lower <= upper:
-        raise ValueError(f"rrelu: lower must not be above upper, got {lower} and {upper}")
-    if inplace:
-        check_writable(input, "rrelu_")
-    x = input.array
-    slope: Any = x.dtype.type((lower + upper) / 2)
-    if training:
-        drawn = random.default_generator.uniform(x.shape, lower, upper)
-        slope = backend_of(x).asarray(drawn, x).astype(x.dtype, copy=False)
-    factor = np.where(x > 0, x.dtype.type(1), slope)
-    out = record(as_result(x * factor, x), _DROPOUT, (input,), (factor, 1.0))
-    return write(input, out, "rrelu_") if inplace else out
