@@ -292,19 +292,42 @@ def arange(
     if end is None:
         start, end = 0, start
     start, end, step = [v.item() if isinstance(v, (Tensor, np.generic)) else v for v in (start, end, step)]
+    if not all(math.isfinite(v) for v in (start, end, step)):
+        raise RuntimeError(f"arange: start, end and step must be finite, got {start}, {end} and {step}")
+    given = None if dtype is None else as_dtype(dtype)
+    if given is not None and given.kind in "iu":
+        start, end, step = int(start), int(end), int(step)
     if step == 0:
         raise RuntimeError("arange: step must not be zero")
     if (end - start) * step < 0:
         raise RuntimeError(f"arange: step {step} leads away from end {end}, starting at {start}")
-    if dtype is None:
-        kind = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else np.dtype(np.int64)
+    if given is not None:
+        kind = given
     else:
-        kind = as_dtype(dtype)
+        kind = get_default_dtype() if any(isinstance(v, float) for v in (start, end, step)) else np.dtype(np.int64)
     if kind.kind == "i" and all(isinstance(v, int) for v in (start, end, step)):
         return _finish(np.arange(start, end, step, dtype=kind), device, requires_grad)
     count = max(math.ceil((end - start) / step), 0)
     values = start + step * np.arange(count, dtype=np.float64)
     return _finish(values.astype(kind), device, requires_grad)
+
+
+def _ends(name: str, start: Any, end: Any, steps: Any) -> tuple[Any, Any, int]:
+    """The arguments of linspace and logspace as numbers, checked."""
+    try:
+        count = _as_int(steps)
+    except TypeError:
+        raise TypeError(f"{name}: steps must be an int, got {type(steps).__name__}") from None
+    if count < 0:
+        raise RuntimeError(f"{name}: steps must not be negative, got {count}")
+    ends = []
+    for argument, v in (("start", start), ("end", end)):
+        if isinstance(v, Tensor):
+            if v.array.ndim:
+                raise RuntimeError(f"{name}: {argument} must be a number or a 0-d tensor, got {tuple(v.array.shape)}")
+            v = v.array.item()
+        ends.append(v)
+    return ends[0], ends[1], count
 
 
 def linspace(
@@ -319,10 +342,10 @@ def linspace(
     >>> cf.linspace(0, 1, 5)
     tensor([0.0000, 0.2500, 0.5000, 0.7500, 1.0000])
     """
-    if steps < 0:
-        raise RuntimeError(f"linspace: steps must not be negative, got {steps}")
-    start, end = [v.item() if isinstance(v, Tensor) else v for v in (start, end)]
+    start, end, steps = _ends("linspace", start, end, steps)
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    if kind.kind in "iu":
+        start, end = int(start), int(end)
     return _finish(np.linspace(start, end, steps).astype(kind), device, requires_grad)
 
 
@@ -345,9 +368,7 @@ def logspace(
     >>> cf.logspace(0, 2, 3)
     tensor([  1.,  10., 100.])
     """
-    if steps < 0:
-        raise RuntimeError(f"logspace: steps must not be negative, got {steps}")
-    start, end = [v.item() if isinstance(v, Tensor) else v for v in (start, end)]
+    start, end, steps = _ends("logspace", start, end, steps)
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
     return _finish(np.logspace(start, end, steps, base=base).astype(kind), device, requires_grad)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from operator import index as _as_int
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from ..dtypes import promote_types
 from ..tensor import Tensor, record_outputs
 from .define import Op, cast, need_tensor, record
 from .inplace import mark_view
-from .shape import narrow, reshape, select, unsqueeze, wrap_dim
+from .shape import as_int, narrow, reshape, select, unsqueeze, wrap_dim
 
 __all__ = [
     "atleast_1d", "atleast_2d", "atleast_3d", "cat", "chunk", "column_stack", "concat", "concatenate", "dsplit",
@@ -79,35 +78,37 @@ def cat(tensors: Any, dim: int = 0) -> Tensor:
             [1., 1.],
             [1., 1.]])
     """
-    given = _tensors("cat", tensors)
+    return _cat("cat", _tensors("cat", tensors), dim)
+
+
+def _cat(name: str, given: list[Tensor], dim: int) -> Tensor:
     parts = [x for x in given if x.array.shape != (0,)] or given[:1]
     first = parts[0].array
     if not first.ndim:
-        raise RuntimeError("cat: 0-d tensors have no dimension to join along; use stack")
-    d = wrap_dim("cat", "dim", dim, first.ndim)
+        raise RuntimeError(f"{name}: 0-d tensors have no dimension to join along; use stack")
+    d = wrap_dim(name, "dim", dim, first.ndim)
     try:
         r = np.concatenate([x.array for x in parts], axis=d)
     except ValueError:
-        raise _cat_error(given, parts, dim) from None
+        raise _cat_error(name, given, parts, d) from None
     ends = list(accumulate(x.array.shape[d] for x in parts))
     return record(r, _CAT, tuple(parts), (ends, d))
 
 
-def _cat_error(given: list, parts: list, dim: int) -> Exception:
+def _cat_error(name: str, given: list, parts: list, d: int) -> Exception:
     first = parts[0].array.shape
-    d = dim % len(first)
     for i, x in enumerate(given):
         shape = x.array.shape
         if shape == (0,):
             continue
         if not shape:
-            return RuntimeError("cat: 0-d tensors have no dimension to join along; use stack")
+            return RuntimeError(f"{name}: 0-d tensors have no dimension to join along; use stack")
         if len(shape) != len(first) or any(a != b for k, (a, b) in enumerate(zip(shape, first)) if k != d):
             return RuntimeError(
-                f"cat: tensors[{i}] has shape {tuple(shape)}, which differs from {tuple(first)} elsewhere than in "
-                f"dim {dim}"
+                f"{name}: tensors[{i}] has shape {tuple(shape)}, which differs from {tuple(first)} elsewhere than in "
+                f"dim {d}"
             )
-    return RuntimeError("cat: the tensors cannot be joined")
+    return RuntimeError(f"{name}: the tensors cannot be joined")
 
 
 def concat(tensors: Any, dim: int = 0) -> Tensor:
@@ -200,11 +201,11 @@ def split(input: Tensor, split_size_or_sections: Any, dim: int = 0) -> tuple[Ten
     """
     size, d = _splittable("split", input, dim)
     if isinstance(split_size_or_sections, (tuple, list)):
-        sections = [_as_int(s) for s in split_size_or_sections]
+        sections = [as_int("split", "sections", s) for s in split_size_or_sections]
         if sum(sections) != size or any(s < 0 for s in sections):
             raise RuntimeError(f"split: sections {sections} must be >= 0 and add up to {size}, the size of dim {dim}")
         return _split_at(input, list(accumulate(sections)), d)
-    piece = _as_int(split_size_or_sections)
+    piece = as_int("split", "split_size", split_size_or_sections)
     if piece < 0 or (piece == 0 and size):
         raise RuntimeError(f"split: split_size must be positive for dim {dim} of size {size}, got {piece}")
     count = max(-(-size // piece), 1) if piece else 1
@@ -231,6 +232,7 @@ def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     (tensor([0, 1, 2]), tensor([3, 4]))
     """
     size, d = _splittable("chunk", input, dim)
+    chunks = as_int("chunk", "chunks", chunks)
     if chunks <= 0:
         raise RuntimeError(f"chunk: chunks must be positive, got {chunks}")
     if not size:
@@ -264,11 +266,12 @@ def _tensor_split(name: str, input: Tensor, indices_or_sections: Any, dim: int) 
         pieces = []
         start = 0
         for cut in [*indices_or_sections, size]:
-            a, b, _ = slice(start, _as_int(cut)).indices(size)
+            end = as_int(name, "indices", cut)
+            a, b, _ = slice(start, end).indices(size)
             pieces.append(narrow(input, d, a, max(b - a, 0)))
-            start = _as_int(cut)
+            start = end
         return tuple(pieces)
-    sections = _as_int(indices_or_sections)
+    sections = as_int(name, "indices_or_sections", indices_or_sections)
     if sections <= 0:
         raise RuntimeError(f"{name}: the number of sections must be positive, got {sections}")
     each, more = divmod(size, sections)
@@ -375,7 +378,7 @@ def hstack(tensors: Any) -> Tensor:
     tensor([1, 2, 3])
     """
     parts = [_atleast_one("hstack", x, 1) for x in _tensors("hstack", tensors)]
-    return cat(parts, 0 if parts[0].array.ndim == 1 else 1)
+    return _cat("hstack", parts, 0 if parts[0].array.ndim == 1 else 1)
 
 
 def vstack(tensors: Any) -> Tensor:
@@ -386,7 +389,7 @@ def vstack(tensors: Any) -> Tensor:
     tensor([[1, 2],
             [3, 4]])
     """
-    return cat([_atleast_one("vstack", x, 2) for x in _tensors("vstack", tensors)], 0)
+    return _cat("vstack", [_atleast_one("vstack", x, 2) for x in _tensors("vstack", tensors)], 0)
 
 
 def row_stack(tensors: Any) -> Tensor:
@@ -396,7 +399,7 @@ def row_stack(tensors: Any) -> Tensor:
 
 def dstack(tensors: Any) -> Tensor:
     """`cat` along dimension 2, after `atleast_3d`."""
-    return cat([_atleast_one("dstack", x, 3) for x in _tensors("dstack", tensors)], 2)
+    return _cat("dstack", [_atleast_one("dstack", x, 3) for x in _tensors("dstack", tensors)], 2)
 
 
 def column_stack(tensors: Any) -> Tensor:

@@ -39,6 +39,22 @@ def wrap_dim(name: str, argument: str, dim: Any, ndim: int) -> int:
     return d + n if d < 0 else d
 
 
+def as_int(name: str, argument: str, value: Any) -> int:
+    """A Python int of an int, a NumPy integer or a 0-d integer tensor.
+
+    Raises:
+        TypeError: anything else, bools included.
+    """
+    bad = isinstance(value, bool) or (isinstance(value, Tensor) and (value.ndim or value.dtype.kind not in "iu"))
+    try:
+        if not bad:
+            return _as_int(value)
+    except TypeError:
+        pass
+    what = f"a tensor of {value.dtype.name} {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    raise TypeError(f"{name}: {argument} must be an int, got {what}")
+
+
 def sizes_of(name: str, sizes: tuple) -> tuple:
     """Sizes given one by one or as one sequence."""
     if len(sizes) == 1 and isinstance(sizes[0], (tuple, list)):
@@ -104,8 +120,11 @@ def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
             [3, 4, 5]])
     """
     need_tensor("reshape", "input", input)
-    sizes = sizes_of("reshape", sizes if shape is None else (shape,))
-    r = _reshaped("reshape", input, sizes)
+    return _reshape("reshape", input, sizes_of("reshape", sizes if shape is None else (shape,)))
+
+
+def _reshape(name: str, input: Tensor, sizes: tuple) -> Tensor:
+    r = _reshaped(name, input, sizes)
     x = input.array
     if shares_memory(r, x):
         return _view(r, _RESHAPE, input, (x.shape,), reshape, sizes)
@@ -133,12 +152,15 @@ def view(input: Tensor, *sizes: Any) -> Tensor:
     need_tensor("view", "input", input)
     if len(sizes) == 1 and not isinstance(sizes[0], (int, tuple, list, np.integer)):
         return _view_dtype(input, as_dtype(sizes[0]))
-    shape = sizes_of("view", sizes)
-    r = _reshaped("view", input, shape)
+    return _viewed("view", input, sizes_of("view", sizes))
+
+
+def _viewed(name: str, input: Tensor, shape: tuple) -> Tensor:
+    r = _reshaped(name, input, shape)
     x = input.array
     if not shares_memory(r, x) and x.size:
         raise RuntimeError(
-            f"view: a tensor of shape {tuple(x.shape)} and strides {_strides(x)} cannot be seen as {shape} without "
+            f"{name}: a tensor of shape {tuple(x.shape)} and strides {_strides(x)} cannot be seen as {shape} without "
             "a copy; use reshape()"
         )
     return _view(r, _RESHAPE, input, (x.shape,), view, shape)
@@ -163,14 +185,16 @@ def _view_dtype(input: Tensor, dtype: np.dtype) -> Tensor:
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
     """`input.view(other.shape)`."""
+    need_tensor("view_as", "input", input)
     need_tensor("view_as", "other", other)
-    return view(input, other.array.shape)
+    return _viewed("view_as", input, other.array.shape)
 
 
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
     """`input.reshape(other.shape)`."""
+    need_tensor("reshape_as", "input", input)
     need_tensor("reshape_as", "other", other)
-    return reshape(input, other.array.shape)
+    return _reshape("reshape_as", input, other.array.shape)
 
 
 @numpy_name(np.ravel)
@@ -555,7 +579,7 @@ def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
     if not shape:
         raise RuntimeError("narrow: input must have at least one dimension, got a 0-d tensor")
     d = wrap_dim("narrow", "dim", dim, len(shape))
-    first, n = _as_int(start), _as_int(length)
+    first, n = as_int("narrow", "start", start), as_int("narrow", "length", length)
     size = shape[d]
     if n < 0:
         raise RuntimeError(f"narrow: length must not be negative, got {n}")
@@ -583,7 +607,7 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
     if not shape:
         raise IndexError("select: input must have at least one dimension, got a 0-d tensor")
     d = wrap_dim("select", "dim", dim, len(shape))
-    i = _as_int(index)
+    i = as_int("select", "index", index)
     if not -shape[d] <= i < shape[d]:
         raise IndexError(f"select: index must be in [{-shape[d]}, {shape[d] - 1}] for dim {dim}, got {i}")
     return input[(slice(None),) * d + (i,)]  # type: ignore[index]
@@ -653,7 +677,7 @@ def diagonal(input: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Te
     b = wrap_dim("diagonal", "dim2", dim2, x.ndim)
     if a == b:
         raise RuntimeError(f"diagonal: dim1 and dim2 must differ, got {dim1} and {dim2}")
-    offset = _as_int(offset)
+    offset = as_int("diagonal", "offset", offset)
     r = _diagonal_array(x, offset, a, b)
     return _view(r, _DIAGONAL, input, (x.shape, offset, a, b), diagonal, offset, a, b)
 
@@ -709,6 +733,7 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
     need_tensor("unfold", "input", input)
     x = input.array
     d = wrap_dim("unfold", "dimension", dimension, x.ndim)
+    size, step = as_int("unfold", "size", size), as_int("unfold", "step", step)
     whole = x.shape[d] if x.ndim else 1
     if not 0 <= size <= whole:
         raise RuntimeError(f"unfold: size must be in [0, {whole}] for dimension {dimension}, got {size}")
