@@ -1,11 +1,9 @@
 """Negative log likelihood and cross entropy over classes.
 
 Note [Cross entropy]
-    The fused node takes one pass of exponentials, in the forward pass; they are kept, unnormalised, and the gradient is
-    one multiplication by row and a subtraction at the target. Logits of ordinary size need no maximum subtracted, which
-    saves two passes; larger ones have that of all logits subtracted, which saves one. Where a row's own maximum lies so
-    far below it that rounding shows, each row has its own. The loss is log(sum / exp(target)), in which nothing
-    cancels, unless the exponential of a target vanishes.
+    The fused node takes one pass of exponentials (see Note [Exponentials] in softmax.py), in the forward pass; they are
+    kept, unnormalised, and the gradient is one multiplication by row and a subtraction at the target. The loss is
+    log(sum / exp(target)), in which nothing cancels, unless the exponential of a target vanishes.
 """
 
 from __future__ import annotations
@@ -20,12 +18,10 @@ from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import Tensor
 from .define import Op, as_result, check_floating, need_tensor, record
-from .softmax import log_softmax, row_max, widened
+from .softmax import exponentials, log_softmax, widened
 
 __all__ = ["cross_entropy", "nll_loss"]
 
-_NEAR = 16.0  # logits whose exponentials are taken as they are; their sums stay far from the ends of float32
-_LEAST_SUM = 1e-13  # exp(-30): a difference of 30 to the maximum is rounded by 1e-6, and so is the exponential
 _LEAST = 1e-30  # smaller exponentials are on their way to losing digits in float32
 
 
@@ -191,31 +187,6 @@ def nll_loss(
 
 
 # -- cross entropy ------------------------------------------------------------------------------------------------
-def _shifted(x: Any, m: Any) -> tuple[Any, Any]:
-    e = x - m
-    np.exp(e, out=e)
-    return e, _sums(e)
-
-
-def _sums(e: Any) -> Any:
-    return e @ np.ones_like(e, shape=(e.shape[1], 1)) if e.ndim == 2 else e.sum(axis=1, keepdims=True)
-
-
-def _exponentials(x: Any) -> tuple[Any, Any, Any]:
-    """e = exp(x - m), its sums over axis 1, and m, see Note [Cross entropy]."""
-    m: Any = x.max(initial=-np.inf)
-    if abs(m) <= _NEAR:
-        m = m - m
-        e = np.exp(x)
-        s = _sums(e)
-    else:
-        e, s = _shifted(x, m)
-    if not s.min(initial=np.inf) > _LEAST_SUM:
-        m = row_max(x, 1)
-        e, s = _shifted(x, m)
-    return e, s, m
-
-
 def _cross_entropy_vjp(
     g: Any, needs: tuple, x: Any, t: Any, w: Any, ignore_index: int, reduction: str, smoothing: float,
     targets: Targets, e: Any, s: Any,
@@ -347,11 +318,11 @@ def cross_entropy(
     w = None if weight is None else weight.array
     targets = Targets("cross_entropy", x, t, w, ignore_index)
     wide = np.ascontiguousarray(widened(x)).reshape(targets.view)
-    e, s, m = _exponentials(wide)
+    e, s, m = exponentials(wide, 1)
     rows = (s.shape[0], *s.shape[2:])
     sums, top = s.reshape(rows), m if m.ndim == 0 else m.reshape(rows)
     at_target = e.reshape(-1)[targets.index]
-    if at_target.min(initial=np.inf) > _LEAST:
+    if not at_target.size or at_target.min() > _LEAST:
         loss = np.log(sums / at_target)
     else:
         loss = np.log(sums) - (wide.reshape(-1)[targets.index] - top)

@@ -1,9 +1,16 @@
-"""Softmax and its logarithm: one pass for the exponentials, one node, and a gradient from the result alone."""
+"""Softmax and its logarithm: one pass for the exponentials, one node, and a gradient from the result alone.
+
+Note [Exponentials]
+    Logits of ordinary size need no maximum subtracted, which saves two passes; larger ones have that of all logits
+    subtracted, which saves one. Where a row's own maximum lies so far below it that rounding shows, each row has its
+    own.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,6 +22,9 @@ from .reduce import axis_of
 
 __all__ = ["log_softmax", "softmax", "softmin"]
 
+_NEAR = 16.0  # logits whose exponentials are taken as they are; their sums stay far from the ends of float32
+_LEAST_SUM = 1e-13  # exp(-30): a difference of 30 to the maximum is rounded by 1e-6, and so is the exponential
+
 
 def widened(x: Any) -> Any:
     """16-bit floats as float32, in which their exponentials are summed."""
@@ -22,15 +32,44 @@ def widened(x: Any) -> Any:
 
 
 def row_max(x: Any, axis: int) -> Any:
-    """The maximum along `axis`, kept as a dimension; -inf where that is empty."""
-    return x.max(axis=axis, keepdims=True, initial=-np.inf)
+    """The maximum along `axis`, kept as a dimension; 0 where there is nothing."""
+    return x.max(axis=axis, keepdims=True) if x.size else x.sum(axis=axis, keepdims=True)
+
+
+def _sums(e: Any, axis: int) -> Any:
+    if axis != e.ndim - 1:
+        return e.sum(axis=axis, keepdims=True)
+    # BLAS adds up short rows faster than a reduction does.
+    n = e.shape[-1]
+    return (e.reshape((prod(e.shape[:-1]), n)) @ np.ones_like(e, shape=(n, 1))).reshape((*e.shape[:-1], 1))
+
+
+def _shifted(x: Any, m: Any, axis: int) -> tuple[Any, Any]:
+    e = x - m
+    np.exp(e, out=e)
+    return e, _sums(e, axis)
+
+
+def exponentials(x: Any, axis: int) -> tuple[Any, Any, Any]:
+    """e = exp(x - m), its sums along `axis`, and m: 0-d or one for each row; see Note [Exponentials]."""
+    if not x.size:
+        return x.copy(), x.sum(axis=axis, keepdims=True), x.sum()
+    m: Any = x.max()
+    if abs(m) <= _NEAR:
+        m = m - m
+        e = np.exp(x)
+        s = _sums(e, axis)
+    else:
+        e, s = _shifted(x, m, axis)
+    if not s.min() > _LEAST_SUM:
+        m = row_max(x, axis)
+        e, s = _shifted(x, m, axis)
+    return e, s, m
 
 
 def _softmax_array(x: Any, axis: int) -> Any:
-    e = widened(x)
-    e = e - row_max(e, axis)
-    np.exp(e, out=e)
-    e /= e.sum(axis=axis, keepdims=True)
+    e, s, _ = exponentials(widened(x), axis)
+    e /= s
     return e.astype(x.dtype, copy=False)
 
 
@@ -44,8 +83,12 @@ def _log_softmax_array(x: Any, axis: int) -> Any:
 def _softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
     dtype = out.dtype
     g, out = widened(g), widened(out)
-    p = g * out
-    return ((p - out * p.sum(axis=axis, keepdims=True)).astype(dtype, copy=False),)
+    if isinstance(g, Tensor):
+        return ((out * (g - (g * out).sum(axis=axis, keepdims=True))).astype(dtype),)
+    gx = g * out
+    # In place: these arrays are as large as the result.
+    gx -= out * _sums(gx, axis)
+    return (gx.astype(dtype, copy=False),)
 
 
 def _log_softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
