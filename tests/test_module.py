@@ -550,6 +550,16 @@ def test_full_backward_hooks_under_create_graph():
     np.testing.assert_allclose(h.array[0], 4 * (w.sum() + w.sum()), rtol=1e-5)
 
 
+def test_full_backward_hooks_refuse_inputs_changed_in_place():
+    m = nn.ReLU(inplace=True)
+    m.register_full_backward_hook(lambda mod, gi, go: None)
+    x = cf.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="ReLU: an input was changed in place"):
+        m(x * 2)
+    with cf.no_grad():
+        assert m(x * -2).tolist() == [0, 0]
+
+
 def test_global_hooks():
     log = []
     with hooks.register_module_forward_pre_hook(lambda m, args: log.append(("pre", type(m).__name__))):

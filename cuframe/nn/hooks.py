@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd.graph import Op, mode
+from ..autograd import versions
+from ..autograd.graph import Op, mode, next_sequence
 from ..tensor import HookHandle, Tensor, record_outputs
 
 if TYPE_CHECKING:
@@ -101,6 +102,8 @@ def call_hooked(module: Module, args: tuple, kwargs: dict) -> Any:
         if guard is not None:
             args = guard.inputs(args)
         output = module.forward(*args, **kwargs)
+        if guard is not None:
+            guard.check_inputs()
         for i, (hook, flags) in enumerate(after):
             called.add(i)
             replaced = _run_post(hook, flags, module, args, kwargs, output)
@@ -152,6 +155,8 @@ class _Guard:
         self.before = before
         self.n_inputs = 0
         self.input_places: list[int] = []
+        self.guarded: list[Tensor] = []
+        self.before_forward = 0
         self.grad_output: tuple | None = None
 
     def inputs(self, args: tuple) -> tuple:
@@ -164,7 +169,18 @@ class _Guard:
         wrapped = list(args)
         for i, out in zip(places, self._identity(_GUARD_IN, [args[i] for i in places])):
             wrapped[i] = out
+        self.guarded = [wrapped[i] for i in places if wrapped[i].node is not None]
+        self.before_forward = next_sequence()
         return tuple(wrapped)
+
+    def check_inputs(self) -> None:
+        """Raise RuntimeError if forward changed an input in place: the caller's tensor would not know of it."""
+        for t in self.guarded:
+            if versions.version(t.array) > self.before_forward:
+                raise RuntimeError(
+                    f"{type(self.module).__name__}: an input was changed in place, which cannot be with full backward "
+                    "hooks; use the operation that is not in place (inplace=False), or change a clone"
+                )
 
     def outputs(self, output: Any) -> Any:
         """`output` (a Tensor, or a tuple or list of which the Tensors count) behind the output node."""
