@@ -22,6 +22,7 @@ from cuframe.data import (
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
+    WorkerInfo,
     default_collate,
     get_worker_info,
     pad_collate,
@@ -55,6 +56,7 @@ class Shards(IterableDataset):
 
     def __iter__(self):
         info = get_worker_info()
+        assert info is None or isinstance(info, WorkerInfo)
         return iter(range(self.n) if info is None else range(info.id, self.n, info.num_workers))
 
 
