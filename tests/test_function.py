@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import cuframe as cf
-from cuframe.autograd import Function, grad, gradcheck, gradgradcheck, once_differentiable
+from cuframe.autograd import Function, FunctionCtx, grad, gradcheck, gradgradcheck, once_differentiable
 
 
 def leaf(*values, dtype="float64"):
@@ -132,6 +132,7 @@ def test_needs_input_grad():
     class Watch(Function):
         @staticmethod
         def forward(ctx, x, k, y):
+            assert isinstance(ctx, FunctionCtx)
             seen.append(ctx.needs_input_grad)
             return x * y
 
