@@ -31,9 +31,13 @@ TOLERANCES = {"polygamma": (5e-5, 1e-5)}
 # The functions of networks that are for integers.
 INTEGER_FUNCTIONS = {"nn.functional.one_hot"}
 
-# op_db calls these with the operands in another order than the public function has.
+# op_db calls these with other operands than the public function has, or in another order.
 ADAPTED: dict[str, Callable] = {
     "einsum": lambda operands, equation: cf.einsum(equation, *operands),
+    # its distance_function is a module of PyTorch's, the default
+    "nn.functional.triplet_margin_with_distance_loss": lambda *args, distance_function, **kwargs: (
+        cf.nn.functional.triplet_margin_with_distance_loss(*args, **kwargs)
+    ),
     "polygamma": lambda input, n: cf.polygamma(n, input),
     "where": lambda input, condition, other: cf.where(condition, input, other),
     "zero_": lambda input: input.clone().zero_(),
@@ -79,6 +83,8 @@ def excluded_sample(name: str, sample: Any) -> str | None:
         and args[0].requires_grad
     ):
         return "gradient with respect to the probability q"
+    if name == "nn.functional.batch_norm" and x.ndim < 2:
+        return "batch_norm of an input without channels: cuframe raises"
     if name == "gather" and args[1].ndim != x.ndim:
         return "an empty index with another number of dimensions: cuframe raises"
     if name == "scatter" and _integer(x) and _fractional(args[2]):
