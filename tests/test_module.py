@@ -1,7 +1,9 @@
 """nn.Module: attributes, iteration, state, conversion, hooks, copies and texts."""
 
 import copy
+import gc
 import pickle
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -548,6 +550,20 @@ def test_full_backward_hooks_under_create_graph():
     w = m.weight.array[0]
     np.testing.assert_allclose(g.detach().array[0], 4 * w.sum() * w, rtol=1e-5)
     np.testing.assert_allclose(h.array[0], 4 * (w.sum() + w.sum()), rtol=1e-5)
+
+
+def test_a_hooked_graph_is_freed_at_once():
+    m = nn.Linear(2, 2)
+    m.register_full_backward_hook(lambda mod, gi, go: None)
+    x = cf.ones(1, 2, requires_grad=True)
+    y = m(x)
+    alive = weakref.ref(y.node)
+    gc.disable()
+    try:
+        del y
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_full_backward_hooks_refuse_inputs_changed_in_place():

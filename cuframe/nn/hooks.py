@@ -175,7 +175,8 @@ class _Guard:
 
     def check_inputs(self) -> None:
         """Raise RuntimeError if forward changed an input in place: the caller's tensor would not know of it."""
-        for t in self.guarded:
+        guarded, self.guarded = self.guarded, []  # kept longer, they would tie the graph into a cycle
+        for t in guarded:
             if versions.version(t.array) > self.before_forward:
                 raise RuntimeError(
                     f"{type(self.module).__name__}: an input was changed in place, which cannot be with full backward "
