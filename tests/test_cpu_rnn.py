@@ -156,6 +156,22 @@ class TestAgainstReference:
             np.testing.assert_allclose(getattr(mine, name), getattr(grads, name), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reverse"])
+@pytest.mark.parametrize("lengths", [[3, 0, 1, 5, 5], [0, 0, 0, 0, 1], [6, 6, 6, 6, 6]], ids=str)
+def test_steps_that_no_sequence_reaches(lengths, reverse):
+    a = arguments("lstm")
+    *got, saved = rnn.forward("lstm", **a, lengths=lengths, reverse=reverse)
+    up = upstream(*got)
+    cut = {**a, "x": a["x"][:max(lengths)]}
+    *_, shorter = rnn.forward("lstm", **cut, lengths=lengths, reverse=reverse)
+    for mine, want in zip(got, reference("lstm", a, lengths, reverse)):
+        np.testing.assert_allclose(mine, want, rtol=0, atol=1e-14)
+    grads, wanted = rnn.backward(saved, *up), rnn.backward(shorter, up[0][:max(lengths)], *up[1:])
+    assert not grads.x[max(lengths):].any()
+    for name in ("h0", "c0", "w_ih", "w_hh", "b_ih", "b_hh"):
+        np.testing.assert_allclose(getattr(grads, name), getattr(wanted, name), rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("cell", GATES)
 class TestEveryCell:
     @pytest.mark.parametrize("dtype,tolerance", [(np.float32, 2e-6), (np.float16, 4e-3), (ml_dtypes.bfloat16, 3e-2)])

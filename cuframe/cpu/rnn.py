@@ -256,7 +256,8 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     wants_gates = need_x or need_w_ih or need_w_hh or need_b_ih or need_b_hh
     hidden, features, dtype, total = len(w_hh) // kind.gates, w_hh.shape[1], w_hh.dtype, s.layout.total
     gate_slabs = kind.h_at + len(kind.h_order)
-    gates = np.empty((gate_slabs * hidden, total), dtype) if wants_gates else None
+    # rows a power of two apart would share cache sets; unlike np.dot, np.matmul takes padded rows without a copy
+    gates = np.empty((gate_slabs * hidden, total + 16), dtype)[:, :total] if wants_gates else None
     previous = previous_rows(s.rows, s.layout, s.reverse) if need_w_hh or kind.reads == "before" else None
     gh_last = columns(gh_n, s.layout.order, features, s.layout.batch, dtype)
     # the running gradient of c is kept doubled, see lstm_cell_backward
@@ -271,13 +272,13 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     if gates is not None:
         by_x, by_h = gates[:len(kind.x_order) * hidden], gates[kind.h_at * hidden:]
         if need_x:
-            gx = unpack(np.dot(by_x.T, gate_rows(w_ih, kind.x_order, kind.x_grad_scale)), s.layout, s.packed)
+            gx = unpack(np.matmul(by_x.T, gate_rows(w_ih, kind.x_order, kind.x_grad_scale)), s.layout, s.packed)
             gx = gx.astype(s.dtype, copy=False)
         if need_w_ih:
-            gw_ih = weight_gradient(np.dot(by_x, pack(s.x, s.layout)), kind.x_order, kind.x_grad_scale, s.dtype)
+            gw_ih = weight_gradient(np.matmul(by_x, pack(s.x, s.layout)), kind.x_order, kind.x_grad_scale, s.dtype)
         if need_w_hh and previous is not None:
-            gw_hh = weight_gradient(np.dot(by_h, previous), kind.h_order, kind.h_grad_scale, s.dtype)
-        sums = np.dot(gates, np.ones(total, dtype))
+            gw_hh = weight_gradient(np.matmul(by_h, previous), kind.h_order, kind.h_grad_scale, s.dtype)
+        sums = np.matmul(gates, np.ones(total, dtype))
         if need_b_ih and b_ih is not None:
             gb_ih = weight_gradient(sums[:len(by_x)], kind.x_order, kind.x_grad_scale, s.dtype)
         if need_b_hh and b_hh is not None:

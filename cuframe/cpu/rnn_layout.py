@@ -49,13 +49,16 @@ def make_layout(steps: int, batch: int, lengths: Array | None, batch_sizes: Arra
 
 def spans(layout: Layout, step_bytes: int, budget: int) -> list[Span]:
     """Cut the steps into spans of equal batch size whose gates fit in `budget` bytes."""
-    sizes = np.full(layout.steps, layout.batch) if layout.sizes is None else layout.sizes
-    edges = [*np.flatnonzero(np.diff(sizes, prepend=0)).tolist(), int(np.count_nonzero(sizes))]
+    sizes = None if layout.sizes is None else layout.sizes[layout.sizes > 0]
+    if sizes is None:
+        edges = [0, layout.steps] if layout.total else []
+    else:
+        edges = [*np.flatnonzero(np.diff(sizes, prepend=0)).tolist(), len(sizes)]
     found: list[Span] = []
     row = 0
     for start, stop in zip(edges, edges[1:]):
-        n = int(sizes[start])
-        longest = max(1, budget // (step_bytes * n)) if n else stop
+        n = layout.batch if sizes is None else int(sizes[start])
+        longest = max(1, budget // (step_bytes * n))
         for first in range(start, stop, longest):
             steps = min(longest, stop - first)
             found.append(Span(row, steps, n))
