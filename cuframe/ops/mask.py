@@ -43,9 +43,7 @@ def blank(g: Any, mask: Any) -> Any:
     """A copy of an array or Tensor with zeros where the mask is true; not a product, which would keep NaN."""
     if isinstance(g, Tensor):
         return record(blank(g.array, mask), _BLANK, (g,), (mask,))
-    r = g.copy()
-    np.copyto(r, 0, where=mask)
-    return r
+    return np.where(mask, g.dtype.type(0), g)
 
 
 def _blank_vjp(g: Any, needs: tuple, mask: Any) -> tuple:
@@ -86,9 +84,9 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     number, tensor = scalar_value("masked_fill", value, input)
     x = input.array
     check_value_dtype("masked_fill", number, x.dtype)
-    shape = _common("masked_fill", x.shape, m.shape)
-    r = x.copy() if shape == x.shape else np.broadcast_to(x, shape).copy()
-    np.copyto(r, number, where=m, casting="unsafe")
+    _common("masked_fill", x.shape, m.shape)
+    fill = x.dtype.type(number) if tensor is None else number.astype(x.dtype)
+    r = np.where(m, fill, x)
     dtype = None if tensor is None else tensor.array.dtype
     return record(r, _MASKED_FILL, (input, tensor), (m, x.shape, dtype))
 

@@ -268,10 +268,14 @@ def _gather_array(x: Any, d: int, index: Any) -> Any:
     return np.take_along_axis(x, index, d)
 
 
-def place_along(g: Any, shape: tuple, d: int, index: Any) -> Any:
-    """Zeros of a shape with `g` added along a dimension: the transpose of gather."""
+def place_along(g: Any, shape: tuple, d: int, index: Any, once: bool = False) -> Any:
+    """Zeros of a shape with `g` added along a dimension: the transpose of gather. `once`: no position repeats."""
     if isinstance(g, Tensor):
-        return record(place_along(g.array, shape, d, index), _GATHER_BACK, (g,), (index, d))
+        return record(place_along(g.array, shape, d, index, once), _GATHER_BACK, (g,), (index, d))
+    if once:
+        r = backend_of(g).xp.zeros(shape, g.dtype)
+        r[grid(index, d)] = g
+        return r
     return backend_of(g).sum_at(shape, grid(index, d), g)
 
 

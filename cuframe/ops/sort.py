@@ -27,7 +27,7 @@ class SortResult(NamedTuple):
 
 
 def _picked_vjp(g: list, needs: tuple, index: Any, shape: tuple, d: int) -> tuple:
-    return (place_along(g[0], shape, d, index),)
+    return (place_along(g[0], shape, d, index, once=True),)
 
 
 def _kth_vjp(g: list, needs: tuple, index: Any, shape: tuple, d: int) -> tuple:
