@@ -85,6 +85,13 @@ def test_sparse_gradients_accumulate():
     assert weight.grad.tolist() == [[1, 1], [5, 5], [1, 1], [1, 1], [1, 1]]
 
 
+def test_sparse_after_dense():
+    weight = cf.zeros(3, 1, requires_grad=True)
+    (weight * 2).sum().backward()
+    F.embedding(cf.tensor([1, 1]), weight, sparse=True).sum().backward()
+    assert weight.grad.tolist() == [[2], [4], [2]]
+
+
 def test_sparse_and_dense_uses_in_one_pass():
     weight = cf.zeros(5, 2, requires_grad=True)
     (F.embedding(cf.tensor([1, 1]), weight, sparse=True).sum() + (weight * 3).sum()).backward()
