@@ -138,6 +138,7 @@ def test_a_buffer_made_persistent_again_is_saved():
         (lambda m: m.to(speed=3), TypeError, "unknown argument.*speed"),
         (lambda m: m.register_forward_hook(3), TypeError, "hook must be callable, got int"),
         (lambda m: m.load_state_dict(3), TypeError, "must be a mapping from names, got int"),
+        (lambda m: m.load_state_dict({3: cf.ones(1)}), TypeError, "keys must be strings, got 3 of int"),
         (lambda m: m.get_extra_state(), NotImplementedError, "get_extra_state is not defined"),
     ],
 )

@@ -215,6 +215,36 @@ def test_state_dict_resumes(name):
         assert other.get_last_lr() == schedule.get_last_lr() == [g["lr"] for g in other_opt.param_groups]
 
 
+@pytest.mark.parametrize("name", [*CASES, "OneCycleLR", "CyclicLR", "ReduceLROnPlateau"])
+def test_checkpoints_resume(name, tmp_path):
+    """Schedule and optimizer through a file: the same rates afterwards, bit for bit."""
+    cycles = {
+        "OneCycleLR": lambda o: sched.OneCycleLR(o, 0.1, total_steps=40),
+        "CyclicLR": lambda o: sched.CyclicLR(o, 0.01, 0.1, 4),
+        "ReduceLROnPlateau": lambda o: sched.ReduceLROnPlateau(o, patience=2),
+    }
+    make = cycles.get(name) or CASES[name][0]
+
+    def advance(opt, schedule):
+        seen = []
+        for _ in range(11):
+            opt.step()
+            schedule.step(*([1.0] if name == "ReduceLROnPlateau" else []))
+            seen.append([(g["lr"], g["momentum"]) for g in opt.param_groups])
+        return seen
+
+    opt = optimizer(0.1, 0.2)
+    schedule = make(opt)
+    advance(opt, schedule)
+    cf.save({"optimizer": opt.state_dict(), "schedule": schedule.state_dict()}, tmp_path / "state")
+    state = cf.load(tmp_path / "state")
+    other_opt = optimizer(7.0, 8.0)
+    other = make(other_opt)
+    other_opt.load_state_dict(state["optimizer"])
+    other.load_state_dict(state["schedule"])
+    assert advance(other_opt, other) == advance(opt, schedule)
+
+
 def test_callable_objects_keep_their_state():
     class Decay:
         def __init__(self, rate):

@@ -76,6 +76,9 @@ def load(module: Module, state_dict: Mapping[str, Any], strict: bool, assign: bo
     if not isinstance(state_dict, Mapping):
         raise TypeError(f"load_state_dict: state_dict must be a mapping from names, got {type(state_dict).__name__}")
     given = dict(state_dict)
+    for key in given:
+        if not isinstance(key, str):
+            raise TypeError(f"load_state_dict: the keys must be strings, got {key!r} of {type(key).__name__}")
     missing: list[str] = []
     unexpected: list[str] = []
     errors: list[str] = []
