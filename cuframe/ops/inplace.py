@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import versions
-from ..autograd.graph import Leaf, Op, mode
+from ..autograd.graph import Leaf, Op, mode, next_sequence
 from ..autograd.modes import no_grad
 from ..dtypes import _category
 from ..tensor import Tensor, record
@@ -123,8 +123,6 @@ def write(target: Tensor, result: Tensor, name: str) -> Tensor:
         if target.node is not None:
             # What requires a gradient goes on doing so when constants are written over it; the gradient ends here.
             result = record(result.array, _OVERWRITTEN, (target,), ())
-    elif any(item is array for item in node.saved):
-        node.saved = tuple(item.copy() if item is array else item for item in node.saved)
     array[...] = result.array
     versions.written(array, name)
     if mode.grad:
@@ -187,13 +185,32 @@ def _renode(t: Tensor, node: Any) -> None:
             t.retain_grad()
 
 
+def _keep_saved(node: Any, before: int, memory: Any) -> None:
+    """Give what an operation has just saved of the memory that it is about to write copies of its own."""
+    pending = [node]
+    while pending:
+        node = pending.pop()
+        if node is None or node.seq <= before:
+            continue
+        pending += node.inputs
+        if any(hasattr(item, "dtype") and versions.owner(item) is memory for item in node.saved):
+            node.saved = tuple(
+                item.copy() if hasattr(item, "dtype") and versions.owner(item) is memory else item
+                for item in node.saved
+            )
+
+
 # -- methods ------------------------------------------------------------------------------------------------------
 def inplace(operation: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
     """The in-place method `name` (it ends in `_`) of an operation."""
 
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         check_writable(self, name)
-        return write(self, operation(self, *args, **kwargs), name)
+        before = next_sequence()
+        result = operation(self, *args, **kwargs)
+        if result.node is not None:
+            _keep_saved(result.node, before, versions.owner(self.array))
+        return write(self, result, name)
 
     method.__name__ = method.__qualname__ = name
     method.__doc__ = f"`{operation.__name__}` in place; returns self."

@@ -18,11 +18,15 @@ from .shape import adjoint, reversed_dims
 __all__ = ["attach"]
 
 INPLACE = (
-    "abs acos add addcdiv addcmul asin atan ceil clamp clamp_max clamp_min cos cosh cumprod cumsum div erf exp exp2 "
-    "expm1 eq floor floor_divide fmod frac ge gt index_add index_copy index_fill le lerp log log10 log1p log2 "
-    "logical_and logical_not logical_or lt masked_fill masked_scatter mul nan_to_num ne neg pow reciprocal relu "
-    "remainder round rsqrt scatter scatter_add sigmoid sign sin sinh sqrt square sub t tan tanh transpose tril triu "
-    "trunc bitwise_and bitwise_or bitwise_xor squeeze unsqueeze swapaxes"
+    "abs absolute acos acosh add addbmm addcdiv addcmul addmm addmv addr arccos arccosh arcsin arcsinh arctan "
+    "arctan2 arctanh asin asinh atan atan2 atanh baddbmm bitwise_and bitwise_left_shift bitwise_not bitwise_or "
+    "bitwise_right_shift bitwise_xor ceil clamp clamp_max clamp_min clip copysign cos cosh cumprod cumsum deg2rad "
+    "digamma div divide eq erf erfc erfinv exp exp2 expm1 fix float_power floor floor_divide fmod frac gcd ge "
+    "greater greater_equal gt heaviside hypot i0 index_add index_copy index_fill index_put lcm ldexp le lerp less "
+    "less_equal lgamma log log10 log1p log2 logical_and logical_not logical_or logical_xor logit lt masked_fill "
+    "masked_scatter mul multiply nan_to_num ne neg negative not_equal pow put rad2deg reciprocal relu remainder "
+    "round rsqrt scatter scatter_add scatter_reduce sgn sigmoid sign sin sinc sinh sqrt square squeeze sub subtract "
+    "swapaxes t tan tanh transpose tril triu true_divide trunc unsqueeze"
 ).split()
 _RESHAPING = {"t", "transpose", "squeeze", "unsqueeze", "swapaxes"}
 
