@@ -181,7 +181,7 @@ def backward(saved: Saved, g: Array) -> Array:
     s = saved
     steps, batch, classes = s.x.shape
     g = g.astype(s.posterior.dtype, copy=False)
-    grad = np.exp(s.x.astype(g.dtype, copy=False))
+    grad = np.exp(s.x.astype(g.dtype, copy=False), order="C")  # so that `flat` is a view
     grad *= g[:, None]
     flat = grad.reshape(steps, batch * classes)
     flat[:, s.columns] -= s.posterior * g[s.columns // classes]

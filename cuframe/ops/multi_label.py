@@ -27,15 +27,16 @@ def _positive(t: Any) -> Any:
 
 
 def _scores(name: str, input: Tensor, target: Tensor) -> tuple[Any, Any]:
-    """`input` as (N, C) and the target's array, an integer one."""
+    """`input` as (N, C), a single number as one class, and the target's array, an integer one."""
     check_floating(name, "input", input)
     need_tensor(name, "target", target)
     x, t = input.array, target.array
-    if x.ndim not in (1, 2) or not x.shape[-1]:
+    classes = x.shape[-1] if x.ndim else 1
+    if x.ndim > 2 or not classes:
         raise ValueError(f"{name}: input must be (N, C) or (C,) with at least one class, got {tuple(x.shape)}")
     if t.dtype.kind not in "iu":
         raise TypeError(f"{name}: target must hold class indices of an integer dtype, got {t.dtype.name}")
-    return input.reshape((-1, x.shape[-1])), t
+    return input.reshape((-1, classes)), t
 
 
 def multi_margin_loss(
