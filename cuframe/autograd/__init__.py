@@ -1,5 +1,6 @@
 """Differentiation: the graph, backward, the recording modes, user-defined functions and gradient checks."""
 
+from . import functional
 from .anomaly import detect_anomaly, is_anomaly_enabled, set_detect_anomaly
 from .engine import backward, end_of_backward, grad
 from .function import Function, FunctionCtx, once_differentiable
@@ -15,7 +16,7 @@ from .modes import (
 
 __all__ = [
     "Function", "FunctionCtx", "GradcheckError", "backward", "detect_anomaly", "enable_grad",
-    "end_of_backward", "grad", "gradcheck", "gradgradcheck", "inference_mode", "is_anomaly_enabled",
+    "end_of_backward", "functional", "grad", "gradcheck", "gradgradcheck", "inference_mode", "is_anomaly_enabled",
     "is_grad_enabled", "is_inference_mode_enabled", "no_grad", "once_differentiable", "set_detect_anomaly",
     "set_grad_enabled",
 ]  # fmt: skip
