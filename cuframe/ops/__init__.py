@@ -9,10 +9,12 @@ from . import convert as _convert
 from . import create as _create
 from . import cumulative as _cumulative
 from . import elementwise as _elementwise
+from . import gather as _gather
 from . import index as _index
 from . import join as _join
 from . import mask as _mask
 from . import matmul as _matmul
+from . import norm as _norm  # noqa: F401  (before reduce, whose `norm` is the public name)
 from . import methods as _methods
 from . import numpy_shape as _numpy_shape  # noqa: F401  (registers NumPy's names)
 from . import pick as _pick
@@ -23,12 +25,14 @@ from . import scatter_reduce as _scatter_reduce
 from . import shape as _shape
 from . import softmax as _softmax
 from . import sort as _sort
+from . import window as _window
 from .arithmetic import *  # noqa: F403
 from .compare import *  # noqa: F403
 from .convert import *  # noqa: F403
 from .create import *  # noqa: F403
 from .cumulative import *  # noqa: F403
 from .elementwise import *  # noqa: F403
+from .gather import *  # noqa: F403
 from .index import *  # noqa: F403
 from .join import *  # noqa: F403
 from .mask import *  # noqa: F403
@@ -41,11 +45,12 @@ from .scatter_reduce import *  # noqa: F403
 from .shape import *  # noqa: F403
 from .softmax import *  # noqa: F403
 from .sort import *  # noqa: F403
+from .window import *  # noqa: F403
 
 # The names of activation, embedding, dropout, loss and rnn belong to `cuframe.nn.functional` and are not offered here.
 _FAMILIES = (
-    _arithmetic, _compare, _convert, _create, _cumulative, _elementwise, _index, _join, _mask, _matmul, _pick,
-    _random, _rearrange, _reduce, _scatter_reduce, _shape, _softmax, _sort,
+    _arithmetic, _compare, _convert, _create, _cumulative, _elementwise, _gather, _index, _join, _mask, _matmul, _pick,
+    _random, _rearrange, _reduce, _scatter_reduce, _shape, _softmax, _sort, _window,
 )  # fmt: skip
 __all__ = sorted({name for family in _FAMILIES for name in family.__all__})
 

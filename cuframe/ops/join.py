@@ -12,7 +12,8 @@ from ..dtypes import promote_types
 from ..tensor import Tensor, record_outputs
 from .define import Op, cast, need_tensor, record
 from .inplace import mark_view
-from .shape import as_int, narrow, reshape, select, unsqueeze, wrap_dim
+from .shape import as_int, reshape, unsqueeze, wrap_dim
+from .window import narrow, select
 
 __all__ = [
     "atleast_1d", "atleast_2d", "atleast_3d", "cat", "chunk", "column_stack", "concat", "concatenate", "dsplit",

@@ -14,7 +14,7 @@ from .cross_entropy import reduced, reduction_of
 from .define import check_floating, need_tensor
 from .distance import pairwise_distance
 from .mask import where
-from .pick import gather
+from .gather import gather
 
 __all__ = [
     "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "triplet_margin_with_distance_loss",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
-from . import join, pick, rearrange, shape, sort
+from . import gather, join, pick, rearrange, shape, sort, window
 from .define import numpy_name
 
 __all__: list[str] = []
@@ -47,7 +47,7 @@ def _expand_dims(a: Tensor, axis: Any) -> Tensor:
 
 @numpy_name(np.diagonal)
 def _diagonal(a: Tensor, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
-    return shape.diagonal(a, offset, axis1, axis2)
+    return window.diagonal(a, offset, axis1, axis2)
 
 
 @numpy_name(np.concatenate)
@@ -115,8 +115,8 @@ def _take(a: Tensor, indices: Any, axis: int | None = None) -> Tensor:
 @numpy_name(np.take_along_axis)
 def _take_along_axis(arr: Tensor, indices: Any, axis: int | None = -1) -> Tensor:
     if axis is None:
-        return pick.gather(shape.reshape(arr, -1), 0, _tensor(indices))
-    return pick.take_along_dim(arr, _tensor(indices), axis)
+        return gather.gather(shape.reshape(arr, -1), 0, _tensor(indices))
+    return gather.take_along_dim(arr, _tensor(indices), axis)
 
 
 @numpy_name(np.sort)

@@ -13,7 +13,8 @@ from ..tensor import Tensor
 from .convert import clone
 from .define import Op, need_tensor, record
 from .pick import index_select
-from .shape import diagonal, diagonal_place, expand, reshape, sizes_of, transpose, wrap_dim
+from .shape import expand, reshape, sizes_of, transpose, wrap_dim
+from .window import diagonal, diagonal_place
 
 __all__ = [
     "diag", "diag_embed", "flip", "fliplr", "flipud", "meshgrid", "repeat", "repeat_interleave", "roll", "rot90",

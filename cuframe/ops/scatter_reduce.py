@@ -11,9 +11,9 @@ from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import Tensor, record
 from .define import need_tensor
+from .gather import along, gathered, grid, need_src, pad_to
 from .index import clear
 from .mask import blank
-from .pick import along, gathered, grid, need_src, pad_to
 from .shape import reshape
 
 __all__ = ["scatter_reduce"]

@@ -13,7 +13,7 @@ from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import Tensor, record_outputs
 from .define import check_floating, need_tensor
-from .pick import place_along
+from .gather import place_along
 from .shape import reshape, wrap_dim
 
 __all__ = ["argsort", "histc", "kthvalue", "msort", "sort", "topk", "unique", "unique_consecutive"]

@@ -10,7 +10,7 @@ import numpy as np
 from ...backend import backend_of
 from ...ops.define import check_floating, need_tensor
 from ...ops.join import cat
-from ...ops.pick import gather
+from ...ops.gather import gather
 from ...tensor import Tensor
 from .. import functional as F
 from ..containers import ModuleList, Sequential
