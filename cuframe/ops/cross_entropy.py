@@ -320,7 +320,7 @@ def cross_entropy(
     wide = np.ascontiguousarray(widened(x)).reshape(targets.view)
     e, s, m = exponentials(wide, 1)
     rows = (s.shape[0], *s.shape[2:])
-    sums, top = s.reshape(rows), m if m.ndim == 0 else m.reshape(rows)
+    sums, top = s.reshape(rows), 0 if m is None else m.reshape(rows)
     at_target = e.reshape(-1)[targets.index]
     if not at_target.size or at_target.min() > _LEAST:
         loss = np.log(sums / at_target)

@@ -1,9 +1,9 @@
 """Softmax and its logarithm: one pass for the exponentials, one node, and a gradient from the result alone.
 
 Note [Exponentials]
-    Logits of ordinary size need no maximum subtracted, which saves two passes; larger ones have that of all logits
-    subtracted, which saves one. Where a row's own maximum lies so far below it that rounding shows, each row has its
-    own.
+    Logits of ordinary size need no maximum subtracted, and are more exact without: nothing is rounded before the
+    exponential. That saves two passes. Where the sum of a row comes near the ends of float32, or is not finite, every
+    row has its maximum subtracted.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from .reduce import axis_of
 
 __all__ = ["log_softmax", "softmax", "softmin"]
 
-_NEAR = 16.0  # logits whose exponentials are taken as they are; their sums stay far from the ends of float32
-_LEAST_SUM = 1e-13  # exp(-30): a difference of 30 to the maximum is rounded by 1e-6, and so is the exponential
+# Sums of exponentials for which no maximum need be subtracted, far within float32.
+_LEAST, _MOST = 1e-30, 1e30
 
 
 def widened(x: Any) -> Any:
@@ -44,27 +44,16 @@ def _sums(e: Any, axis: int) -> Any:
     return (e.reshape((prod(e.shape[:-1]), n)) @ np.ones_like(e, shape=(n, 1))).reshape((*e.shape[:-1], 1))
 
 
-def _shifted(x: Any, m: Any, axis: int) -> tuple[Any, Any]:
-    e = x - m
-    np.exp(e, out=e)
-    return e, _sums(e, axis)
-
-
 def exponentials(x: Any, axis: int) -> tuple[Any, Any, Any]:
-    """e = exp(x - m), its sums along `axis`, and m: 0-d or one for each row; see Note [Exponentials]."""
-    if not x.size:
-        return x.copy(), x.sum(axis=axis, keepdims=True), x.sum()
-    m: Any = x.max()
-    if abs(m) <= _NEAR:
-        m = m - m
-        e = np.exp(x)
-        s = _sums(e, axis)
-    else:
-        e, s = _shifted(x, m, axis)
-    if not s.min() > _LEAST_SUM:
-        m = row_max(x, axis)
-        e, s = _shifted(x, m, axis)
-    return e, s, m
+    """e = exp(x - m), its sums along `axis`, and m: None for 0, or one for each row; see Note [Exponentials]."""
+    e = np.exp(x)
+    s = _sums(e, axis)
+    if not s.size or (s.min() > _LEAST and s.max() < _MOST):
+        return e, s, None
+    m = row_max(x, axis)
+    np.subtract(x, m, out=e)
+    np.exp(e, out=e)
+    return e, _sums(e, axis), m
 
 
 def _softmax_array(x: Any, axis: int) -> Any:
@@ -85,9 +74,10 @@ def _softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
     g, out = widened(g), widened(out)
     if isinstance(g, Tensor):
         return ((out * (g - (g * out).sum(axis=axis, keepdims=True))).astype(dtype),)
-    gx = g * out
-    # In place: these arrays are as large as the result.
-    gx -= out * _sums(gx, axis)
+    last = axis == out.ndim - 1
+    dot = np.einsum("...i,...i->...", g, out)[..., None] if last else (g * out).sum(axis=axis, keepdims=True)
+    gx = g - dot
+    gx *= out
     return (gx.astype(dtype, copy=False),)
 
 
