@@ -13,8 +13,8 @@ from .activation import logsigmoid
 from .cross_entropy import reduced, reduction_of
 from .define import check_floating, need_tensor
 from .distance import pairwise_distance
-from .mask import where
 from .gather import gather
+from .mask import where
 
 __all__ = [
     "multi_margin_loss", "multilabel_margin_loss", "multilabel_soft_margin_loss", "triplet_margin_with_distance_loss",

@@ -9,8 +9,8 @@ import numpy as np
 
 from ...backend import backend_of
 from ...ops.define import check_floating, need_tensor
-from ...ops.join import cat
 from ...ops.gather import gather
+from ...ops.join import cat
 from ...tensor import Tensor
 from .. import functional as F
 from ..containers import ModuleList, Sequential
