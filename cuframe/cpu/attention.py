@@ -1,0 +1,236 @@
+"""Attention in NumPy, block by block, so that memory grows with L + S and not with L x S.
+
+Note [Blocks of attention]
+    A block is some rows of queries against some columns of keys, small enough for the L2 cache. Forward keeps, besides
+    its result, one number a row: the logarithm of the sum of exponentials, lse. Backward makes the probabilities of a
+    block again from it: p = exp(q k - lse). The subtraction is one more column of the matrix product, [q, -lse] against
+    [k, 1], and likewise [g, -delta] against [v, 1] with delta = g . out; what remains is one pass of exponentials and
+    one of products.
+
+    Softmax needs no maximum where |q| |k| is small for all rows (the exponentials then neither overflow nor vanish).
+    Otherwise, and under a mask of numbers, the maximum of each row is kept while blocks of keys go by
+    (Milakov and Gimelshein, Online normalizer calculation for softmax, 2018; Dao et al., FlashAttention, 2022).
+
+    Dropout reads a counter-based generator: element (n, l, s) takes number (n L + l) S' + s with S' = S rounded up to
+    a multiple of 8, whatever the blocks are, so that backward sees what forward saw and nothing is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import philox
+
+__all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
+
+Array = npt.NDArray[Any]
+
+_ELEMENTS = 1 << 16  # of one block
+_KEYS = 256
+_CAUSAL_ROWS = 128  # smaller blocks waste less above the diagonal
+_SAFE = 40.0  # exp(+-40) and sums of it are far from the limits of float32
+_NOTHING = 1e30  # the lse of a row without keys: exp(x - 1e30) = 0
+
+
+class Dropout(NamedTuple):
+    """Where the generator stands, and the probability of a zero."""
+
+    seed: int
+    offset: int
+    p: float
+
+
+def dropout_blocks(heads: int, rows: int, keys: int) -> int:
+    """How many blocks of the generator dropout takes; see Note [Blocks of attention]."""
+    return heads * rows * -(-keys // 8)
+
+
+def dropout_mask(drop: Dropout, first: int, rows: int, keys: int) -> Array:
+    """True where kept: (rows, keys), for `rows` rows from row number `first` of all heads together."""
+    wide = -(-keys // 8)
+    kept = philox.bernoulli(drop.seed, drop.offset + first * wide, rows * wide * 8, 1 - drop.p)
+    return kept.reshape(rows, wide * 8)[:, :keys]
+
+
+def _row_blocks(length: int, keys: int, causal: bool) -> Iterator[tuple[int, int]]:
+    step = max(16, _ELEMENTS // max(1, min(keys, _KEYS)))
+    if causal:
+        step = min(step, _CAUSAL_ROWS)
+    for first in range(0, length, step):
+        yield first, min(length, first + step)
+
+
+def _key_blocks(stop: int, keys: int, causal: bool) -> Iterator[tuple[int, int]]:
+    """The blocks of keys that rows before `stop` see."""
+    limit = min(keys, stop) if causal else keys
+    for first in range(0, limit, _KEYS):
+        yield first, min(limit, first + _KEYS)
+
+
+class _Scratch:
+    """One array that serves every block."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.flat = np.empty(0, dtype)
+
+    def take(self, rows: int, columns: int) -> Array:
+        if self.flat.size < rows * columns:
+            self.flat = np.empty(rows * columns, self.flat.dtype)
+        return self.flat[: rows * columns].reshape(rows, columns)
+
+
+def _hide(s: Array, mask: Array | None, causal: bool, q0: int, k0: int) -> None:
+    """Apply the mask to a block of scores that starts at row q0 and key k0."""
+    if mask is not None:
+        part = mask[q0 : q0 + s.shape[0], k0 : k0 + s.shape[1]]
+        if part.dtype == bool:
+            np.copyto(s, -np.inf, where=~part)
+        else:
+            s += part
+    if causal and k0 + s.shape[1] > q0 + 1:
+        # Only columns from q0 on can lie above the diagonal.
+        start = max(0, q0 - k0)
+        rows, columns = np.arange(q0, q0 + s.shape[0]), np.arange(k0 + start, k0 + s.shape[1])
+        np.copyto(s[:, start:], -np.inf, where=columns > rows[:, None])
+
+
+def _bounded(q: Array, k: Array, scale: float, mask: Array | None) -> bool:
+    """No score is beyond what exponentials bear without subtracting a maximum."""
+    if mask is not None and mask.dtype != bool:
+        return False
+    sizes = [np.einsum("...e,...e->...", a, a).max(initial=0.0) for a in (q, k)]
+    return bool(abs(scale) * np.sqrt(float(sizes[0]) * float(sizes[1])) <= _SAFE)
+
+
+def forward(
+    q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float, drop: Dropout | None
+) -> tuple[Array, Array]:
+    """softmax(scale q k^T + mask) v; rows without any key give zeros.
+
+    Args:
+        q: [..., L, E]; k: [..., S, E]; v: [..., S, D]; one float dtype and the same leading dimensions.
+        mask: broadcasts to [..., L, S]; bool (True takes part) or numbers to add.
+        causal: row l sees keys up to l.
+
+    Returns:
+        out [..., L, D], in the memory order of q, and lse [..., L].
+    """
+    batch, (length, _), keys = q.shape[:-2], q.shape[-2:], k.shape[-2]
+    out = np.empty_like(q, shape=(*q.shape[:-1], v.shape[-1]))
+    lse = np.empty(q.shape[:-1], q.dtype)
+    mask = None if mask is None else np.broadcast_to(mask, (*batch, length, keys))
+    scratch = _Scratch(q.dtype)
+    safe = not _bounded(q, k, scale, mask)
+    for head, at in enumerate(np.ndindex(batch)):
+        for q0, q1 in _row_blocks(length, keys, causal):
+            rows = q[at][q0:q1] * q.dtype.type(scale)
+            kept = None if drop is None else dropout_mask(drop, head * length + q0, q1 - q0, keys)
+            view = None if mask is None else mask[at]
+            total, top, o = _row_block(rows, k[at], v[at], view, causal, q0, keys, kept, safe, scratch)
+            empty = total == 0
+            if empty.any():
+                total[empty] = 1
+                top = np.where(empty, q.dtype.type(_NOTHING), top)
+            lse[at][q0:q1] = np.log(total) + top
+            np.divide(o, (total if drop is None else total * q.dtype.type(1 - drop.p))[:, None], out=out[at][q0:q1])
+    return out, lse
+
+
+def _row_block(
+    rows: Array, k: Array, v: Array, mask: Array | None, causal: bool, q0: int, keys: int,
+    kept: Array | None, safe: bool, scratch: _Scratch,
+) -> tuple[Array, Any, Array]:  # fmt: skip
+    """Sums of exponentials, what was subtracted from their arguments, and the exponentials times v."""
+    count = rows.shape[0]
+    total = np.zeros(count, rows.dtype)
+    o = np.zeros((count, v.shape[1]), rows.dtype)
+    top: Any = np.full(count, -np.inf, rows.dtype) if safe else 0
+    for k0, k1 in _key_blocks(q0 + count, keys, causal):
+        s = np.matmul(rows, k[k0:k1].T, out=scratch.take(count, k1 - k0))
+        _hide(s, mask, causal, q0, k0)
+        if safe:
+            new = np.maximum(top, s.max(axis=1))
+            # A row of -inf so far: nothing is subtracted, its exponentials are zero.
+            shift = np.where(new == -np.inf, 0, new).astype(rows.dtype, copy=False)
+            s -= shift[:, None]
+            if k0:
+                fade = np.exp(top - shift)
+                total *= fade
+                o *= fade[:, None]
+            top = new
+        np.exp(s, out=s)
+        total += s @ np.ones(k1 - k0, rows.dtype)
+        if kept is not None:
+            s *= kept[:, k0:k1]
+        o += s @ v[k0:k1]
+    return total, top, o
+
+
+def _with_column(a: Array, column: Any) -> Array:
+    """[a, column], in one matrix."""
+    wide = np.empty((a.shape[0], a.shape[1] + 1), a.dtype)
+    wide[:, :-1] = a
+    wide[:, -1] = column
+    return wide
+
+
+def backward(
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float, drop: Dropout | None,
+    out: Array, lse: Array, needs_mask: bool,
+) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+    """The gradients of q, k, v, and of a mask of numbers if it is wanted, from what `forward` was given and gave."""
+    batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
+    gq, gk, gv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
+    gmask = np.zeros(mask.shape, q.dtype) if needs_mask and mask is not None else None
+    shape = (*batch, length, keys)
+    whole = None if mask is None else np.broadcast_to(mask, shape)
+    delta = np.einsum("...d,...d->...", g, out)
+    scores, slopes = _Scratch(q.dtype), _Scratch(q.dtype)
+    factor = q.dtype.type(scale)
+    for head, at in enumerate(np.ndindex(batch)):
+        k_head, g_head, gk_head, gv_head = k[at], g[at], gk[at], gv[at]
+        k_wide = _with_column(k_head, 1)
+        # With dropout delta is subtracted after the mask.
+        v_wide = _with_column(v[at], 1) if drop is None else v[at]
+        for q0, q1 in _row_blocks(length, keys, causal):
+            count = q1 - q0
+            rows = _with_column(q[at][q0:q1] * factor, -lse[at][q0:q1])
+            g_rows = g_head[q0:q1]
+            g_wide = _with_column(g_rows, -delta[at][q0:q1]) if drop is None else g_rows
+            kept = None if drop is None else dropout_mask(drop, head * length + q0, count, keys)
+            total: Any = 0
+            for k0, k1 in _key_blocks(q1, keys, causal):
+                p = np.matmul(rows, k_wide[k0:k1].T, out=scores.take(count, k1 - k0))
+                _hide(p, None if whole is None else whole[at], causal, q0, k0)
+                np.exp(p, out=p)
+                ds = np.matmul(g_wide, v_wide[k0:k1].T, out=slopes.take(count, k1 - k0))
+                if drop is not None and kept is not None:
+                    weight = kept[:, k0:k1] * q.dtype.type(1 / (1 - drop.p))
+                    gv_head[k0:k1] += (p * weight).T @ g_rows
+                    ds *= weight
+                    ds -= delta[at][q0:q1, None]
+                else:
+                    gv_head[k0:k1] += p.T @ g_rows
+                ds *= p
+                total = total + ds @ k_head[k0:k1]
+                gk_head[k0:k1] += ds.T @ rows[:, :-1]
+                if gmask is not None:
+                    _add_to_mask(gmask, ds, at, q0, k0)
+            gq[at][q0:q1] = total * factor
+    return gq, gk, gv, gmask
+
+
+def _add_to_mask(gmask: Array, ds: Array, at: tuple[int, ...], q0: int, k0: int) -> None:
+    """Add a block's gradient to that of a mask which may be broadcast in any dimension."""
+    lead = gmask.shape[:-2]
+    own = tuple(0 if size == 1 else i for size, i in zip(lead, at[len(at) - len(lead) :]))
+    target = gmask[own]
+    if target.shape[1] == 1:
+        ds, k0 = ds.sum(axis=1, keepdims=True), 0
+    if target.shape[0] == 1:
+        ds, q0 = ds.sum(axis=0, keepdims=True), 0
+    target[q0 : q0 + ds.shape[0], k0 : k0 + ds.shape[1]] += ds
