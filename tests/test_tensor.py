@@ -229,6 +229,19 @@ def test_fill_and_copy_in_place() -> None:
         t.fill_(cf.zeros(1))
 
 
+def test_fill_diagonal_and_questions_of_kind() -> None:
+    assert cf.zeros(3, 2).fill_diagonal_(1).tolist() == [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    assert cf.zeros(2, 3).fill_diagonal_(1).tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    assert cf.zeros(5, 2).fill_diagonal_(1, wrap=True).sum(1).tolist() == [1.0, 1.0, 0.0, 1.0, 1.0]
+    assert cf.zeros(2, 2, 2).fill_diagonal_(2).nonzero().tolist() == [[0, 0, 0], [1, 1, 1]]
+    for bad in (cf.zeros(2), cf.zeros(2, 3, 2)):
+        with pytest.raises(RuntimeError, match="fill_diagonal_: the tensor must be 2-d"):
+            bad.fill_diagonal_(1)
+    t = cf.tensor([-1])
+    assert t.is_nonzero() and not (t * 0).is_nonzero() and t.get_device() == -1
+    assert t.is_same_size(cf.zeros(1)) and t.is_signed() and not t.byte().is_signed()
+
+
 # -- indexing -----------------------------------------------------------------------------------------------------
 def test_index_spellings() -> None:
     t = cf.arange(12).reshape(3, 4)

@@ -271,12 +271,62 @@ def zero_(self: Tensor) -> Tensor:
     return write(self, Tensor(np.zeros_like(self.array)), "zero_")
 
 
+def fill_diagonal_(self: Tensor, fill_value: float, wrap: bool = False) -> Tensor:
+    """Write one number on the main diagonal; returns self.
+
+    Args:
+        fill_value: the number.
+        wrap: start again below, a row apart, in a tall matrix.
+
+    Raises:
+        RuntimeError: fewer than two dimensions, or more than two of different sizes.
+    """
+    check_writable(self, "fill_diagonal_")
+    shape = self.array.shape
+    if len(shape) < 2 or (len(shape) > 2 and len(set(shape)) > 1):
+        raise RuntimeError(
+            f"fill_diagonal_: the tensor must be 2-d, or have dimensions of one size, got shape {tuple(shape)}"
+        )
+    xp = backend_of(self.array).xp
+    if len(shape) > 2:
+        places = (Tensor(xp.arange(shape[0])),) * len(shape)
+    else:
+        flat = xp.arange(0, self.array.size if wrap else min(shape[1] * shape[1], self.array.size), shape[1] + 1)
+        places = (Tensor(flat // shape[1]), Tensor(flat % shape[1]))
+    self[places] = fill_value  # type: ignore[index]
+    return self
+
+
+def get_device(self: Tensor) -> int:
+    """The index of the CUDA device that holds the tensor; -1 on the CPU."""
+    index = self.device.index
+    return -1 if index is None else index
+
+
+def is_nonzero(self: Tensor) -> bool:
+    """True unless the single element is zero."""
+    return bool(self)
+
+
+def is_same_size(self: Tensor, other: Tensor) -> bool:
+    """True if both tensors have the same shape."""
+    need_tensor("is_same_size", "other", other)
+    return self.array.shape == other.array.shape
+
+
+def is_signed(self: Tensor) -> bool:
+    """True if the dtype holds negative numbers."""
+    return self.array.dtype.kind not in "ub"
+
+
 METHODS: dict[str, Callable] = {
     "astype": astype, "bfloat16": _to_dtype("bfloat16", bfloat16), "bool": _to_dtype("bool", np.bool_),
     "byte": _to_dtype("byte", np.uint8), "char": _to_dtype("char", np.int8), "contiguous": contiguous, "copy_": copy_,
     "cpu": cpu, "cuda": cuda, "data_ptr": data_ptr, "dim": dim, "double": _to_dtype("double", np.float64),
-    "element_size": element_size, "fill_": fill_, "float": _to_dtype("float", np.float32),
-    "half": _to_dtype("half", np.float16), "int": _to_dtype("int", np.int32), "is_contiguous": is_contiguous,
-    "long": _to_dtype("long", np.int64), "ndimension": dim, "nelement": numel, "short": _to_dtype("short", np.int16),
-    "size": size, "stride": stride, "to": to, "type": type_, "type_as": type_as, "zero_": zero_,
+    "element_size": element_size, "fill_": fill_, "fill_diagonal_": fill_diagonal_, "get_device": get_device,
+    "is_nonzero": is_nonzero, "is_same_size": is_same_size, "is_signed": is_signed,
+    "float": _to_dtype("float", np.float32), "half": _to_dtype("half", np.float16), "int": _to_dtype("int", np.int32),
+    "is_contiguous": is_contiguous, "long": _to_dtype("long", np.int64), "ndimension": dim, "nelement": numel,
+    "short": _to_dtype("short", np.int16), "size": size, "stride": stride, "to": to, "type": type_,
+    "type_as": type_as, "zero_": zero_,
 }  # fmt: skip

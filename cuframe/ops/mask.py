@@ -11,14 +11,14 @@ from ..autograd.graph import Op
 from ..backend import backend_of
 from ..dtypes import result_type
 from ..tensor import Tensor, record
-from .define import cast, fit, need_tensor, numpy_name
+from .define import as_result, cast, fit, need_tensor, numpy_name
 from .index import getitem
 from .pick import check_value_dtype, same_device, scalar_value
-from .shape import expand
+from .shape import expand, sizes_of
 
 __all__ = [
     "argwhere", "bincount", "bucketize", "masked_fill", "masked_scatter", "masked_select", "nonzero", "searchsorted",
-    "where",
+    "unravel_index", "where",
 ]  # fmt: skip
 
 
@@ -274,6 +274,34 @@ def argwhere(input: Tensor) -> Tensor:
     tensor([[1]])
     """
     return nonzero(input)
+
+
+def unravel_index(indices: Tensor, shape: Any) -> tuple[Tensor, ...]:
+    """Flat positions in a tensor of a shape as a coordinate for each dimension.
+
+    Args:
+        indices: integer tensor with values in [0, number of elements).
+        shape: a tuple of sizes.
+
+    Raises:
+        IndexError: a position out of range.
+        TypeError: indices is not an integer tensor.
+
+    >>> import cuframe as cf
+    >>> cf.unravel_index(cf.tensor([3, 5]), (2, 3))
+    (tensor([1, 1]), tensor([0, 2]))
+    """
+    need_tensor("unravel_index", "indices", indices)
+    i = indices.array
+    if i.dtype.kind not in "iu":
+        raise TypeError(f"unravel_index: indices must be an integer tensor, got {i.dtype.name}")
+    sizes = sizes_of("unravel_index", (shape,))
+    backend_of(i).check_index("unravel_index", f"indices into shape {sizes}", i, math.prod(sizes))
+    found = []
+    for size in reversed(sizes):
+        found.append(Tensor(as_result(i % size, indices.array)))
+        i = as_result(i // size, indices.array)
+    return tuple(reversed(found))
 
 
 def bincount(input: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:

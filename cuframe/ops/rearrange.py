@@ -11,14 +11,16 @@ import numpy as np
 from ..backend import backend_of
 from ..tensor import Tensor
 from .convert import clone
+from .create import zeros
 from .define import Op, need_tensor, record
+from .join import atleast_2d, cat, stack
 from .pick import index_select
 from .shape import expand, reshape, sizes_of, transpose, wrap_dim
 from .window import diagonal, diagonal_place
 
 __all__ = [
-    "diag", "diag_embed", "flip", "fliplr", "flipud", "meshgrid", "repeat", "repeat_interleave", "roll", "rot90",
-    "tile", "tril", "triu",
+    "block_diag", "cartesian_prod", "diag", "diag_embed", "diagflat", "flip", "fliplr", "flipud", "meshgrid", "repeat",
+    "repeat_interleave", "roll", "rot90", "tile", "trace", "tril", "triu",
 ]  # fmt: skip
 
 
@@ -376,6 +378,87 @@ def diag(input: Tensor, diagonal: int = 0) -> Tensor:
 
 
 _diagonal = diagonal
+
+
+def trace(input: Tensor) -> Tensor:
+    """The sum of a matrix's diagonal.
+
+    Raises:
+        RuntimeError: not two dimensions.
+
+    >>> import cuframe as cf
+    >>> cf.trace(cf.tensor([[1, 2], [3, 4]]))
+    tensor(5)
+    """
+    need_tensor("trace", "input", input)
+    if input.array.ndim != 2:
+        raise RuntimeError(f"trace: input must have 2 dimensions, got shape {tuple(input.array.shape)}")
+    return _diagonal(input).sum()  # type: ignore[attr-defined]
+
+
+def diagflat(input: Tensor, offset: int = 0) -> Tensor:
+    """A matrix with the flattened tensor on a diagonal.
+
+    >>> import cuframe as cf
+    >>> cf.diagflat(cf.tensor([[1], [2]]))
+    tensor([[1, 0],
+            [0, 2]])
+    """
+    need_tensor("diagflat", "input", input)
+    return diag_embed(reshape(input, -1), offset)
+
+
+def block_diag(*tensors: Tensor) -> Tensor:
+    """Matrices along the diagonal of a larger one, zeros elsewhere.
+
+    Args:
+        tensors: at most 2-d; vectors count as rows.
+
+    Raises:
+        RuntimeError: more than two dimensions, or different devices.
+
+    >>> import cuframe as cf
+    >>> cf.block_diag(cf.tensor([[1, 2]]), cf.tensor([3]))
+    tensor([[1, 2, 0],
+            [0, 0, 3]])
+    """
+    for i, x in enumerate(tensors):
+        need_tensor("block_diag", f"tensors[{i}]", x)
+        if x.array.ndim > 2:
+            raise RuntimeError(f"block_diag: tensors[{i}] must be at most 2-d, got shape {tuple(x.array.shape)}")
+    if not tensors:
+        return reshape(zeros(0), 1, 0)
+    blocks = [atleast_2d(x) for x in tensors]
+    width = sum(b.array.shape[1] for b in blocks)
+    rows, left = [], 0
+    for b in blocks:
+        n, m = b.array.shape
+        sides = [zeros(n, w, dtype=b.array.dtype, device=b.device) for w in (left, width - left - m)]
+        rows.append(cat([sides[0], b, sides[1]], 1))
+        left += m
+    return cat(rows, 0)
+
+
+def cartesian_prod(*tensors: Tensor) -> Tensor:
+    """Every combination of one entry from each vector, as rows.
+
+    Raises:
+        RuntimeError: a tensor that is not 1-d, or different dtypes.
+
+    >>> import cuframe as cf
+    >>> cf.cartesian_prod(cf.tensor([1, 2]), cf.tensor([3, 4]))
+    tensor([[1, 3],
+            [1, 4],
+            [2, 3],
+            [2, 4]])
+    """
+    for i, x in enumerate(tensors):
+        need_tensor("cartesian_prod", f"tensors[{i}]", x)
+        if x.array.ndim != 1:
+            raise RuntimeError(f"cartesian_prod: tensors[{i}] must be 1-d, got shape {tuple(x.array.shape)}")
+    if len(tensors) == 1:
+        return tensors[0]
+    return stack([reshape(x, -1) for x in meshgrid(*tensors)], 1)
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from ..backend import backend_of
 from ..tensor import Tensor
+from .convert import clone
 from .define import Op, need_tensor, record
 from .inplace import view as _view
 from .shape import as_int, wrap_dim
 
-__all__ = ["diagonal", "narrow", "select", "unfold"]
+__all__ = ["diagonal", "diagonal_scatter", "narrow", "select", "select_scatter", "slice_scatter", "unfold"]
 
 
 def narrow(input: Tensor, dim: int, start: Any, length: int) -> Tensor:
@@ -196,3 +198,64 @@ def unfold(input: Tensor, dimension: int, size: int, step: int) -> Tensor:
         raise RuntimeError(f"unfold: step must be positive, got {step}")
     r = _unfold_array(x, d, size, step)
     return _view(r, _UNFOLD, input, (x.shape, d, size, step), unfold, d, size, step)
+
+
+# -- the same windows, written into a copy ------------------------------------------------------------------------
+def _into_copy(name: str, input: Tensor, src: Any, window: Callable[[Tensor], Tensor]) -> Tensor:
+    need_tensor(name, "input", input)
+    need_tensor(name, "src", src)
+    out = clone(input)
+    place = window(out)
+    if src.array.shape != place.array.shape:
+        raise RuntimeError(f"{name}: src must have shape {tuple(place.array.shape)}, got {tuple(src.array.shape)}")
+    place.copy_(src)  # type: ignore[attr-defined]
+    return out
+
+
+def select_scatter(input: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    """A copy whose entry `index` of dimension `dim` is `src`.
+
+    Raises:
+        IndexError: no such dimension or entry.
+        RuntimeError: src has another shape than `input.select(dim, index)`.
+
+    >>> import cuframe as cf
+    >>> cf.select_scatter(cf.zeros(2, 2), cf.ones(2), 0, 1)
+    tensor([[0., 0.],
+            [1., 1.]])
+    """
+    return _into_copy("select_scatter", input, src, lambda t: select(t, dim, index))
+
+
+def slice_scatter(
+    input: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Tensor:
+    """A copy whose entries start:end:step of dimension `dim` are `src`.
+
+    Raises:
+        IndexError: no such dimension.
+        RuntimeError: src has another shape than the slice.
+
+    >>> import cuframe as cf
+    >>> cf.slice_scatter(cf.zeros(4), cf.ones(2), 0, 0, 4, 2)
+    tensor([1., 0., 1., 0.])
+    """
+    need_tensor("slice_scatter", "input", input)
+    d = wrap_dim("slice_scatter", "dim", dim, input.array.ndim)
+    where = (slice(None),) * d + (slice(start, end, step),)
+    return _into_copy("slice_scatter", input, src, lambda t: t[where])  # type: ignore[index]
+
+
+def diagonal_scatter(input: Tensor, src: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """A copy whose diagonal of two dimensions is `src`.
+
+    Raises:
+        IndexError: no such dimension.
+        RuntimeError: src has another shape than `input.diagonal(offset, dim1, dim2)`.
+
+    >>> import cuframe as cf
+    >>> cf.diagonal_scatter(cf.zeros(2, 2), cf.ones(2))
+    tensor([[1., 0.],
+            [0., 1.]])
+    """
+    return _into_copy("diagonal_scatter", input, src, lambda t: diagonal(t, offset, dim1, dim2))

@@ -507,6 +507,17 @@ def bucketize_errors(make: Make) -> Iterable[ErrorInput]:
     yield ErrorInput((T([1.0]), T([[1.0]])), {}, RuntimeError, "boundaries must be 1-d")
 
 
+def unravel(make: Make) -> Iterable[Sample]:
+    yield Sample((T([0, 5, 3]).to(make.dtype), (2, 3)))
+    yield Sample((T([[23]]).to(make.dtype), (2, 3, 4)))
+    yield Sample((T(1).to(make.dtype), (4,)))
+
+
+def unravel_errors(make: Make) -> Iterable[ErrorInput]:
+    yield ErrorInput((T([6]), (2, 3)), {}, IndexError, r"indices into shape \(2, 3\) must be in \[0, 6\), got 6")
+    yield ErrorInput((T([0.5]), (2, 3)), {}, TypeError, "indices must be an integer tensor")
+
+
 def one_hot_samples(make: Make) -> Iterable[Sample]:
     yield Sample((T([1, 0, 2]).to(make.dtype),))
     yield Sample((T([[1], [0]]).to(make.dtype), 4))
@@ -556,6 +567,7 @@ OPS = [
     info("nonzero", nonzero, nonzero_ref, None, **PLAIN),
     info("argwhere", argwhere, np.argwhere, None, **PLAIN),
     info("bincount", bincount, bincount_ref, bincount_errors, **(PLAIN | {"dtypes": INTS})),
+    info("unravel_index", unravel, np.unravel_index, unravel_errors, **PLAIN, dtypes=("int32", "int64")),
     info("searchsorted", searchsorted, searchsorted_ref, searchsorted_errors, **PLAIN, dtypes=ORDERED),
     info("bucketize", bucketize, bucketize_ref, bucketize_errors, **PLAIN, dtypes=ORDERED),
     info(

@@ -594,6 +594,100 @@ def meshgrid_errors(make: Make) -> Iterable[ErrorInput]:
     yield ErrorInput((make(2),), {"indexing": "ji"}, ValueError, "indexing must be 'ij' or 'xy'")
 
 
+def diagflat_ref(x: Any, offset: int = 0) -> Any:
+    return np.diagflat(x, offset)
+
+
+def blocks(make: Make) -> Iterable[Sample]:
+    yield Sample((make(2, 2), make(3), make(), make(1, 2)))
+    yield Sample((make(0, 2), make(2, 1)))
+
+
+def blocks_ref(*tensors: Any) -> Any:
+    tensors = [np.atleast_2d(t) for t in tensors]
+    out = np.zeros(np.sum([t.shape for t in tensors], axis=0), tensors[0].dtype)
+    i = j = 0
+    for t in tensors:
+        out[i : i + t.shape[0], j : j + t.shape[1]] = t
+        i, j = i + t.shape[0], j + t.shape[1]
+    return out
+
+
+def blocks_errors(make: Make) -> Iterable[ErrorInput]:
+    yield ErrorInput((make(2, 2), make(2, 2, 2)), {}, RuntimeError, r"tensors\[1\] must be at most 2-d")
+
+
+def vectors(make: Make) -> Iterable[Sample]:
+    yield Sample((make(2), make(3)))
+    yield Sample((make(2), make(1), make(2)))
+    yield Sample((make(3),))
+
+
+def vectors_ref(*tensors: Any) -> Any:
+    if len(tensors) == 1:
+        return tensors[0]
+    return np.stack([g.reshape(-1) for g in np.meshgrid(*tensors, indexing="ij")], 1)
+
+
+def vectors_errors(make: Make) -> Iterable[ErrorInput]:
+    yield ErrorInput((make(2), make(2, 2)), {}, RuntimeError, r"tensors\[1\] must be 1-d")
+
+
+def trace_errors(make: Make) -> Iterable[ErrorInput]:
+    yield ErrorInput((make(2, 2, 2),), {}, RuntimeError, "input must have 2 dimensions")
+
+
+def select_scatter(make: Make) -> Iterable[Sample]:
+    yield Sample((make(2, 3), make(3), 0, 1))
+    yield Sample((make(2, 3), make(2), -1, -3))
+
+
+def select_scatter_ref(x: Any, src: Any, d: int, i: int) -> Any:
+    x = x.copy()
+    np.moveaxis(x, d, 0)[i] = src
+    return x
+
+
+def select_scatter_errors(make: Make) -> Iterable[ErrorInput]:
+    yield ErrorInput((make(2, 3), make(2), 0, 1), {}, RuntimeError, r"src must have shape \(3,\), got \(2,\)")
+    yield ErrorInput((make(2, 3), make(3), 0, 2), {}, IndexError, "index must be in")
+
+
+def slice_scatter(make: Make) -> Iterable[Sample]:
+    yield Sample((make(4, 2), make(2, 2), 0, 1, 3))
+    yield Sample((make(2, 5), make(2, 3), -1, None, None, 2))
+    yield Sample((make(3), make(3)))
+
+
+def slice_scatter_ref(x: Any, src: Any, d: int = 0, start: Any = None, end: Any = None, step: int = 1) -> Any:
+    x = x.copy()
+    np.moveaxis(x, d, 0)[start:end:step] = np.moveaxis(src, d, 0)
+    return x
+
+
+def slice_scatter_errors(make: Make) -> Iterable[ErrorInput]:
+    yield ErrorInput((make(4), make(3), 0, 0, 2), {}, RuntimeError, r"src must have shape \(2,\)")
+    yield ErrorInput((make(4), make(4), 1), {}, IndexError, "dim must be in")
+
+
+def diagonal_scatter(make: Make) -> Iterable[Sample]:
+    yield Sample((make(3, 3), make(3)))
+    yield Sample((make(2, 3), make(2), 1))
+    yield Sample((make(2, 3, 2), make(3, 2), 0, 0, 2))
+
+
+def diagonal_scatter_ref(x: Any, src: Any, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
+    x = x.copy()
+    d = np.diagonal(x, offset, dim1, dim2)
+    d.flags.writeable = True
+    d[...] = src
+    return x
+
+
+def diagonal_scatter_errors(make: Make) -> Iterable[ErrorInput]:
+    yield ErrorInput((make(3, 3), make(2)), {}, RuntimeError, r"src must have shape \(3,\)")
+
+
 def info(name: str, samples: Any, reference: Any, errors: Any, **options: Any) -> OpInfo:
     return OpInfo(name, samples=samples, reference=reference, errors=errors, dtypes=ALL, **options)
 
@@ -659,4 +753,11 @@ OPS = [
     info("diag", diag, np.diag, diag_errors),
     info("diag_embed", diag_embed, diag_embed_ref, diag_embed_errors),
     info("meshgrid", meshgrid, meshgrid_ref, meshgrid_errors),
+    info("diagflat", matrices, diagflat_ref, None),
+    info("block_diag", blocks, blocks_ref, blocks_errors),
+    info("cartesian_prod", vectors, vectors_ref, vectors_errors),
+    OpInfo("trace", samples=lambda make: [Sample((make(2, 3),))], reference=np.trace, errors=trace_errors),
+    info("select_scatter", select_scatter, select_scatter_ref, select_scatter_errors),
+    info("slice_scatter", slice_scatter, slice_scatter_ref, slice_scatter_errors),
+    info("diagonal_scatter", diagonal_scatter, diagonal_scatter_ref, diagonal_scatter_errors),
 ]
