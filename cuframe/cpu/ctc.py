@@ -88,7 +88,7 @@ def forward(
     posterior += a[::-1, batch:, :1:-1]
     posterior -= np.where(impossible, 0.0, log_p)[:, None]
     np.exp(posterior, out=posterior)
-    columns, sums = _by_label(posterior, labels, blank, classes)
+    columns, sums = _by_label(a, labels, blank, classes)
     dtype = np.float64 if x.dtype == np.float64 else np.float32
     return loss, Saved(x, sums.astype(dtype, copy=False), columns, lengths, impossible)
 
@@ -144,22 +144,17 @@ def _run(e: Array, skip: Array, lengths: Array, last: Array, both: bool) -> Arra
     return a
 
 
-def _by_label(posterior: Array, labels: Array, blank: int, classes: int) -> tuple[Array, Array]:
-    """Sums of `posterior` [T, N, L] over states of one class: their columns in [T, N*C], and [T, U]."""
-    batch, states = posterior.shape[1:]
-    of_state = np.full((batch, states), blank)
+def _by_label(a: Array, labels: Array, blank: int, classes: int) -> tuple[Array, Array]:
+    """The posteriors in `a` [T, rows, 2 + L] summed over states of one class: their columns in [T, N*C], and [T, U]."""
+    batch, width = len(labels), a.shape[2]
+    of_state = np.full((batch, width - 2), blank)
     of_state[:, 1::2] = labels
     of_state += np.arange(batch)[:, None] * classes
-    columns, inverse = np.unique(of_state, return_inverse=True)
-    # Columns are in order of the sequences, so their rank within one is the distance from its first.
-    first = np.searchsorted(columns, np.arange(batch) * classes)
-    rank = inverse.reshape(batch, states) - first[:, None]
-    most = int(rank.max()) + 1
-    same = np.zeros((batch, states, most))
-    np.put_along_axis(same, rank[:, :, None], 1.0, axis=2)
-    sums = np.matmul(posterior.transpose(1, 0, 2), same)  # [N, T, most]
-    owner = columns // classes
-    return columns, sums[owner, :, np.arange(len(columns)) - first[owner]].T
+    place = np.arange(batch)[:, None] * width + np.arange(2, width)
+    order = of_state.argsort(axis=None, kind="stable")
+    columns, starts = np.unique(of_state.ravel()[order], return_index=True)
+    # Not a product with a 0/1 matrix: so small a one takes BLAS longer to spread over threads than to compute.
+    return columns, np.add.reduceat(a.reshape(len(a), -1).take(place.ravel()[order], axis=1), starts, axis=1)
 
 
 def backward(saved: Saved, g: Array) -> Array:
