@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd.graph import mode
 from ..backend import Device, backend_for, backend_of
 from ..dtypes import as_dtype, bfloat16, is_floating
 from ..tensor import Size, Tensor
 from .define import Op, cast, need_tensor, numpy_name, record
-from .inplace import check_writable, write
-from .shape import wrap_dim
+from .inplace import check_writable, overwrite, write
+from .shape import expand, wrap_dim
 
 __all__ = ["clone", "is_floating_point", "is_tensor", "numel"]
 
@@ -243,15 +244,26 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     if not isinstance(src, Tensor):
         src = Tensor(backend_of(self.array).asarray(src, self.array))
     try:
-        result = src if src.array.shape == self.array.shape else src.expand(self.array.shape)  # type: ignore[attr-defined]
-    except RuntimeError:
+        if src.node is None or not mode.grad:
+            return overwrite(self, move(src, self.device).array, "copy_")
+        result = src if src.array.shape == self.array.shape else expand(src, self.array.shape)
+    except (RuntimeError, ValueError):
+        if _fits(src.array.shape, self.array.shape):
+            raise
         raise RuntimeError(
             f"copy_: src of shape {tuple(src.array.shape)} does not broadcast to {tuple(self.array.shape)}"
         ) from None
-    result = cast(result, self.array.dtype) if result.array.dtype != self.array.dtype else result
+    result = cast(result, self.array.dtype)
     if result.array.__class__ is not self.array.__class__ or result.device != self.device:
         result = move(result, self.device)
     return write(self, record(result.array, _CLONE, (result,), ()), "copy_")
+
+
+def _fits(shape: tuple, into: tuple) -> bool:
+    try:
+        return np.broadcast_shapes(shape, into) == into
+    except ValueError:
+        return False
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
@@ -260,15 +272,12 @@ def fill_(self: Tensor, value: Any) -> Tensor:
         if value.array.ndim:
             raise RuntimeError(f"fill_: value must be a number or a 0-d tensor, got shape {tuple(value.array.shape)}")
         return copy_(self, value)
-    check_writable(self, "fill_")
-    x = self.array
-    return write(self, Tensor(backend_of(x).xp.full_like(x, value)), "fill_")
+    return overwrite(self, value, "fill_")
 
 
 def zero_(self: Tensor) -> Tensor:
     """Write zeros everywhere; returns self."""
-    check_writable(self, "zero_")
-    return write(self, Tensor(np.zeros_like(self.array)), "zero_")
+    return overwrite(self, 0, "zero_")
 
 
 def fill_diagonal_(self: Tensor, fill_value: float, wrap: bool = False) -> Tensor:

@@ -172,7 +172,7 @@ def pick_at(g: Any, index: Any) -> Any:
     """`g[index]` of an array or Tensor; the index holds slices, or full slices and index arrays."""
     if isinstance(g, Tensor):
         return record(pick_at(g.array, index), _PICK_AT, (g,), (index, g.array.shape))
-    last = index[-1] if index.__class__ is tuple and index else None
+    last: Any = index[-1] if index.__class__ is tuple and index else None
     if hasattr(last, "dtype") and last.dtype.kind != "b" and all(i.__class__ is slice for i in index[:-1]):
         return g.take(last, axis=len(index) - 1)  # several times faster than g[index], and row-major
     r = g[index]
@@ -403,7 +403,16 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
     """
     check_writable(input, "setitem")
     x = input.array
-    basic, advanced = _parse("setitem", x, index)
+    basic, advanced = _plain(index), None
+    target = None
+    if basic is not None:
+        try:
+            target = x[basic]
+        except IndexError:
+            pass
+    if target is None:
+        basic, advanced = _parse("setitem", x, index)
+        target = x if basic is None else x[basic]
     source: Any = None
     if isinstance(value, Tensor):
         source, given = value, value.array
@@ -422,7 +431,6 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         raise RuntimeError(f"setitem: a {given.dtype.name} value cannot be written into {x.dtype.name}")
     node = None if source is None else source.node
     check_followed(input, node, "setitem")
-    target = x if basic is None else x[basic]
     try:
         if advanced is None:
             target[...] = given

@@ -23,7 +23,7 @@ from ..dtypes import _category
 from ..tensor import Tensor, record
 from .define import cast
 
-__all__ = ["check_writable", "follow", "inplace", "mark_view", "reshaping", "view", "write"]
+__all__ = ["check_writable", "follow", "inplace", "mark_view", "overwrite", "reshaping", "view", "write"]
 
 
 # -- views --------------------------------------------------------------------------------------------------------
@@ -124,6 +124,22 @@ def write(target: Tensor, result: Tensor, name: str) -> Tensor:
             # What requires a gradient goes on doing so when constants are written over it; the gradient ends here.
             result = record(result.array, _OVERWRITTEN, (target,), ())
     array[...] = result.array
+    versions.written(array, name)
+    if mode.grad:
+        follow(target, result)
+    return target
+
+
+def overwrite(target: Tensor, value: Any, name: str) -> Tensor:
+    """Make `target` hold a number or an array that broadcasts to it, through which no gradient passes."""
+    array = target.array
+    check_writable(target, name)
+    check_followed(target, None, name)
+    result = Tensor(array)
+    if target.node is not None:
+        # As in `write`: what requires a gradient goes on doing so.
+        result = record(array, _OVERWRITTEN, (target,), ())
+    array[...] = value
     versions.written(array, name)
     if mode.grad:
         follow(target, result)
