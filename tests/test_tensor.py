@@ -242,6 +242,15 @@ def test_fill_diagonal_and_questions_of_kind() -> None:
     assert t.is_same_size(cf.zeros(1)) and t.is_signed() and not t.byte().is_signed()
 
 
+def test_in_and_reversed() -> None:
+    t = cf.tensor([[1, 2], [3, 4]])
+    assert 3 in t and 5 not in t and cf.tensor([1, 2]) in t and cf.tensor(9) not in t
+    with pytest.raises(TypeError, match="only a number or a Tensor can be in a tensor, got str"):
+        _ = "a" in t
+    assert [r.tolist() for r in reversed(t)] == [[3, 4], [1, 2]]
+    assert t.is_cpu and not t.is_cuda and not t.is_sparse
+
+
 # -- indexing -----------------------------------------------------------------------------------------------------
 def test_index_spellings() -> None:
     t = cf.arange(12).reshape(3, 4)

@@ -317,6 +317,28 @@ def is_nonzero(self: Tensor) -> bool:
     return bool(self)
 
 
+def contains(self: Tensor, element: Any) -> bool:
+    """`element in tensor`: True if any element equals this number, or any matches this tensor by broadcasting."""
+    if not isinstance(element, (bool, int, float, complex, np.generic, Tensor)):
+        raise TypeError(f"in: only a number or a Tensor can be in a tensor, got {type(element).__name__}")
+    return bool((self == element).any())  # type: ignore[attr-defined]
+
+
+def reverse(self: Tensor) -> Tensor:
+    """`reversed(tensor)`: a copy flipped along dimension 0."""
+    return self.flip(0) if self.array.ndim else self  # type: ignore[attr-defined]
+
+
+def is_cpu(self: Tensor) -> bool:
+    """True if the array lives in host memory."""
+    return self.device.type == "cpu"
+
+
+def is_sparse(self: Tensor) -> bool:
+    """False: a Tensor is dense; the gradient of a sparse embedding is of a type of its own."""
+    return False
+
+
 def is_same_size(self: Tensor, other: Tensor) -> bool:
     """True if both tensors have the same shape."""
     need_tensor("is_same_size", "other", other)
@@ -328,7 +350,9 @@ def is_signed(self: Tensor) -> bool:
     return self.array.dtype.kind not in "ub"
 
 
+PROPERTIES: dict[str, Callable] = {"is_cpu": is_cpu, "is_sparse": is_sparse}
 METHODS: dict[str, Callable] = {
+    "__contains__": contains, "__reversed__": reverse,
     "astype": astype, "bfloat16": _to_dtype("bfloat16", bfloat16), "bool": _to_dtype("bool", np.bool_),
     "byte": _to_dtype("byte", np.uint8), "char": _to_dtype("char", np.int8), "contiguous": contiguous, "copy_": copy_,
     "cpu": cpu, "cuda": cuda, "data_ptr": data_ptr, "dim": dim, "double": _to_dtype("double", np.float64),

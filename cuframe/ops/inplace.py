@@ -75,11 +75,7 @@ def _region_vjp(g: Any, needs: tuple, steps: tuple, shape: tuple) -> tuple:
         g_base = _with_region(whole, Tensor(np.zeros_like(_replay(whole.detach(), steps).array)), steps)
     if is_tensor:
         return g_base, g_value
-    return (
-        g_base.array if g_base is not None else None,
-        # A copy: the gradient of the base, which this looks into, goes on to be used elsewhere.
-        g_value.array.copy() if g_value is not None else None,
-    )
+    return (g_base.array if g_base is not None else None, g_value.array if g_value is not None else None)
 
 
 _REGION = Op("copy_slices", _region_vjp, (None, None))

@@ -40,7 +40,7 @@ OPERATORS = {
 }  # fmt: skip
 # Modules with a table `METHODS` of what PyTorch has as methods only.
 FAMILIES = (convert, create, mask, random)
-PROPERTIES = {"T": reversed_dims, "H": adjoint, "mT": adjoint, "mH": adjoint}
+PROPERTIES = convert.PROPERTIES | {"T": reversed_dims, "H": adjoint, "mT": adjoint, "mH": adjoint}
 _REFLECTED = "add sub mul truediv pow floordiv mod matmul and or xor lshift rshift".split()
 _WRITTEN = "add sub mul truediv pow floordiv mod and or xor".split()
 
