@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..autograd import versions
-from ..autograd.graph import Leaf, Op, mode, next_sequence
+from ..autograd.graph import Leaf, Node, Op, mode, next_sequence
 from ..autograd.modes import no_grad
 from ..dtypes import _category
-from ..tensor import Tensor, record
+from ..tensor import Tensor, anomaly_check, record
 from .define import cast
 
 __all__ = ["check_writable", "follow", "inplace", "mark_view", "overwrite", "reshaping", "view", "write"]
@@ -29,24 +29,41 @@ __all__ = ["check_writable", "follow", "inplace", "mark_view", "overwrite", "res
 # -- views --------------------------------------------------------------------------------------------------------
 def view(array: Any, op: Op, input: Tensor, saved: tuple, replay: Callable[..., Tensor], *args: Any) -> Tensor:
     """The result of an operation that looks into its input's memory; `replay(input, *args)` makes it again."""
-    out = record(array, op, (input,), saved)
-    mark_view(out, input, replay, *args)
+    if not mode.grad:
+        out = Tensor(array)
+        _unfollowed(out, input)
+        return out
+    node = input.node
+    if node is not None:
+        node = Node(next_sequence(), op, (node,), saved)
+        if mode.anomaly:
+            anomaly_check(node, array)
+    out = Tensor(array, node)
+    _followed(out, input, (replay, args))
     return out
 
 
 def mark_view(out: Tensor, input: Tensor, replay: Callable[..., Tensor], *args: Any) -> None:
     """Note that `out` looks into the memory of `input`, and that `replay(input, *args)` makes it again."""
+    if mode.grad:
+        _followed(out, input, (replay, args))
+    else:
+        _unfollowed(out, input)
+
+
+def _unfollowed(out: Tensor, input: Tensor) -> None:
+    """Keep the base, so that a recorded write through a view that was made under no_grad can be refused."""
+    earlier, known = input.__dict__.get("_unfollowed"), input.__dict__.get("_view")
+    out.__dict__["_unfollowed"] = earlier if earlier is not None else known[0] if known else input
+
+
+def _followed(out: Tensor, input: Tensor, step: tuple) -> None:
     known = input.__dict__.get("_view")
-    if not mode.grad:
-        # Not followed; kept so that a recorded write through it can be refused.
-        earlier = input.__dict__.get("_unfollowed")
-        out.__dict__["_unfollowed"] = earlier if earlier is not None else known[0] if known else input
-        return
     if known is None:
-        base, steps = input, ((replay, args),)
+        base, steps = input, (step,)
     else:
         base, before = known
-        steps = (*before, (replay, args))
+        steps = (*before, step)
     out.__dict__["_view"] = (base, steps)
     views = base.__dict__.get("_views")
     if views is None:

@@ -5,6 +5,7 @@ Joining and splitting stand in `join.py`, copies in another order in `rearrange.
 
 from __future__ import annotations
 
+import math
 from operator import index as _as_int
 from typing import Any
 
@@ -87,8 +88,9 @@ _RESHAPE_COPY = Op("reshape", _reshape_vjp, (None,))
 
 def _reshaped(name: str, input: Tensor, shape: tuple) -> Any:
     x = input.array
-    if shape and min(shape) < -1:
-        raise RuntimeError(f"{name}: sizes must not be negative, got {shape}")
+    for size in shape:
+        if size < -1:
+            raise RuntimeError(f"{name}: sizes must not be negative, got {shape}")
     try:
         return x.reshape(shape)
     except ValueError:
@@ -119,7 +121,8 @@ def reshape(input: Tensor, *sizes: Any, shape: Any = None) -> Tensor:
     tensor([[0, 1, 2],
             [3, 4, 5]])
     """
-    need_tensor("reshape", "input", input)
+    if not isinstance(input, Tensor):
+        need_tensor("reshape", "input", input)
     return _reshape("reshape", input, sizes_of("reshape", sizes if shape is None else (shape,)))
 
 
@@ -225,7 +228,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
         raise RuntimeError(f"flatten: start_dim must not come after end_dim, got {start_dim} and {end_dim}")
     if first == last and shape:
         return input
-    return reshape(input, shape[:first] + (Size(shape[first : last + 1]).numel(),) + shape[last + 1 :])
+    return _reshape("flatten", input, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
 def unflatten(input: Tensor, dim: int, sizes: Any) -> Tensor:
@@ -278,13 +281,14 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     dims = sizes_of("permute", dims)
     x = input.array
     n = x.ndim
-    axes = tuple([d + n if d < 0 else d for d in dims])
-    if sorted(axes) != list(range(n)):
-        raise RuntimeError(f"permute: dims must hold each dimension of a {n}-d tensor once, got {dims}")
+    try:
+        r = x.transpose(dims)
+    except ValueError:
+        raise RuntimeError(f"permute: dims must hold each dimension of a {n}-d tensor once, got {dims}") from None
     inverse = [0] * n
-    for i, axis in enumerate(axes):
+    for i, axis in enumerate(dims):
         inverse[axis] = i
-    return _view(x.transpose(axes), _PERMUTE, input, (tuple(inverse),), permute, axes)
+    return _view(r, _PERMUTE, input, (tuple(inverse),), permute, dims)
 
 
 def _swap_vjp(g: Any, needs: tuple, a: int, b: int) -> tuple:
