@@ -431,6 +431,10 @@ class Size(tuple):
             count *= size
         return count
 
+    def __getitem__(self, index: Any) -> Any:
+        sizes = tuple.__getitem__(self, index)
+        return Size(sizes) if index.__class__ is slice else sizes
+
     def __repr__(self) -> str:
         return f"cuframe.Size({list(self)})"
 

@@ -127,6 +127,7 @@ def test_questions() -> None:
     assert cf.is_tensor(t) and not cf.is_tensor(t.array)
     assert t.data_ptr() == t[0].data_ptr() != t[1].data_ptr()
     assert repr(t.shape) == "cuframe.Size([2, 3, 4])"
+    assert t.shape[1:].numel() == 12 and t.shape[-1] == 4 and [*t.shape] == [2, 3, 4]
     with pytest.raises(IndexError, match=r"size: dim must be in \[-3, 2\] for a 3-d tensor, got 3"):
         t.size(3)
     with pytest.raises(IndexError, match="0-d tensor"):
