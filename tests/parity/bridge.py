@@ -51,6 +51,10 @@ def to_cuframe(value: Any, memo: dict[int, Any] | None = None) -> Any:
         raise Unsupported(f"{type(value).__name__} arguments")
     if isinstance(value, complex):
         raise Unsupported("complex numbers")
+    if callable(value) and getattr(value, "__module__", "") in ("torch._C._nn", "torch.nn.functional"):
+        return getattr(cf.nn.functional, value.__name__)  # an activation
+    if isinstance(value, torch.nn.TransformerEncoderLayer):
+        return _encoder_layer(value)
     if isinstance(value, torch.Size):
         return tuple(value)
     if isinstance(value, tuple) and hasattr(value, "_fields"):
@@ -74,6 +78,16 @@ def _tensor(value: torch.Tensor) -> cf.Tensor:
     else:
         t = cf.Tensor(plain.numpy())
     return t.requires_grad_() if value.requires_grad else t
+
+
+def _encoder_layer(theirs: torch.nn.TransformerEncoderLayer) -> cf.nn.Module:
+    """A layer of the same settings; its parameters are loaded with those of the stack that copies it."""
+    attention = theirs.self_attn
+    return cf.nn.TransformerEncoderLayer(
+        attention.embed_dim, attention.num_heads, theirs.linear1.out_features, theirs.dropout.p,
+        to_cuframe(theirs.activation), theirs.norm1.eps, attention.batch_first, theirs.norm_first,
+        theirs.linear1.bias is not None,
+    )  # fmt: skip
 
 
 def flat(value: Any) -> list[Any]:

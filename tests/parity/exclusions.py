@@ -45,6 +45,8 @@ ADAPTED: dict[str, Callable] = {
     "normal.in_place": lambda input, *args: cf.Tensor.normal_(input.detach(), *args),
     "nn.functional.embedding": lambda weight, input, **kwargs: cf.nn.functional.embedding(input, weight, **kwargs),
     "uniform": lambda input, *args: cf.Tensor.uniform_(input.detach(), *args),
+    # Scores reach 200, whose rounding alone is 1e-5; PyTorch's float32 results are 1.7e-5 from its float64 ones.
+    "nn.functional.scaled_dot_product_attention": (5e-5, 5e-5),
 }
 
 
@@ -83,6 +85,10 @@ def excluded_sample(name: str, sample: Any) -> str | None:
         and args[0].requires_grad
     ):
         return "gradient with respect to the probability q"
+    if name == "nn.functional.scaled_dot_product_attention" and kwargs.get("dropout_p"):
+        return "dropout: other numbers are drawn"
+    if name == "nn.functional.multi_head_attention_forward" and args[9] and kwargs.get("training", True):
+        return "dropout: other numbers are drawn"
     if name == "nn.functional.batch_norm" and x.ndim < 2:
         return "batch_norm of an input without channels: cuframe raises"
     if name == "gather" and args[1].ndim != x.ndim:
