@@ -121,6 +121,14 @@ def test_saved_input_changed_in_place_is_noticed():
         y.sum().backward()
 
 
+def test_output_changed_in_place_is_noticed():
+    x, h0, c0, weights = make("lstm")
+    y, *_ = outputs("lstm", x, h0, c0, weights)
+    y.relu_()
+    with pytest.raises(RuntimeError, match="rnn saved for its gradient was changed in place by relu_"):
+        y.sum().backward()
+
+
 def test_no_graph_without_recording():
     x, h0, c0, weights = make("gru")
     with cf.no_grad():

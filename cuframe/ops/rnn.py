@@ -74,7 +74,8 @@ def rnn_layer(
         lengths=lengths, batch_sizes=batch_sizes, reverse=reverse,
         need_backward=_needs_backward(tensors),
     )  # fmt: skip
-    saved = (*arrays, cell, lengths, batch_sizes, reverse, kept)
+    # The kernel keeps its outputs for backward: y is among the saved, so that a change in place is noticed.
+    saved = (*arrays, cell, lengths, batch_sizes, reverse, y, kept)
     outputs = (y, h_n) if c_n is None else (y, h_n, c_n)
     outs = record_outputs(outputs, RNN if c_n is not None else RNN_NO_CELL, tensors, saved)
     return outs[0], outs[1], outs[2] if c_n is not None else None
@@ -161,6 +162,6 @@ def _step(cell: str, gx: Tensor, h: Any, c: Any, w_hh: Any, b_hh: Any, w_hr: Any
     return (tanh if cell == "rnn_tanh" else relu)(gx + gh), None
 
 
-_SAVES = (0, 1, 2, 3, 4, 5, 6, 7, "constant", "constant", "constant", "constant", None)
+_SAVES = (0, 1, 2, 3, 4, 5, 6, 7, "constant", "constant", "constant", "constant", None, None)
 RNN = Op("rnn", _rnn_vjp, _SAVES, rnn_layer_composite)
 RNN_NO_CELL = Op("rnn", _rnn_vjp_no_cell, _SAVES, rnn_layer_composite)
