@@ -55,7 +55,7 @@ FILES: dict[str, str] = {
     ),
     "test_engine.py": "backward end_of_backward grad",
     "test_function.py": "Function FunctionCtx once_differentiable",
-    "test_functional_derivatives.py": "hessian hvp jacobian jvp vhp",
+    "test_functional_derivatives.py": "hessian hvp jacobian jvp vhp vjp",
     "test_init.py": (
         "calculate_gain constant_ dirac_ eye_ kaiming_normal_ kaiming_uniform_ ones_ orthogonal_ sparse_ "
         "trunc_normal_ xavier_normal_ xavier_uniform_ zeros_"
