@@ -46,6 +46,14 @@ class CpuBackend(Backend):
             from ..cpu import ctc
 
             return ctc
+        if name == "attention":
+            from ..cpu import attention
+
+            return attention
+        if name == "norm":
+            from ..cpu import norm
+
+            return norm
         return None
 
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:

@@ -6,18 +6,22 @@ from .containers import *  # noqa: F403
 from .module import Module
 from .modules.activation import *  # noqa: F403
 from .modules.adaptive import *  # noqa: F403
+from .modules.attention import *  # noqa: F403
+from .modules.batchnorm import *  # noqa: F403
 from .modules.ctc import *  # noqa: F403
 from .modules.dropout import *  # noqa: F403
 from .modules.embedding import *  # noqa: F403
 from .modules.linear import *  # noqa: F403
 from .modules.loss import *  # noqa: F403
 from .modules.multi_label import *  # noqa: F403
+from .modules.normalization import *  # noqa: F403
 from .modules.rnn import *  # noqa: F403
+from .modules.transformer import *  # noqa: F403
 
 __all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "utils", *containers.__all__]
 for _family in (
-    modules.activation, modules.adaptive, modules.ctc, modules.multi_label,
-    modules.dropout, modules.embedding, modules.linear, modules.loss,
-    modules.rnn,
+    modules.activation, modules.adaptive, modules.attention, modules.ctc, modules.multi_label,
+    modules.batchnorm, modules.dropout, modules.embedding, modules.linear, modules.loss,
+    modules.normalization, modules.rnn, modules.transformer,
 ):  # fmt: skip
     __all__ += _family.__all__

@@ -2,6 +2,8 @@
 
 from ..ops.activation import *  # noqa: F403
 from ..ops.activation import __all__ as _activation
+from ..ops.attention import *  # noqa: F403
+from ..ops.attention import __all__ as _attention
 from ..ops.ctc import *  # noqa: F403
 from ..ops.ctc import __all__ as _ctc
 from ..ops.distance import *  # noqa: F403
@@ -17,12 +19,16 @@ from ..ops.linear import __all__ as _linear
 from ..ops.loss import *  # noqa: F403
 from ..ops.loss import __all__ as _loss
 from ..ops.mask import one_hot as one_hot
+from ..ops.multi_head import *  # noqa: F403
+from ..ops.multi_head import __all__ as _multi_head
 from ..ops.multi_label import *  # noqa: F403
 from ..ops.multi_label import __all__ as _multi_label
+from ..ops.norm import *  # noqa: F403
+from ..ops.norm import __all__ as _norm
 from ..ops.softmax import *  # noqa: F403
 from ..ops.softmax import __all__ as _softmax
 
 __all__ = sorted(
-    ["one_hot", "sigmoid", "tanh", *_activation, *_ctc, *_distance, *_dropout, *_embedding, *_linear, *_loss,
-     *_multi_label, *_softmax]
+    ["one_hot", "sigmoid", "tanh", *_activation, *_attention, *_ctc, *_distance, *_dropout, *_embedding, *_linear,
+     *_loss, *_multi_head, *_multi_label, *_norm, *_softmax]
 )
