@@ -24,7 +24,10 @@ _NEVER = -1e29
 
 def _integers(argument: str, value: Any) -> np.ndarray:
     """A tensor, array or sequence of integers as a host array."""
-    array = backend_of(value.array).to_host(value.array) if isinstance(value, Tensor) else np.asarray(value)
+    try:
+        array = backend_of(value.array).to_host(value.array) if isinstance(value, Tensor) else np.asarray(value)
+    except ValueError:
+        raise ValueError(f"ctc_loss: {argument} must have rows of one length; pad them or put all in a row") from None
     if array.dtype.kind not in "iu" and (array.size or isinstance(value, Tensor)):
         raise TypeError(f"ctc_loss: {argument} must hold integers, got {array.dtype.name}")
     return array.astype(np.int64)

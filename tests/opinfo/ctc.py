@@ -87,6 +87,7 @@ def errors(make):
         ((x, t, cf.tensor([4.0, 4.0]), sizes), {}, TypeError, r"input_lengths must hold integers, got float32"),
         ((x, t + 0.5, lengths, sizes), {}, TypeError, r"targets must hold integers, got float32"),
         ((x, [1, 2, 1], lengths, sizes), {}, ValueError, r"concatenated targets must be \(4,\), .*, got \(3,\)"),
+        ((x, [[1, 2], [1]], lengths, sizes), {}, ValueError, r"targets must have rows of one length; pad them"),
         ((x, t[:1], lengths, sizes), {}, ValueError, r"padded targets must be \(2, 2\) or wider .*, got \(1, 2\)"),
         ((x, t, lengths, [2, 3]), {}, ValueError, r"padded targets must be \(2, 3\) or wider .*, got \(2, 2\)"),
         ((x, t[None], lengths, sizes), {}, ValueError, r"targets must be \(N, S\), or .*, got \(1, 2, 2\)"),
