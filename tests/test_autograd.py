@@ -38,6 +38,18 @@ def test_grad_of_one_input_given_alone():
     assert host(g) == [4.0]
 
 
+def test_grad_of_a_generator_of_inputs():
+    x, w = leaf(2.0), leaf(3.0)
+    gx, gw = grad((y for y in [x * w]), (t for t in (x, w)))
+    assert (host(gx), host(gw)) == ([3.0], [2.0])
+
+
+def test_grad_of_one_input_given_twice():
+    x = leaf(2.0)
+    first, second = grad(x * x, [x, x])
+    assert host(first) == host(second) == [4.0]
+
+
 def test_grad_with_weights_for_several_outputs():
     x = leaf(1.0, 2.0)
     a, b = x * x, x * 3.0
@@ -107,14 +119,16 @@ def test_unused_inputs(create_graph):
             r"grad: inputs\[0\] does not require a gradient",
         ),
         (lambda x: grad(cf.ones(1), x), RuntimeError, r"grad: tensor 0 does not require a gradient"),
-        (lambda x: grad(3.0, x), TypeError, "not iterable"),
+        (lambda x: grad(3.0, x), TypeError, "grad: output 0 must be a Tensor, got float"),
+        (lambda x: grad(x.sum(), 3), TypeError, r"grad: inputs\[0\] must be a Tensor, got int"),
         (lambda x: grad([3.0], x), TypeError, r"grad: output 0 must be a Tensor, got float"),
         (
             lambda x: (x * 1.0).backward(),
             RuntimeError,
             r"backward: .* only for a single element, got shape \(2,\)",
         ),
-        (lambda x: (x * 1.0).backward(1.0), TypeError, "not iterable"),
+        (lambda x: (x * 1.0).backward(1.0), TypeError, r"gradients\[0\] must be a Tensor or None, got float"),
+        (lambda x: (x * 1.0).backward(np.ones(2)), TypeError, r"gradients\[0\] must be a Tensor or None, got nd"),
         (
             lambda x: backward(x * 1.0, [1.0]),
             TypeError,

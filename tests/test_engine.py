@@ -643,6 +643,30 @@ def test_threads_run_backward_on_graphs_of_their_own():
     assert results == {k: [50.0] for k in range(4)}
 
 
+def test_threads_write_in_place_while_old_entries_are_swept():
+    errors = []
+
+    def work():
+        try:
+            for _ in range(3_000):
+                t = cf.zeros(1)
+                t.add_(1.0)
+        except RuntimeError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not errors
+
+
+def test_end_of_backward_outside_backward_is_an_error():
+    with pytest.raises(RuntimeError, match="no backward pass is under way"):
+        end_of_backward(print)
+
+
 def test_end_of_backward_of_another_thread_is_not_run():
     x = leaf(1.0)
     order = []

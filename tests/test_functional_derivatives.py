@@ -96,7 +96,8 @@ def test_hessian_of_several_inputs():
 @pytest.mark.parametrize(
     "call, error, message",
     [
-        (lambda: jacobian(curved, 3.0), TypeError, "not iterable"),
+        (lambda: jacobian(curved, 3.0), TypeError, r"jacobian: inputs\[0\] must be a Tensor, got float"),
+        (lambda: jacobian(lambda x: 3.0, X), TypeError, "jacobian: output 0 of the function must be a Tensor"),
         (lambda: jacobian(curved, (3.0,)), TypeError, r"jacobian: inputs\[0\] must be a Tensor, got float"),
         (lambda: jacobian(lambda x: [3.0], X), TypeError, "jacobian: output 0 of the function must be a Tensor"),
         (lambda: hessian(curved, X), RuntimeError, r"hessian: the function must give one element, got shapes \(2,\)"),

@@ -79,7 +79,7 @@ def backward(
     if inputs is None:
         _run(roots, keep, create_graph, None)
         return
-    targets = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    targets = _listed(inputs)
     if not targets:
         raise RuntimeError("backward: inputs must not be empty")
     wanted = {_target("backward", t, i).seq: t for i, t in enumerate(targets)}
@@ -131,7 +131,7 @@ def grad(
     """
     if materialize_grads and allow_unused is False:
         raise ValueError("grad: materialize_grads=True needs allow_unused to be True or left out")
-    targets = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    targets = _listed(inputs)
     nodes = [_target("grad", t, i) for i, t in enumerate(targets)]
     roots = _roots("grad", outputs, grad_outputs, create_graph)
     if not targets:
@@ -157,6 +157,12 @@ def grad(
     return tuple(found[node.seq] for node in nodes)
 
 
+def _listed(value: Any) -> list[Any]:
+    """A sequence or iterator as a list, anything else as its only entry."""
+    alone = isinstance(value, (Tensor, np.ndarray)) or not hasattr(value, "__iter__")
+    return [value] if alone else list(value)
+
+
 def _target(name: str, t: Tensor, i: int) -> Node:
     if not isinstance(t, Tensor):
         raise TypeError(f"{name}: inputs[{i}] must be a Tensor, got {type(t).__name__}")
@@ -166,11 +172,11 @@ def _target(name: str, t: Tensor, i: int) -> Node:
 
 
 def _roots(name: str, tensors: Any, gradients: Any, create_graph: bool) -> list[tuple[Node, Any]]:
-    outputs = [tensors] if isinstance(tensors, Tensor) else list(tensors)
+    outputs = _listed(tensors)
     if gradients is None:
         seeds: list[Any] = [None] * len(outputs)
     else:
-        seeds = [gradients] if isinstance(gradients, Tensor) else list(gradients)
+        seeds = _listed(gradients)
     if len(seeds) != len(outputs):
         raise RuntimeError(f"{name}: got {len(outputs)} tensor(s) but {len(seeds)} gradient(s)")
     roots = []

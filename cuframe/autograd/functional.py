@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
-from .engine import grad
+from .engine import _listed, grad
 from .modes import enable_grad
 
 __all__ = ["hessian", "hvp", "jacobian", "jvp", "vhp", "vjp"]
@@ -186,7 +186,7 @@ def _inputs(name: str, inputs: Any, create_graph: bool) -> tuple[list[Tensor], b
     """Inputs to differentiate by: cut off the graph, or under `create_graph` copies that stay in it."""
     single = isinstance(inputs, Tensor)
     xs = []
-    for i, x in enumerate([inputs] if single else inputs):
+    for i, x in enumerate(_listed(inputs)):
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}: inputs[{i}] must be a Tensor, got {type(x).__name__}")
         connected = create_graph and x.requires_grad
@@ -197,7 +197,7 @@ def _inputs(name: str, inputs: Any, create_graph: bool) -> tuple[list[Tensor], b
 def _call(name: str, func: Callable, xs: Sequence[Tensor]) -> tuple[list[Tensor], bool]:
     result = func(*xs)
     single = isinstance(result, Tensor)
-    outputs = [result] if single else list(result)
+    outputs = _listed(result)
     for i, o in enumerate(outputs):
         if not isinstance(o, Tensor):
             raise TypeError(f"{name}: output {i} of the function must be a Tensor, got {type(o).__name__}")
@@ -218,7 +218,7 @@ def _vectors(name: str, v: Any, like: Sequence[Tensor], single: bool) -> list[Te
         if len(like) != 1 or like[0].array.size != 1:
             raise RuntimeError(f"{name}: v can be left out only for a single element")
         return [Tensor(np.ones_like(like[0].array))]
-    vectors = [v] if isinstance(v, Tensor) else list(v)
+    vectors = _listed(v)
     if len(vectors) != len(like):
         raise RuntimeError(f"{name}: v must have {len(like)} tensor(s), got {len(vectors)}")
     for i, (given, t) in enumerate(zip(vectors, like)):

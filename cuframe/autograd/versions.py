@@ -41,8 +41,9 @@ def written(array: Any, name: str) -> None:
         reference = None
     _writes[id(root)] = (seq, name, reference)
     if len(_writes) > _sweep_at[0]:
-        for key in [k for k, (_, _, ref) in _writes.items() if ref is not None and ref() is None]:
-            del _writes[key]
+        for key, entry in list(_writes.items()):  # other threads may be writing
+            if entry[2] is not None and entry[2]() is None and _writes.get(key) is entry:
+                _writes.pop(key, None)
         _sweep_at[0] = 2 * len(_writes) + 1024
 
 
