@@ -14,6 +14,7 @@ DRAWS: list[Callable] = [
     lambda: cf.rand(3, 4), lambda: cf.randn(3, 4), lambda: cf.randint(0, 100, (12,)), lambda: cf.randperm(12),
     lambda: cf.rand_like(cf.zeros(5)), lambda: cf.randn_like(cf.zeros(5)), lambda: cf.randint_like(cf.zeros(5), 50),
     lambda: cf.normal(0.0, cf.ones(7)), lambda: cf.bernoulli(cf.full((20,), 0.5)),
+    lambda: cf.poisson(cf.full((20,), 5.0)),
     lambda: cf.multinomial(cf.ones(9), 4), lambda: cf.multinomial(cf.ones(2, 9), 4, replacement=True),
     lambda: cf.empty(6).uniform_(), lambda: cf.empty(6).normal_(), lambda: cf.empty(6).exponential_(),
     lambda: cf.empty(20).bernoulli_(), lambda: cf.empty(6, dtype=cf.int64).random_(),
@@ -72,6 +73,25 @@ def test_multinomial_follows_the_weights() -> None:
     assert stats.chisquare(cf.bincount(first, minlength=4).array[1:], [2000, 6000, 12000]).pvalue > 1e-4
     rows = cf.multinomial(cf.ones(100, 5), 5)
     assert all(sorted(r) == [0, 1, 2, 3, 4] for r in rows.tolist())
+
+
+@pytest.mark.parametrize("rate", [0.3, 4.0, 60.0])
+def test_poisson_counts(rate: float) -> None:
+    n = 20_000
+    drawn = cf.poisson(cf.full((n,), rate, dtype=cf.float64), generator=cf.Generator(1)).array
+    low, high = (int(v) for v in stats.poisson.ppf([0.005, 0.995], rate))
+    edges = np.arange(low, high + 1)
+    expected = n * np.array([*stats.poisson.pmf(edges, rate), stats.poisson.sf(high, rate)])
+    observed = np.array([*[(drawn == k).sum() for k in edges], (drawn > high).sum()])
+    if low:
+        expected, observed = (
+            np.append(expected, n * stats.poisson.cdf(low - 1, rate)),
+            np.append(observed, (drawn < low).sum()),
+        )
+    keep = expected > 5
+    scale = observed[keep].sum() / expected[keep].sum()
+    assert stats.chisquare(observed[keep], expected[keep] * scale).pvalue > 1e-4
+    assert abs(scale - 1) < 0.01
 
 
 def test_permutation_is_one() -> None:

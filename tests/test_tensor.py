@@ -368,6 +368,28 @@ def test_long_loops_over_slices() -> None:
     assert x.grad[-1].tolist() == [1.0, 1.0]
 
 
+# -- order --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "int32", "int64", "uint8", "uint32", "bool"])
+def test_order_is_stable_with_ties_nan_and_infinities(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 6, (4, 50)).astype(dtype)
+    if x.dtype.kind == "f":
+        x -= 3
+        x[rng.random(x.shape) < 0.3] = -0.0
+        for value in (np.inf, -np.inf, np.nan, -np.nan):
+            x[rng.random(x.shape) < 0.05] = value
+    for d in (0, 1):
+        for descending in (False, True):
+            values, indices = cf.from_numpy(x).sort(d, descending)
+            np.testing.assert_array_equal(values.array, np.take_along_axis(x, indices.array, d))
+            for line, order in zip(np.moveaxis(x, d, -1), np.moveaxis(indices.array, d, -1)):
+                rank = [(np.inf if v != v else float(v), v != v) for v in line]  # NaN above infinity
+                expected = sorted(range(len(line)), key=rank.__getitem__, reverse=False)
+                if descending:
+                    expected = sorted(range(len(line)), key=lambda i: (-rank[i][0], not rank[i][1]))
+                assert order.tolist() == expected
+
+
 # -- large sums of gradients --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_repeated_rows_add_up_the_same_every_time(dtype: str) -> None:

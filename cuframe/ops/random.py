@@ -22,8 +22,8 @@ from .define import check_floating, need_tensor
 from .inplace import check_writable, write
 
 __all__ = [
-    "bernoulli", "multinomial", "normal", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
-    "randperm",
+    "bernoulli", "multinomial", "normal", "poisson", "rand", "rand_like", "randint", "randint_like", "randn",
+    "randn_like", "randperm",
 ]  # fmt: skip
 
 
@@ -370,6 +370,39 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
         drawn = np.argsort(rings, axis=1, kind="stable")[:, :num_samples]
     shape = (*input.array.shape[:-1], num_samples)
     return _finish(drawn.reshape(shape).astype(np.int64), input.device)
+
+
+def poisson(input: Tensor, *, generator: Any = None) -> Tensor:
+    """Poisson-distributed counts with the rates in `input`, by inversion of the distribution function.
+
+    Args:
+        input: floating point tensor of rates, not negative.
+        generator: draw from this one instead of the default one.
+
+    Returns:
+        Tensor of the shape and dtype of `input`; no gradient passes.
+
+    Raises:
+        RuntimeError: a rate that is negative or not finite.
+        TypeError: input is not floating point.
+
+    >>> import cuframe as cf
+    >>> cf.poisson(cf.zeros(2))
+    tensor([0., 0.])
+    """
+    from scipy.special import pdtr, pdtrik
+
+    check_floating("poisson", "input", input)
+    rates = input.numpy(force=True).astype(np.float64)
+    if not (np.isfinite(rates) & (rates >= 0)).all():
+        raise RuntimeError("poisson: rates must be finite and not negative")
+    u = _generator("poisson", generator).uniform(rates.shape, dtype=np.float64)
+    some = rates > 0
+    safe = np.where(some, rates, 1.0)
+    counts = np.ceil(np.maximum(pdtrik(u, safe), 0))
+    below = np.maximum(counts - 1, 0)
+    counts = np.where(pdtr(below, safe) >= u, below, counts)  # pdtrik is inexact near whole numbers
+    return _finish(np.where(some, counts, 0).astype(input.array.dtype), input.device)
 
 
 # -- in place -----------------------------------------------------------------------------------------------------

@@ -104,6 +104,16 @@ def multinomial_errors(make: Make) -> Iterable[ErrorInput]:
     yield ErrorInput((T([1]), 1), {}, TypeError, "input must be floating point")
 
 
+def poisson(make: Make) -> Iterable[Sample]:
+    yield Sample((make(2, 3, low=0, high=9),))
+
+
+def poisson_errors(make: Make) -> Iterable[ErrorInput]:
+    yield ErrorInput((T([-1.0]),), {}, RuntimeError, "rates must be finite and not negative")
+    yield ErrorInput((T([float("inf")]),), {}, RuntimeError, "rates must be finite and not negative")
+    yield ErrorInput((T([1]),), {}, TypeError, "input must be floating point, got int64")
+
+
 def info(name: str, samples: Any, errors: Any, dtypes: tuple[str, ...] = (*FLOATS, *HALVES)) -> OpInfo:
     return OpInfo(name, samples=samples, errors=errors, dtypes=dtypes, gradient=False, inplace=False)
 
@@ -118,5 +128,6 @@ OPS = [
     info("randperm", randperm, randperm_errors, (*FLOATS, "int32", "int64")),
     info("normal", normal, normal_errors),
     info("bernoulli", bernoulli, bernoulli_errors),
+    info("poisson", poisson, poisson_errors),
     info("multinomial", multinomial, multinomial_errors, FLOATS),
 ]
