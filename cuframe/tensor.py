@@ -392,7 +392,7 @@ class Tensor:
         return _rebuild, (type(self), backend_of(self.array).to_host(self.array), self.requires_grad)
 
 
-def _rebuild(cls: type, array: np.ndarray, requires_grad: bool) -> Tensor:
+def _rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tensor:
     twin = cls.__new__(cls)
     twin.array, twin.node = array, None
     return twin.requires_grad_(requires_grad)
