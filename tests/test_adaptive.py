@@ -1,4 +1,4 @@
-"""AdaptiveLogSoftmaxWithLoss, held to its definition class by class, and the losses over several labels as modules."""
+"""AdaptiveLogSoftmaxWithLoss, held to its definition class by class; the modules of related losses and of distances."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_bad_input(x, target, error, match):
         nn.AdaptiveLogSoftmaxWithLoss(8, 12, [4])(x, target)
 
 
-# -- losses over several labels -----------------------------------------------------------------------------------
+# -- losses over several labels, distances ------------------------------------------------------------------------
 X, LABELS = cf.linspace(-1.0, 2.0, 12).reshape(3, 4), cf.tensor([0, 3, 2])
 SETS = cf.tensor([[3, 0, -1, 1], [1, 1, 2, -1], [-1, 0, 1, 2]])
 WEIGHT = cf.tensor([0.5, 1.0, 2.0, 3.0])
@@ -130,12 +130,16 @@ def far(a: cf.Tensor, b: cf.Tensor) -> cf.Tensor:
         (nn.MultiMarginLoss(2, 0.5, WEIGHT), (X, LABELS), lambda *a: F.multi_margin_loss(*a, 2, 0.5, WEIGHT)),
         (nn.TripletMarginWithDistanceLoss(distance_function=far, margin=4.0, swap=True), (X, X * 0.5, X + 1),
          lambda *a: F.triplet_margin_with_distance_loss(*a, distance_function=far, margin=4.0, swap=True)),
+        (nn.PairwiseDistance(3.0, 0.1, keepdim=True), (X[0], X[1]),
+         lambda *a: F.pairwise_distance(*a, 3.0, 0.1, keepdim=True)),
+        (nn.CosineSimilarity(0, 10.0), (X[0], X[1]), lambda *a: F.cosine_similarity(*a, 0, 10.0)),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else "",
 )  # fmt: skip
 def test_module_is_the_function_with_its_settings_kept(layer, args, function):
-    assert layer(*args).item() == function(*args).item() > 0
-    plain = type(layer)()
+    result, expected = layer(*args), function(*args)
+    assert result.shape == expected.shape and result.item() == expected.item() != 0
+    plain = nn.CosineSimilarity(0) if isinstance(layer, nn.CosineSimilarity) else type(layer)()
     assert plain(*args).item() != layer(*args).item()
 
 

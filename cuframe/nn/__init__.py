@@ -9,6 +9,7 @@ from .modules.adaptive import *  # noqa: F403
 from .modules.attention import *  # noqa: F403
 from .modules.batchnorm import *  # noqa: F403
 from .modules.ctc import *  # noqa: F403
+from .modules.distance import *  # noqa: F403
 from .modules.dropout import *  # noqa: F403
 from .modules.embedding import *  # noqa: F403
 from .modules.linear import *  # noqa: F403
@@ -20,8 +21,8 @@ from .modules.transformer import *  # noqa: F403
 
 __all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "utils", *containers.__all__]
 for _family in (
-    modules.activation, modules.adaptive, modules.attention, modules.ctc, modules.multi_label,
-    modules.batchnorm, modules.dropout, modules.embedding, modules.linear, modules.loss,
+    modules.activation, modules.adaptive, modules.attention, modules.batchnorm, modules.ctc,
+    modules.distance, modules.dropout, modules.embedding, modules.linear, modules.loss, modules.multi_label,
     modules.normalization, modules.rnn, modules.transformer,
 ):  # fmt: skip
     __all__ += _family.__all__
