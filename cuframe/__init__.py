@@ -26,12 +26,11 @@ from .serialization import CheckpointError, load, load_torch, save
 from .tensor import Parameter, Size, Tensor
 from .tensor_repr import set_printoptions
 
-__all__ = sorted(
-    [
-        "CheckpointError", "Device", "Generator", "Parameter", "Size", "Tensor", "__version__", "autograd", "cuda",
-        "data", "default_generator", "device", "enable_grad", "get_rng_state", "inference_mode", "initial_seed",
-        "is_grad_enabled", "is_inference_mode_enabled", "load", "load_torch", "manual_seed", "nn", "no_grad", "optim",
-        "save", "seed", "set_grad_enabled", "set_printoptions", "set_rng_state",
-        *_dtype_names, *ops.__all__,
-    ]
-)  # fmt: skip
+__all__ = [
+    "CheckpointError", "Device", "Generator", "Parameter", "Size", "Tensor", "__version__", "autograd", "cuda",
+    "data", "default_generator", "device", "enable_grad", "get_rng_state", "inference_mode", "initial_seed",
+    "is_grad_enabled", "is_inference_mode_enabled", "load", "load_torch", "manual_seed", "nn", "no_grad", "optim",
+    "save", "seed", "set_grad_enabled", "set_printoptions", "set_rng_state",
+]  # fmt: skip
+__all__ += _dtype_names
+__all__ += ops.__all__

@@ -189,8 +189,8 @@ def test_a_loop_over_cells_for_ten_thousand_steps():
         (lambda: nn.LSTM(3, 4, proj_size=4), ValueError, r"proj_size must be in \[0, hidden_size\), got 4 of 4"),
         (lambda: nn.LSTM(3, 4, dropout=1.5), ValueError, r"dropout must be a probability in \[0, 1\], got 1.5"),
         (lambda: nn.RNN(3, 4, nonlinearity="gelu"), ValueError, "nonlinearity must be 'tanh' or 'relu', got 'gelu'"),
-        (lambda: nn.LSTM(3, 4)(cf.zeros(2, 2, 5)), RuntimeError, r"last dimension must be input_size 3, got \(2, 2, 5\)"),
-        (lambda: nn.LSTM(3, 4)(cf.zeros(3)), ValueError, r"input must be \[T, N, I\] or unbatched \[T, I\], got \(3,\)"),
+        (lambda: nn.LSTM(3, 4)(cf.zeros(2, 2, 5)), RuntimeError, r"must be input_size 3, got \(2, 2, 5\)"),
+        (lambda: nn.LSTM(3, 4)(cf.zeros(3)), ValueError, r"must be \[T, N, I\] or unbatched \[T, I\], got \(3,\)"),
         (lambda: nn.LSTM(3, 4)([1.0]), TypeError, "input must be a Tensor or a PackedSequence, got list"),
         (lambda: nn.LSTM(3, 4)(cf.zeros(2, 2, 3), cf.zeros(1, 2, 4)), TypeError, r"hx must be a pair \(h_0, c_0\)"),
         (

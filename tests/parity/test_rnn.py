@@ -8,7 +8,10 @@ import cuframe as cf
 from cuframe import nn
 from cuframe.nn.utils import rnn as packing
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")]
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN"),
+]
 
 OPTIONS = {
     "plain": {},
