@@ -1,7 +1,8 @@
 """Attention in NumPy, block by block, so that memory grows with L + S and not with L x S.
 
 Note [Blocks of attention]
-    A block is some rows of queries against some columns of keys, small enough for the L2 cache. Forward keeps, besides
+    A block is some rows of queries against some columns of keys, small enough for the L2 cache; where a whole head is
+    smaller, several of one sample go together. Forward keeps, besides
     its result, one number a row: the logarithm of the sum of exponentials, lse. Backward makes the probabilities of a
     block again from it: p = exp(q k - lse). The subtraction is one more column of the matrix product, [q, -lse] against
     [k, 1], and likewise [g, -delta] against [v, 1] with delta = g . out; what remains is one pass of exponentials and
@@ -71,31 +72,42 @@ def _key_blocks(stop: int, keys: int, causal: bool) -> Iterator[tuple[int, int]]
         yield first, min(limit, first + _KEYS)
 
 
+def _groups(batch: tuple[int, ...], length: int, keys: int, causal: bool) -> Iterator[tuple[int, tuple]]:
+    """The first head of each group, counted over all of them, and the index of the group."""
+    heads = batch[-1]
+    whole = next(_row_blocks(length, keys, causal), (0, length))[1] == length
+    size = max(1, _ELEMENTS // max(1, length * keys)) if whole else 1
+    for number, at in enumerate(np.ndindex(batch[:-1])):
+        for first in range(0, heads, size):
+            yield number * heads + first, (*at, slice(first, min(heads, first + size)))
+
+
 class _Scratch:
     """One array that serves every block."""
 
     def __init__(self, dtype: Any) -> None:
         self.flat = np.empty(0, dtype)
 
-    def take(self, rows: int, columns: int) -> Array:
-        if self.flat.size < rows * columns:
-            self.flat = np.empty(rows * columns, self.flat.dtype)
-        return self.flat[: rows * columns].reshape(rows, columns)
+    def take(self, heads: int, rows: int, columns: int) -> Array:
+        count = heads * rows * columns
+        if self.flat.size < count:
+            self.flat = np.empty(count, self.flat.dtype)
+        return self.flat[:count].reshape(heads, rows, columns)
 
 
 def _hide(s: Array, mask: Array | None, causal: bool, q0: int, k0: int) -> None:
-    """Apply the mask to a block of scores that starts at row q0 and key k0."""
+    """Apply the mask to a block of scores [heads, rows, columns] that starts at row q0 and key k0."""
     if mask is not None:
-        part = mask[q0 : q0 + s.shape[0], k0 : k0 + s.shape[1]]
+        part = mask[:, q0 : q0 + s.shape[1], k0 : k0 + s.shape[2]]
         if part.dtype == bool:
             np.copyto(s, -np.inf, where=~part)
         else:
             s += part
-    if causal and k0 + s.shape[1] > q0 + 1:
+    if causal and k0 + s.shape[2] > q0 + 1:
         # Only columns from q0 on can lie above the diagonal.
         start = max(0, q0 - k0)
-        rows, columns = np.arange(q0, q0 + s.shape[0]), np.arange(k0 + start, k0 + s.shape[1])
-        np.copyto(s[:, start:], -np.inf, where=columns > rows[:, None])
+        rows, columns = np.arange(q0, q0 + s.shape[1]), np.arange(k0 + start, k0 + s.shape[2])
+        np.copyto(s[:, :, start:], -np.inf, where=columns > rows[:, None])
 
 
 def _bounded(q: Array, k: Array, scale: float, mask: Array | None) -> bool:
@@ -104,6 +116,13 @@ def _bounded(q: Array, k: Array, scale: float, mask: Array | None) -> bool:
         return False
     sizes = [np.einsum("...e,...e->...", a, a).max(initial=0.0) for a in (q, k)]
     return bool(abs(scale) * np.sqrt(float(sizes[0]) * float(sizes[1])) <= _SAFE)
+
+
+def _kept(drop: Dropout | None, first: int, heads: int, length: int, q0: int, q1: int, keys: int) -> Array | None:
+    """The dropout of a block of rows; several heads only with all of their rows."""
+    if drop is None:
+        return None
+    return dropout_mask(drop, first * length + q0, heads * (q1 - q0), keys).reshape(heads, q1 - q0, keys)
 
 
 def forward(
@@ -119,62 +138,68 @@ def forward(
     Returns:
         out [..., L, D], in the memory order of q, and lse [..., L].
     """
-    batch, (length, _), keys = q.shape[:-2], q.shape[-2:], k.shape[-2]
+    if q.ndim == 2:
+        out, lse = forward(q[None], k[None], v[None], mask, causal, scale, drop)
+        return out[0], lse[0]
+    batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     out = np.empty_like(q, shape=(*q.shape[:-1], v.shape[-1]))
     lse = np.empty(q.shape[:-1], q.dtype)
     mask = None if mask is None else np.broadcast_to(mask, (*batch, length, keys))
     scratch = _Scratch(q.dtype)
     safe = not _bounded(q, k, scale, mask)
-    for head, at in enumerate(np.ndindex(batch)):
+    for first, at in _groups(batch, length, keys, causal):
+        q_heads, out_heads, lse_heads = q[at], out[at], lse[at]
         for q0, q1 in _row_blocks(length, keys, causal):
-            rows = q[at][q0:q1] * q.dtype.type(scale)
-            kept = None if drop is None else dropout_mask(drop, head * length + q0, q1 - q0, keys)
+            rows = q_heads[:, q0:q1] * q.dtype.type(scale)
+            kept = _kept(drop, first, rows.shape[0], length, q0, q1, keys)
             view = None if mask is None else mask[at]
-            total, top, o = _row_block(rows, k[at], v[at], view, causal, q0, keys, kept, safe, scratch)
+            total, top, o = _row_block(rows, k[at], v[at], view, causal, q0, kept, safe, scratch)
             empty = total == 0
             if empty.any():
                 total[empty] = 1
                 top = np.where(empty, q.dtype.type(_NOTHING), top)
-            lse[at][q0:q1] = np.log(total) + top
-            np.divide(o, (total if drop is None else total * q.dtype.type(1 - drop.p))[:, None], out=out[at][q0:q1])
+            lse_heads[:, q0:q1] = np.log(total) + top
+            if drop is not None:
+                total *= q.dtype.type(1 - drop.p)
+            np.divide(o, total[..., None], out=out_heads[:, q0:q1])
     return out, lse
 
 
 def _row_block(
-    rows: Array, k: Array, v: Array, mask: Array | None, causal: bool, q0: int, keys: int,
-    kept: Array | None, safe: bool, scratch: _Scratch,
+    rows: Array, k: Array, v: Array, mask: Array | None, causal: bool, q0: int, kept: Array | None, safe: bool,
+    scratch: _Scratch,
 ) -> tuple[Array, Any, Array]:  # fmt: skip
     """Sums of exponentials, what was subtracted from their arguments, and the exponentials times v."""
-    count = rows.shape[0]
-    total = np.zeros(count, rows.dtype)
-    o = np.zeros((count, v.shape[1]), rows.dtype)
-    top: Any = np.full(count, -np.inf, rows.dtype) if safe else 0
-    for k0, k1 in _key_blocks(q0 + count, keys, causal):
-        s = np.matmul(rows, k[k0:k1].T, out=scratch.take(count, k1 - k0))
+    heads, count, _ = rows.shape
+    total = np.zeros((heads, count), rows.dtype)
+    o = np.zeros((heads, count, v.shape[-1]), rows.dtype)
+    top: Any = np.full((heads, count), -np.inf, rows.dtype) if safe else 0
+    for k0, k1 in _key_blocks(q0 + count, k.shape[1], causal):
+        s = np.matmul(rows, k[:, k0:k1].swapaxes(1, 2), out=scratch.take(heads, count, k1 - k0))
         _hide(s, mask, causal, q0, k0)
         if safe:
-            new = np.maximum(top, s.max(axis=1))
+            new = np.maximum(top, s.max(axis=2))
             # A row of -inf so far: nothing is subtracted, its exponentials are zero.
             shift = np.where(new == -np.inf, 0, new).astype(rows.dtype, copy=False)
-            s -= shift[:, None]
+            s -= shift[..., None]
             if k0:
                 fade = np.exp(top - shift)
                 total *= fade
-                o *= fade[:, None]
+                o *= fade[..., None]
             top = new
         np.exp(s, out=s)
-        total += s @ np.ones(k1 - k0, rows.dtype)
+        total += (s.reshape(heads * count, k1 - k0) @ np.ones(k1 - k0, rows.dtype)).reshape(heads, count)
         if kept is not None:
-            s *= kept[:, k0:k1]
-        o += s @ v[k0:k1]
+            s *= kept[:, :, k0:k1]
+        o += s @ v[:, k0:k1]
     return total, top, o
 
 
 def _with_column(a: Array, column: Any) -> Array:
-    """[a, column], in one matrix."""
-    wide = np.empty((a.shape[0], a.shape[1] + 1), a.dtype)
-    wide[:, :-1] = a
-    wide[:, -1] = column
+    """[a, column], in one matrix for each head."""
+    wide = np.empty((*a.shape[:-1], a.shape[-1] + 1), a.dtype)
+    wide[..., :-1] = a
+    wide[..., -1] = column
     return wide
 
 
@@ -183,44 +208,49 @@ def backward(
     out: Array, lse: Array, needs_mask: bool,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     """The gradients of q, k, v, and of a mask of numbers if it is wanted, from what `forward` was given and gave."""
+    if q.ndim == 2:
+        wide = (a[None] for a in (g, q, k, v))
+        gq, gk, gv, gmask = backward(*wide, mask, causal, scale, drop, out[None], lse[None], needs_mask)
+        return gq[0], gk[0], gv[0], gmask
     batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     gq, gk, gv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     gmask = np.zeros(mask.shape, q.dtype) if needs_mask and mask is not None else None
-    shape = (*batch, length, keys)
-    whole = None if mask is None else np.broadcast_to(mask, shape)
+    whole = None if mask is None else np.broadcast_to(mask, (*batch, length, keys))
     delta = np.einsum("...d,...d->...", g, out)
     scores, slopes = _Scratch(q.dtype), _Scratch(q.dtype)
     factor = q.dtype.type(scale)
-    for head, at in enumerate(np.ndindex(batch)):
-        k_head, g_head, gk_head, gv_head = k[at], g[at], gk[at], gv[at]
-        k_wide = _with_column(k_head, 1)
+    for first, at in _groups(batch, length, keys, causal):
+        q_heads, k_heads, g_heads, gk_heads, gv_heads = q[at], k[at], g[at], gk[at], gv[at]
+        heads = q_heads.shape[0]
+        k_wide = _with_column(k_heads, 1)
         # With dropout delta is subtracted after the mask.
         v_wide = _with_column(v[at], 1) if drop is None else v[at]
         for q0, q1 in _row_blocks(length, keys, causal):
             count = q1 - q0
-            rows = _with_column(q[at][q0:q1] * factor, -lse[at][q0:q1])
-            g_rows = g_head[q0:q1]
-            g_wide = _with_column(g_rows, -delta[at][q0:q1]) if drop is None else g_rows
-            kept = None if drop is None else dropout_mask(drop, head * length + q0, count, keys)
+            rows = _with_column(q_heads[:, q0:q1] * factor, -lse[at][:, q0:q1])
+            g_rows = g_heads[:, q0:q1]
+            g_wide = _with_column(g_rows, -delta[at][:, q0:q1]) if drop is None else g_rows
+            kept = _kept(drop, first, heads, length, q0, q1, keys)
             total: Any = 0
             for k0, k1 in _key_blocks(q1, keys, causal):
-                p = np.matmul(rows, k_wide[k0:k1].T, out=scores.take(count, k1 - k0))
+                p = np.matmul(rows, k_wide[:, k0:k1].swapaxes(1, 2), out=scores.take(heads, count, k1 - k0))
                 _hide(p, None if whole is None else whole[at], causal, q0, k0)
                 np.exp(p, out=p)
-                ds = np.matmul(g_wide, v_wide[k0:k1].T, out=slopes.take(count, k1 - k0))
+                ds = np.matmul(g_wide, v_wide[:, k0:k1].swapaxes(1, 2), out=slopes.take(heads, count, k1 - k0))
                 if drop is not None and kept is not None:
-                    weight = kept[:, k0:k1] * q.dtype.type(1 / (1 - drop.p))
-                    gv_head[k0:k1] += (p * weight).T @ g_rows
+                    weight = kept[:, :, k0:k1] * q.dtype.type(1 / (1 - drop.p))
+                    gv_heads[:, k0:k1] += (p * weight).swapaxes(1, 2) @ g_rows
                     ds *= weight
-                    ds -= delta[at][q0:q1, None]
+                    ds -= delta[at][:, q0:q1, None]
                 else:
-                    gv_head[k0:k1] += p.T @ g_rows
+                    gv_heads[:, k0:k1] += p.swapaxes(1, 2) @ g_rows
                 ds *= p
-                total = total + ds @ k_head[k0:k1]
-                gk_head[k0:k1] += ds.T @ rows[:, :-1]
+                total = total + ds @ k_heads[:, k0:k1]
+                gk_heads[:, k0:k1] += ds.swapaxes(1, 2) @ rows[..., :-1]
                 if gmask is not None:
-                    _add_to_mask(gmask, ds, at, q0, k0)
-            gq[at][q0:q1] = total * factor
+                    for i in range(heads):
+                        _add_to_mask(gmask, ds[i], (*at[:-1], at[-1].start + i), q0, k0)
+            np.multiply(total, factor, out=gq[at][:, q0:q1])
     return gq, gk, gv, gmask
 
 
