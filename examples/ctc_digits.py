@@ -4,7 +4,7 @@
 
 Strips of 4 to 8 digits are joined from scikit-learn's 1,797 images of 8 x 8 pixels, with random gaps, overlaps and
 heights. The images are split first: the closing figure is over strips of images that training has never shown. It takes
-a minute on two cores, and scikit-learn and matplotlib (pip install 'cuframe[examples]').
+half a minute on two cores, and scikit-learn and matplotlib (pip install 'cuframe[examples]').
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def plot(path: Path, strips: list, truths: list, readings: list, losses: list) -
 def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--out", type=Path, default=Path("runs/ctc_digits"), help="folder for the picture")
-    p.add_argument("--steps", type=int, default=1000, help="training steps")
+    p.add_argument("--steps", type=int, default=800, help="training steps")
     p.add_argument("--lr", type=float, default=1e-2)
     p.add_argument("--seed", type=int, default=0)
     p.add_argument("--device", default="cuda" if cf.cuda.is_available() else "cpu")
