@@ -764,3 +764,26 @@ def test_zero_dimensional_results():
     y.backward()
     assert isinstance(x.grad.array, np.ndarray) and x.grad.array.shape == ()
     assert x.grad.dtype == np.float32 and x.grad.item() == 12.0
+
+
+def test_a_loop_over_steps_of_an_input_is_linear():
+    def seconds(steps):
+        x = cf.zeros(steps, 64, requires_grad=True)
+        total = x[0] * 0
+        for t in range(steps):
+            total = total + x[t] * float(t % 7)
+        best = 1e9
+        for _ in range(3):
+            start = time.process_time()
+            total.sum().backward(retain_graph=True)
+            best = min(best, time.process_time() - start)
+        np.testing.assert_array_equal(x.grad.numpy()[:, 0] / 3, np.arange(steps) % 7)
+        return best
+
+    assert seconds(8000) < 10 * seconds(2000)  # 4 if linear, 16 if quadratic
+
+
+def test_overlapping_slices_and_other_uses_add_up():
+    x = cf.tensor(np.arange(6.0), requires_grad=True)
+    (x[1:4].sum() + 2 * x[2:].sum() + (x * x).sum() + 3 * x[-1]).backward()
+    np.testing.assert_array_equal(x.grad.numpy(), 2 * np.arange(6.0) + [0, 1, 3, 3, 2, 5])

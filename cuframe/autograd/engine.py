@@ -14,6 +14,7 @@ from .. import tensor as _tensor
 from . import versions
 from .graph import FREED, Leaf, Node, Op, Output, mode
 from .modes import enable_grad, set_grad_enabled
+from .region import Region
 
 __all__ = ["backward", "end_of_backward", "grad"]
 
@@ -310,8 +311,14 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                     if edge is not None and gi is not None:
                         number = edge.seq
                         entry = pending.get(number)
+                        fresh = False
+                        if gi.__class__ is Region:
+                            if entry is not None and entry[2]:
+                                gi.add_to(entry[1])
+                                continue
+                            gi, fresh = gi.whole(), True
                         if entry is None:
-                            pending[number] = [edge, gi, False]
+                            pending[number] = [edge, gi, fresh]
                             if number > newest:
                                 if newest:
                                     heappush(heap, -newest)

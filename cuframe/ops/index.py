@@ -16,6 +16,7 @@ import numpy as np
 
 from ..autograd import versions
 from ..autograd.graph import Node, mode, next_sequence
+from ..autograd.region import Region
 from ..backend import backend_of
 from ..tensor import Tensor, anomaly_check
 from .define import Op, fit, record
@@ -249,7 +250,7 @@ _WHERE_KEPT = Op("masked_fill", _where_kept_vjp, (None,))
 
 # -- reading ------------------------------------------------------------------------------------------------------
 def _slice_vjp(g: Any, needs: tuple, index: Any, shape: tuple) -> tuple:
-    return (put_at(g, shape, index),)
+    return (put_at(g, shape, index) if isinstance(g, Tensor) else Region(g, shape, index),)
 
 
 _SLICE = Op("slice", _slice_vjp, (None, None))
