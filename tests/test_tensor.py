@@ -421,3 +421,9 @@ def test_sum_at_every_layout() -> None:
         np.add.at(x, index, values)
         np.testing.assert_allclose(sum_at(x.shape, index, values), x, 1e-12, 1e-12)
         np.testing.assert_allclose(sum_at(x.shape, index, values.astype(np.float32)), x, 1e-4, 1e-4)
+
+
+def test_equality_with_what_is_no_number():
+    t = cf.ones(2)
+    assert (t == None) is False and (t != None) is True and (t == "a") is False  # noqa: E711
+    assert (t == 1).tolist() == [True, True] and (t != cf.ones(2)).tolist() == [False, False]

@@ -52,6 +52,17 @@ def _reflected(operation: Callable) -> Callable:
     return method
 
 
+def _comparable(operation: Callable) -> Callable:
+    """`==` and `!=`: by identity, as Python does, with what is neither tensor nor number (`t == None` is False)."""
+
+    def method(self: Tensor, other: Any) -> Any:
+        if other is None or isinstance(other, (str, bytes)):
+            return NotImplemented
+        return operation(self, other)
+
+    return method
+
+
 def _method_of(operation: Callable) -> bool:
     try:
         first = next(iter(inspect.signature(operation).parameters), None)
@@ -79,7 +90,7 @@ def attach(ops: ModuleType) -> None:
     for special, name in OPERATORS.items():
         operation = getattr(arithmetic, f"plain_{name}", None) or getattr(ops, name, None)
         if operation is not None:
-            setattr(Tensor, special, operation)
+            setattr(Tensor, special, _comparable(operation) if special in ("__eq__", "__ne__") else operation)
     for stem in _REFLECTED:
         operation = getattr(ops, OPERATORS[f"__{stem}__"], None)
         if operation is not None:
