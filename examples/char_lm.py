@@ -119,7 +119,7 @@ def plot(path: Path, losses: list, validation: list, steps_an_epoch: int) -> boo
     width = max(1, min(len(bits), steps_an_epoch // 10))
     smooth = np.convolve(bits, np.ones(width) / width, "valid")
     axes.plot(np.arange(len(bits)) / steps_an_epoch, bits, lw=0.4, alpha=0.4, color="tab:blue")
-    axes.plot(np.arange(width - 1, len(bits)) / steps_an_epoch, smooth, color="tab:blue", label="training")
+    axes.plot((np.arange(len(smooth)) + width / 2) / steps_an_epoch, smooth, color="tab:blue", label="training")
     axes.plot(np.arange(1, len(validation) + 1), validation, "o-", color="tab:orange", label="validation")
     axes.set(xlabel="epoch", ylabel="bits per character", title="Character language model", ylim=(0, None))
     axes.legend()
