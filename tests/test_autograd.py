@@ -12,6 +12,7 @@ import pytest
 import cuframe as cf
 from cuframe.autograd import GradcheckError, backward, grad, gradcheck, gradgradcheck
 from cuframe.autograd.graph import Op
+from cuframe.autograd.region import Region
 from cuframe.tensor import record, record_outputs
 
 
@@ -507,6 +508,14 @@ def test_anomaly_mode_without_nan_search_and_by_function():
             nan_is_born_here(leaf(-1.0))
     finally:
         cf.autograd.set_detect_anomaly(False)
+
+
+def test_anomaly_mode_looks_into_gradients_of_slices():
+    bad = Op("bad", lambda g, needs: (Region(g * float("nan"), (3,), slice(0, 1)),), ())
+    with cf.autograd.detect_anomaly():
+        y = record(np.ones(1), bad, (leaf(1.0, 2.0, 3.0),), ())
+        with pytest.raises(RuntimeError, match="the gradient of bad for input 0 is NaN"):
+            y.backward()
 
 
 def test_anomaly_mode_covers_several_outputs():

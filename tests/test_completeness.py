@@ -36,9 +36,10 @@ SPACES: dict[str, ModuleType] = {
 # Public names that are no operations of the table, under the test file that covers them.
 FILES: dict[str, str] = {
     "test_adaptive.py": (
-        "AdaptiveLogSoftmaxWithLoss CosineSimilarity MultiLabelMarginLoss MultiLabelSoftMarginLoss "
-        "MultiMarginLoss PairwiseDistance TripletMarginWithDistanceLoss"
+        "AdaptiveLogSoftmaxWithLoss CosineSimilarity PairwiseDistance MultiLabelMarginLoss "
+        "MultiLabelSoftMarginLoss MultiMarginLoss TripletMarginWithDistanceLoss"
     ),
+    "test_attention.py": "MultiheadAttention",
     "test_autograd.py": (
         "enable_grad inference_mode is_grad_enabled is_inference_mode_enabled no_grad set_grad_enabled "
         "GradcheckError detect_anomaly gradcheck gradgradcheck is_anomaly_enabled set_detect_anomaly"
@@ -81,7 +82,7 @@ FILES: dict[str, str] = {
     "test_optim.py": (
         "Adadelta Adagrad Adam AdamW Adamax NAdam Optimizer RAdam RMSprop SGD SparseAdam"
     ),
-    "test_philox.py": "Generator finfo initial_seed manual_seed seed",
+    "test_philox.py": "Generator initial_seed manual_seed seed finfo",
     "test_random.py": "get_rng_state set_rng_state normal_ uniform_",
     "test_repr.py": "set_printoptions",
     "test_rnn_modules.py": "GRU LSTM RNN GRUCell LSTMCell RNNCell PackedSequence",
@@ -94,6 +95,10 @@ FILES: dict[str, str] = {
     "test_sparse.py": "Embedding",
     "test_tensor.py": "Tensor",
     "test_torch_pt.py": "CheckpointError Size load_torch",
+    "test_transformer.py": (
+        "Transformer TransformerDecoder TransformerDecoderLayer TransformerEncoder "
+        "TransformerEncoderLayer"
+    ),
 }
 COVERED_BY = {name: file for file, names in FILES.items() for name in names.split()}
 # Bases that are tested through one of their kinds.

@@ -743,6 +743,17 @@ def test_sparse_and_dense_gradients_add_up(order, passes):
     np.testing.assert_array_equal(total.array, order.count("d") + order.count("s") * rows)
 
 
+def test_slices_and_sparse_gradients_add_up():
+    def sparse(g, needs):
+        return (SparseGrad(np.array([1, 0]), np.ones((2, 2)), (3, 2)),)
+
+    table = cf.zeros(3, 2, dtype="float64", requires_grad=True)
+    sliced = table[1:].sum()  # recorded first: its gradient comes last
+    rows = [record(np.asarray(1.0), Op("sparse", sparse, ()), (table,), ()) for _ in range(2)]
+    cf.autograd.backward([sliced, *rows])
+    assert host(table.grad) == [[2.0, 2.0], [3.0, 3.0], [1.0, 1.0]]
+
+
 def test_vjps_receive_arrays_for_zero_dimensional_results():
     kinds = []
 

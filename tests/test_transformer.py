@@ -19,6 +19,14 @@ def encoder_layer(**options) -> nn.TransformerEncoderLayer:
     return nn.TransformerEncoderLayer(4, 2, 6, 0.0, **options).double()
 
 
+def test_decoder_is_its_layers_in_turn() -> None:
+    decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(4, 2, 6, 0.0), 2, nn.LayerNorm(4)).double()
+    tgt, memory = sequence(3, 2, 4), sequence(5, 2, 4, seed=1)
+    expected = decoder.norm(decoder.layers[1](decoder.layers[0](tgt, memory), memory))
+    np.testing.assert_array_equal(decoder(tgt, memory).array, expected.array)
+    assert decoder.layers[0] is not decoder.layers[1]
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_encoder_layer_is_its_formula(norm_first: bool) -> None:
     layer, x = encoder_layer(norm_first=norm_first), sequence(3, 2, 4)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .graph import Node, mode
+from .region import Region
 
 __all__ = ["check_backward", "check_forward", "detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"]
 
@@ -60,7 +61,7 @@ def _stack() -> str:
 
 
 def _has_nan(value: Any) -> bool:
-    array = getattr(value, "array", value)
+    array = value.values if isinstance(value, Region) else getattr(value, "array", value)
     if array is None or not hasattr(array, "dtype"):
         return False
     return array.dtype.kind in "fcV" and bool(np.isnan(array).any())

@@ -313,7 +313,7 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                         entry = pending.get(number)
                         fresh = False
                         if gi.__class__ is Region:
-                            if entry is not None and entry[2]:
+                            if entry is not None and entry[2] and not getattr(entry[1], "is_sparse", False):
                                 gi.add_to(entry[1])
                                 continue
                             gi, fresh = gi.whole(), True
