@@ -175,8 +175,18 @@ def test_logits_in_the_hundreds_lose_no_digits():
         results.append(loss_and_grad(x, targets, lengths, sizes, reduction="none"))
     assert results[0][0].dtype == np.float32 and results[0][0].max() > 1e4
     np.testing.assert_allclose(results[0][0], results[1][0], 1e-6)
-    # float32 log probabilities of -2000 carry 1e-4 each; more must not be added.
+    # float32 log probabilities of -2000 carry 1e-4 each.
     np.testing.assert_allclose(results[0][1], results[1][1], atol=5e-3)
+
+
+def test_float32_keeps_its_digits_over_many_steps():
+    x = log_probs(600, 4, 32, dtype="float32")
+    targets = RNG.integers(1, 32, (4, 80))
+    args = (targets, [600, 550, 600, 500], [80, 80, 60, 70])
+    results = [loss_and_grad(cf.Tensor(x.array.astype(kind)), *args, reduction="sum") for kind in ("f4", "f8")]
+    np.testing.assert_allclose(results[0][0], results[1][0], 2e-7)
+    # Sums of 2,000 in float32 would be 1e-4 off each.
+    np.testing.assert_allclose(results[0][1], results[1][1], atol=2e-4)
 
 
 def test_paths_of_probability_below_any_float_count():

@@ -3,14 +3,13 @@
 Note [CTC on the CPU]
     A target of S labels becomes L = 2S + 1 states, a blank around every label. `alpha[t, s]` is the log probability of
     all beginnings that end in state s at step t; it comes from states s, s-1 and, past a blank between two different
-    labels, s-2. The ends obey the same rule read backwards in time and states, so both run through one loop as 2N rows:
-    a step is twelve NumPy calls whatever N and S are. States lie behind two columns that are never reached, which makes
-    the two shifts views.
+    labels, s-2. The ends obey the same rule read backwards in time and states, so both run through one loop: a step is
+    a dozen NumPy calls whatever N and S are. States lie behind two rows that are never reached and have the sequences
+    as columns, which makes the two shifts contiguous views.
 
-    Probabilities are float64 logarithms: at 1,000 steps of logits in the hundreds nothing vanishes and the posteriors
-    keep float32's digits. Only what a step adds to the largest of three terms, a number from 0 to log 3, is computed in
-    the input's precision: exponentials in float32 take a tenth of the time. -1e30 stands for log 0, so that differences
-    of two are no NaN.
+    Logarithms let nothing vanish, whatever the logits are, but a float32 of -1400 has lost four digits. So every few
+    steps the best state of each sequence is set back to 0, and the sum of what was taken off is kept in float64: the
+    states that matter keep their digits. -1e30 stands for log 0, so that differences of two are no NaN.
 
     What backward needs is one number per step and *different* label of a target. The softmax part of the gradient is
     recomputed from the log probabilities, in the one pass over all classes that backward has to take anyway.
@@ -30,6 +29,7 @@ Array = npt.NDArray[Any]
 
 _ZERO = -1e30  # log 0
 _NEVER = -1e29  # below this, a logarithm is one of zero
+_REBASE = 8  # steps between two times that the best state is set back to 0
 
 
 @dataclass(slots=True)
@@ -59,7 +59,7 @@ def forward(
     Returns:
         The losses, [N] float64, inf where the labels do not fit into the steps; and what `backward` needs.
 
-    Deterministic. Takes 28 T N (2S + 3) bytes while it runs (16 without backward) and keeps `Saved`.
+    Deterministic. Takes 4 T N (2S + 3) numbers while it runs (2 without backward) and keeps `Saved`.
 
     >>> import numpy as np
     >>> x = np.log(np.full((2, 1, 2), 0.5))
@@ -68,61 +68,64 @@ def forward(
     array([0.75])
     """
     steps, batch, classes = x.shape
-    states = 2 * labels.shape[1] + 1
-    e = _emissions(x, labels, lengths, blank)
-    skip = np.full((batch, states), _ZERO)
-    skip[:, 3::2][labels[:, 1:] != labels[:, :-1]] = 0
+    labels = labels.T
+    dtype = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    e = _emissions(x, labels, lengths, blank, dtype)
+    skip = np.full(e.shape[1:], _ZERO, dtype)
+    skip[3::2][labels[1:] != labels[:-1]] = 0
     # The states a sequence ends in: its last label and the blank after it.
     last = 2 * sizes + 2
-    dtype = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
-    a = _run(e, skip, lengths, last, dtype, need_backward)
+    a, base = _run(e, skip, lengths, last, need_backward)
 
-    rows = np.arange(batch)
-    final = a[np.maximum(lengths, 1) - 1, rows]
-    blank_last, label_last = final[rows, last], np.where(sizes > 0, final[rows, last - 1], _ZERO)
-    log_p = np.logaddexp(blank_last, label_last)
+    end, columns = np.maximum(lengths, 1) - 1, np.arange(batch)
+    label_last = np.where(sizes > 0, a[end, 0, last - 1, columns], _ZERO).astype(np.float64)
+    log_p = np.logaddexp(a[end, 0, last, columns], label_last) + base[end, 0, columns]
     log_p = np.where(lengths > 0, log_p, np.where(sizes > 0, _ZERO, 0.0))
     impossible = log_p < _NEVER
     loss = np.where(impossible, np.inf, -log_p) + 0.0  # never -0
     if not need_backward:
         return loss, None
-    joint = a[:, :batch, 2:]
-    joint -= e
-    joint += a[::-1, batch:, :1:-1]
-    posterior = np.empty(joint.shape, dtype)
-    np.subtract(joint, np.where(impossible, 0.0, log_p)[:, None], posterior)
+    posterior = a[:, 0, 2:] + a[::-1, 1, :1:-1]
+    posterior -= e
+    posterior += (base[:, 0] + base[::-1, 1] - np.where(impossible, 0, log_p)).astype(dtype)[:, None]
     np.exp(posterior, posterior)
-    columns, sums = _by_label(posterior, labels, blank, classes)
-    return loss, Saved(x, sums, columns, lengths, impossible)
+    places, sums = _by_label(posterior, labels, blank, classes)
+    return loss, Saved(x, sums, places, lengths, impossible)
 
 
-def _emissions(x: Array, labels: Array, lengths: Array, blank: int) -> Array:
-    """The log probability of each state's class, [T, N, L] float64."""
+def _emissions(x: Array, labels: Array, lengths: Array, blank: int, dtype: np.dtype[Any]) -> Array:
+    """The log probability of each state's class, [T, L, N], for labels [S, N]."""
     steps, batch, classes = x.shape
-    e = np.empty((steps, batch, 2 * labels.shape[1] + 1))
-    e[:, :, ::2] = x[:, :, blank, None]
-    flat = (labels + np.arange(batch)[:, None] * classes).ravel()
-    e[:, :, 1::2] = x.reshape(steps, -1).take(flat, axis=1).reshape(steps, *labels.shape)
+    e = np.empty((steps, 2 * len(labels) + 1, batch), dtype)
+    e[:, ::2] = x[:, None, :, blank]
+    flat = (labels + np.arange(batch) * classes).ravel()
+    e[:, 1::2] = x.reshape(steps, -1).take(flat, axis=1).reshape(steps, *labels.shape)
     for n in np.flatnonzero(lengths < steps):
-        e[lengths[n]:, n] = 0
+        e[lengths[n]:, :, n] = 0
     return np.maximum(e, _ZERO, out=e)
 
 
-def _run(e: Array, skip: Array, lengths: Array, last: Array, dtype: np.dtype[Any], both: bool) -> Array:
-    """Beginnings [T, N, 2 + L], and with `both` below them the ends, [T, 2N, 2 + L], time and states reversed."""
-    steps, batch, states = e.shape
-    rows = 2 * batch if both else batch
-    a = np.full((steps, rows, states + 2), _ZERO)
-    a[0, :batch, 2:4] = e[0, :, :2]
+def _run(e: Array, skip: Array, lengths: Array, last: Array, both: bool) -> tuple[Array, Array]:
+    """Beginnings [T, 1, 2 + L, N], and with `both` the ends beside them [T, 2, 2 + L, N], time and states reversed.
+
+    Then what is to be added to them, [T, ways, N] float64.
+    """
+    steps, states, batch = e.shape
+    ways = 2 if both else 1
+    a = np.empty((steps, ways, states + 2, batch), e.dtype)
+    a[:, :, :2] = _ZERO
+    a[0] = _ZERO
+    a[0, 0, 2:4] = e[0, :2]
+    base = np.zeros((steps, ways, batch))
     entries: dict[int, list[int]] = {}
     if both:
-        skip = np.concatenate([skip, skip])
-        skip[batch:, 2:] = skip[:batch, :1:-1]
+        skip = np.stack([skip, skip])
+        skip[1, 2:] = skip[0, :1:-1]
         for n in np.flatnonzero(lengths).tolist():
             entries.setdefault(steps - int(lengths[n]), []).append(n)
-    work = np.empty((3, rows, states), dtype)
-    stay, step, leap = work
-    jump, top = np.empty((2, rows, states))
+    work = np.empty((3, ways, states, batch), e.dtype)
+    stay, step, jump = work
+    top = np.empty_like(stay)
     for t in range(steps):
         new = a[t, :, 2:]
         if t:
@@ -132,27 +135,34 @@ def _run(e: Array, skip: Array, lengths: Array, last: Array, dtype: np.dtype[Any
             np.maximum(top, jump, out=top)
             np.subtract(old[:, 2:], top, stay)
             np.subtract(old[:, 1:-1], top, step)
-            np.subtract(jump, top, leap)
+            np.subtract(jump, top, jump)
             np.exp(work, work)
             np.add(stay, step, stay)
-            np.add(stay, leap, stay)
+            np.add(stay, jump, stay)
             np.log(stay, stay)
             np.add(stay, top, top)
-            np.add(top[:batch], e[t], new[:batch])
+            np.add(top[0], e[t], new[0])
             if both:
-                np.add(top[batch:], e[-1 - t, :, ::-1], new[batch:])
+                np.add(top[1], e[-1 - t, ::-1], new[1])
         for n in entries.get(t, ()):
             first = states + 1 - last[n]  # the final blank, seen from the end
-            new[batch + n, first:first + 2] = e[-1 - t, n, ::-1][first:first + 2]
-    return a
+            new[1, first:first + 2, n] = e[-1 - t, ::-1, n][first:first + 2]
+        if t:
+            base[t] = base[t - 1]
+        if t % _REBASE == 0:
+            best = new.max(axis=1)
+            best[best < _NEVER] = 0
+            new -= best[:, None]
+            base[t] += best
+    return a, base
 
 
 def _by_label(posterior: Array, labels: Array, blank: int, classes: int) -> tuple[Array, Array]:
-    """Sums of `posterior` [T, N, L] over states of one class: their columns in [T, N*C], and [T, U]."""
-    steps, batch, states = posterior.shape
-    of_state = np.full((batch, states), blank)
-    of_state[:, 1::2] = labels
-    of_state += np.arange(batch)[:, None] * classes
+    """Sums of `posterior` [T, L, N] over states of one class: their columns in [T, N*C], and [T, U]."""
+    steps, states, batch = posterior.shape
+    of_state = np.full((states, batch), blank)
+    of_state[1::2] = labels
+    of_state += np.arange(batch) * classes
     order = of_state.argsort(axis=None, kind="stable")
     columns, starts = np.unique(of_state.ravel()[order], return_index=True)
     # Not a product with a 0/1 matrix: so small a one takes BLAS longer to spread over threads than to compute.
