@@ -49,7 +49,7 @@ def rows_forward(
         d, o, r = x[part], out[part], rstd[part]
         if mean is not None:
             d = np.subtract(d, np.matmul(d, share, out=mean[part]), out=o)
-        np.einsum("rd,rd->r", d, d, out=r[:, 0])
+        np.vecdot(d, d, out=r[:, 0])
         r /= max(1, size)
         r += eps
         np.sqrt(r, out=r)
@@ -74,15 +74,19 @@ def rows_backward(
     gw = np.zeros(size, x.dtype) if needs[1] else None
     gb = np.zeros(size, x.dtype) if needs[2] else None
     share = np.full(size, 1 / max(1, size), x.dtype) if w is None else w / max(1, size)
+    # Fresh arrays of this size would be mapped and unmapped by the system for each block.
+    spare = np.empty((2, next(_blocks(x), slice(0, 0)).stop, size), x.dtype)
+    ones = np.ones(spare.shape[1], x.dtype)
     for part in _blocks(x):
         u, d, r = g[part], x[part], rstd[part]
+        centred, gd = spare[:, : len(u)]
         if mean is not None:
-            d = d - mean[part]
-        gd = u * d
+            d = np.subtract(d, mean[part], out=centred)
+        np.multiply(u, d, out=gd)
         if gw is not None:
             gw += r[:, 0] @ gd
         if gb is not None:
-            gb += np.ones(len(u), x.dtype) @ u
+            gb += ones[: len(u)] @ u
         if gx is None:
             continue
         slope = (gd @ share)[:, None] * r
@@ -111,7 +115,7 @@ def row_moments(x: Array) -> tuple[Array, Array]:
     for part in _blocks(x):
         m = np.matmul(x[part], share, out=mean[part])
         d = x[part] - m[:, None]
-        np.einsum("rl,rl->r", d, d, out=squares[part])
+        np.vecdot(d, d, out=squares[part])
     return mean, squares
 
 
@@ -125,7 +129,7 @@ def row_sums(g: Array, x: Array, shift: Array) -> tuple[Array, Array]:
     for part in _blocks(x):
         np.matmul(g[part], ones, out=first[part])
         d = x[part] - shift[part]
-        np.einsum("rl,rl->r", g[part], d, out=second[part])
+        np.vecdot(g[part], d, out=second[part])
     return first, second
 
 
