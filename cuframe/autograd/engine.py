@@ -18,7 +18,7 @@ from .region import Region
 
 __all__ = ["backward", "end_of_backward", "grad"]
 
-generic = np.generic
+generic, ndarray = np.generic, np.ndarray
 
 Tensor = _tensor.Tensor
 record = _tensor.record
@@ -274,8 +274,8 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                     _deliver(entry)
                     continue
                 g = entry[1]
-                if isinstance(g, generic):  # NumPy's arithmetic on 0-d arrays gives scalars, vjps want arrays
-                    g = np.asarray(g)
+                if g.__class__ is not ndarray and isinstance(g, generic):
+                    g = np.asarray(g)  # NumPy's arithmetic on 0-d arrays gives scalars, vjps want arrays
                 if node.__class__ is Output:
                     parent = inputs[0]
                     i, n = node.saved
@@ -299,7 +299,12 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                             f"backward: an array that {op.name} saved for its gradient was changed in place "
                             f"by {culprit}; change a copy, or make the in-place change before it is used"
                         )
-                grads = _vjp_recorded(node, g, inputs) if create_graph else op.vjp(g, inputs, *saved)
+                if create_graph:
+                    grads = _vjp_recorded(node, g, inputs)
+                elif len(saved) == 2:  # a call without a star is faster, and most operations save two
+                    grads = op.vjp(g, inputs, saved[0], saved[1])
+                else:
+                    grads = op.vjp(g, inputs, *saved)
                 if not keep:
                     for item in saved:
                         if item.__class__ not in _PLAIN:
