@@ -97,7 +97,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     table = Table(
         "case", "ours ms", "torch ms", "ratio", "ratio of processor time",
-        title=f"forward + backward, float32, medians of {args.repeats}; torch {torch.__version__}, {args.threads} threads",
+        title=f"forward + backward, float32, medians of {args.repeats}; torch {torch.__version__}",
     )  # fmt: skip
     for name, make in CASES.items():
         if args.only not in name:

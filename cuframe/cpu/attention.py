@@ -209,8 +209,9 @@ def backward(
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     """The gradients of q, k, v, and of a mask of numbers if it is wanted, from what `forward` was given and gave."""
     if q.ndim == 2:
-        wide = (a[None] for a in (g, q, k, v))
-        gq, gk, gv, gmask = backward(*wide, mask, causal, scale, drop, out[None], lse[None], needs_mask)
+        gq, gk, gv, gmask = backward(
+            g[None], q[None], k[None], v[None], mask, causal, scale, drop, out[None], lse[None], needs_mask
+        )
         return gq[0], gk[0], gv[0], gmask
     batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     gq, gk, gv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)

@@ -19,7 +19,9 @@ from .dropout import Dropout
 from .linear import Linear
 from .normalization import LayerNorm
 
-__all__ = ["Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer"]
+__all__ = [
+    "Transformer", "TransformerDecoder", "TransformerDecoderLayer", "TransformerEncoder", "TransformerEncoderLayer",
+]  # fmt: skip
 
 
 def _activation(name: str, activation: Any) -> Callable[[Tensor], Tensor]:
@@ -206,7 +208,8 @@ class TransformerEncoder(Module):
         norm: a module for the result, or None.
         enable_nested_tensor, mask_check: accepted as PyTorch does; there are no nested tensors.
 
-    Called with `(src, mask=None, src_key_padding_mask=None, is_causal=None)`; without `is_causal` the mask is looked at.
+    Called with `(src, mask=None, src_key_padding_mask=None, is_causal=None)`; without `is_causal` the mask is looked
+    at.
 
     >>> import cuframe as cf
     >>> from cuframe import nn
