@@ -4,7 +4,7 @@
 
 Strips of 4 to 8 digits are joined from scikit-learn's 1,797 images of 8 x 8 pixels, with random gaps, overlaps and
 heights. The images are split first: the closing figure is over strips of images that training has never shown. It takes
-half a minute on two cores, and scikit-learn and matplotlib (pip install 'cuframe[examples]').
+a minute on two cores, and scikit-learn and matplotlib (pip install 'cuframe[examples]').
 """
 
 from __future__ import annotations
