@@ -23,8 +23,8 @@ from ..ops.multi_head import *  # noqa: F403
 from ..ops.multi_head import __all__ as _multi_head
 from ..ops.multi_label import *  # noqa: F403
 from ..ops.multi_label import __all__ as _multi_label
-from ..ops.norm import *  # noqa: F403
-from ..ops.norm import __all__ as _norm
+from ..ops.normalization import *  # noqa: F403
+from ..ops.normalization import __all__ as _norm
 from ..ops.softmax import *  # noqa: F403
 from ..ops.softmax import __all__ as _softmax
 

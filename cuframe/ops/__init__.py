@@ -15,7 +15,6 @@ from . import join as _join
 from . import mask as _mask
 from . import matmul as _matmul
 from . import methods as _methods
-from . import norm as _norm  # noqa: F401  (before reduce, whose `norm` is the public name)
 from . import numpy_shape as _numpy_shape  # noqa: F401  (registers NumPy's names)
 from . import pick as _pick
 from . import random as _random
