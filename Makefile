@@ -22,7 +22,7 @@ help: ## list the targets
 
 train: $(PY) ## train a character language model: examples/char_lm.py $(ARGS)
 	@cuda="$(CUDA)"; \
-	$(MAKE) -s --no-print-directory "$(VENV)/installed-plot$${cuda:+,$$cuda}"
+	$(MAKE) -s --no-print-directory "$(VENV)/installed-plot,fast$${cuda:+,$$cuda}"
 	@$(PY) examples/char_lm.py $(ARGS)
 
 test: $(VENV)/installed-test ## run the tests except the slow ones

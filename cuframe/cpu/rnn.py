@@ -9,6 +9,7 @@ gates to stay in the cache, is a `Span`.  A span does one GEMM for the input sid
 GEMM and a few ufuncs in place.  With lengths the state loses columns as sequences end (gains them in reverse), so
 padding is never computed.  Biases ride along as one more column of `w_hh` that meets a row of ones in the state.
 Backward fills one array [gate rows, packed rows] and ends in one GEMM each for `w_ih`, `w_hh` and `x`.
+The common float32 LSTM runs in compiled code where llvmlite is installed: `rnn_persistent`.
 """
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from cuframe.cpu import rnn_persistent
 from cuframe.cpu.rnn_cells import CELLS, Cell, Constants
 from cuframe.cpu.rnn_checks import check, check_lengths
 from cuframe.cpu.rnn_layout import (
@@ -41,6 +43,7 @@ __all__ = ["Grads", "Saved", "backward", "forward"]
 Array = npt.NDArray[Any]
 
 _SPAN_BYTES = 1 << 21
+_CHUNK_BYTES = 1 << 23
 
 
 class Grads(NamedTuple):
@@ -65,6 +68,7 @@ class Saved:
     lengths or half precision made a copy, so that `y` must not change before `backward`.  Per span, `gates` is
     [steps, 5, H, n] for LSTM (with c_{t-1} as the last), [steps, 4, H, n] for GRU, and `cells` is the LSTM's last c.
     That is 6 (LSTM), 5 (GRU) or 1 (RNN) numbers for each hidden unit, step and sequence, padding not counted.
+    `compiled` is there instead of spans, gates and cells if `rnn_persistent` ran.
     """
 
     kind: Cell
@@ -78,11 +82,12 @@ class Saved:
     rows: Array
     gates: list[Array]
     cells: list[Array]
+    compiled: rnn_persistent.Kept | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes held beyond the caller's arrays."""
-        return self.rows.nbytes + sum(a.nbytes for a in self.gates) + sum(a.nbytes for a in self.cells)
+        return self.rows.nbytes + sum(a.nbytes for a in (*self.gates, *self.cells, *(self.compiled or ())))
 
 
 def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None,
@@ -143,13 +148,39 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
     (rows[layout.total:] if reverse else rows[:batch])[...] = start.T
     y_rows = rows[:layout.total] if reverse else rows[batch:]
     cell_start = columns(c0, layout.order, hidden, batch, work) if kind.has_c else None
+    compiled = rnn_persistent.applies(work, cell, w_hr is not None, layout)
     saved = Saved(kind, dtype, reverse, sizes is not None, layout,
-                  spans(layout, kind.slabs * hidden * work.itemsize, _SPAN_BYTES),
+                  [] if compiled else spans(layout, kind.slabs * hidden * work.itemsize, _SPAN_BYTES),
                   x, (w_ih, w_hh, b_ih, b_hh, w_hr), rows, [], [])
-    h_n, c_n = _run_forward(saved, y_rows, start, cell_start, need_backward)
+    run = _run_compiled if compiled else _run_forward
+    h_n, c_n = run(saved, y_rows, start, cell_start, need_backward)
     y = unpack(y_rows, layout, saved.packed)
     return (y.astype(dtype, copy=False), batch_major(h_n, layout.order, dtype),
             None if c_n is None else batch_major(c_n, layout.order, dtype), saved if need_backward else None)
+
+
+def _run_compiled(s: Saved, y_rows: Array, start: Array, cell_start: Array | None,
+                  keep: bool) -> tuple[Array, Array | None]:
+    """What `_run_forward` does, by `rnn_persistent`; without `keep` in chunks, to bound the workspace."""
+    assert cell_start is not None
+    h, c = start, np.asarray(cell_start)
+    w_ih, w_hh, b_ih, b_hh, _ = s.weights
+    bias = np.zeros(len(w_hh), np.float32)
+    for b in (b_ih, b_hh):
+        if b is not None:
+            bias += b
+    x_rows, batch, total = pack(s.x, s.layout), s.layout.batch, s.layout.total
+    longest = total if keep else max(1, _CHUNK_BYTES // (w_ih.shape[0] * batch * 4)) * batch
+    edges = [*range(0, total, longest), total]
+    if s.reverse:
+        edges = [total - e for e in edges]
+    for first, last in zip(edges, edges[1:]):
+        rows = slice(min(first, last), max(first, last))
+        gates = rnn_persistent.input_gates(w_ih, x_rows[rows])
+        h, c, kept = rnn_persistent.forward(gates, w_hh, bias, h, c, y_rows[rows], s.reverse)
+        if keep:
+            s.compiled = kept
+    return h, c
 
 
 def _run_forward(s: Saved, y_rows: Array, start: Array, cell_start: Array | None,
@@ -264,7 +295,16 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     gc_last = columns(gc_n, s.layout.order, hidden, s.layout.batch, dtype) * dtype.type(2) if kind.has_c else None
     gw_hr = np.zeros_like(w_hr) if w_hr is not None and need_w_hr else None
     gy_rows = None if gy is None else pack(gy, s.layout)
-    gh0, gc0 = _run_backward(s, gy_rows, gh_last, gc_last, previous, gates, gw_hr)
+    gc0: Array | None
+    if s.compiled is not None and gc_last is not None:
+        if gy_rows is None:
+            gy_rows = np.zeros((total, features), dtype)
+        grads = np.empty((len(w_hh), total), dtype) if gates is None else gates
+        gh0, gc0 = rnn_persistent.backward(s.compiled, w_hh, gy_rows, gh_last, gc_last * dtype.type(0.5), grads,
+                                           s.reverse)
+        gc0 *= dtype.type(2)
+    else:
+        gh0, gc0 = _run_backward(s, gy_rows, gh_last, gc_last, previous, gates, gw_hr)
     if gc0 is not None:
         gc0 *= dtype.type(0.5)
 

@@ -1,0 +1,115 @@
+"""Machine code for kernels that NumPy cannot express: LLVM IR compiled for the host through llvmlite, if installed."""
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from importlib.util import find_spec
+from queue import SimpleQueue
+from typing import Any
+
+__all__ = ["available", "cpus", "lanes", "load", "parallel", "yield_address"]
+
+
+@lru_cache(1)
+def available() -> bool:
+    """Whether kernels can be compiled: on POSIX, with llvmlite, unless `CUFRAME_CPU_JIT` is 0."""
+    return os.name == "posix" and os.environ.get("CUFRAME_CPU_JIT", "1") != "0" and find_spec("llvmlite") is not None
+
+
+@lru_cache(1)
+def cpus() -> int:
+    """Threads a kernel may use."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(8, count)
+
+
+@lru_cache(1)
+def lanes() -> int:
+    """Float32 lanes of a vector register, at least 8."""
+    from llvmlite import binding
+
+    return 16 if binding.get_host_cpu_features().get("avx512f") else 8
+
+
+@lru_cache(1)
+def _machine() -> Any:
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(), features=binding.get_host_cpu_features().flatten(), opt=3, jit=True)
+
+
+def load(module: Any, name: str) -> Callable[[int, int], None]:
+    """Compile an `llvmlite.ir` module and return its function `name(arguments, thread)`; calls release the GIL."""
+    from llvmlite import binding
+
+    machine = _machine()
+    module.triple = machine.triple
+    parsed = binding.parse_assembly(str(module))
+    parsed.verify()
+    engine = binding.create_mcjit_compiler(parsed, machine)
+    engine.finalize_object()
+    function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(engine.get_function_address(name))
+    function.engine = engine  # type: ignore[attr-defined]  # the code lives as long as the engine
+    return function
+
+
+@lru_cache(1)
+def yield_address() -> int:
+    """Address of `sched_yield`, for a thread that has waited long."""
+    return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
+
+
+class _Worker:
+    """A thread that runs one job at a time."""
+
+    def __init__(self) -> None:
+        self.jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.done: SimpleQueue[None] = SimpleQueue()
+        threading.Thread(target=self._serve, name="cuframe-kernel", daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            self.jobs.get()()
+            self.done.put(None)
+
+
+_workers: list[_Worker] = []
+_busy = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child has none of its parent's threads."""
+    global _busy
+    _workers.clear()
+    _busy = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def parallel(run: Callable[[int, int], None], threads: int) -> None:
+    """`run(i, n)` for i < n at the same time; n is `threads`, or 1 while another caller has the threads.
+
+    The runs may wait for each other: each has a thread of its own.
+    """
+    if threads == 1 or not _busy.acquire(blocking=False):
+        run(0, 1)
+        return
+    try:
+        while len(_workers) < threads - 1:
+            _workers.append(_Worker())
+        helpers = _workers[:threads - 1]
+        for i, worker in enumerate(helpers, 1):
+            worker.jobs.put(lambda i=i: run(i, threads))  # type: ignore[misc]
+        run(0, threads)
+        for worker in helpers:
+            worker.done.get()
+    finally:
+        _busy.release()
