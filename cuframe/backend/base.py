@@ -105,6 +105,10 @@ class Backend:
         """The device's own implementation of a fused operation; None where the composite is to be used."""
         return None
 
+    def matmul(self, a: Any, b: Any) -> Any:
+        """The product of two large matrices."""
+        return self.xp.matmul(a, b)
+
     def add_at(self, target: Any, index: Any, values: Any) -> None:
         """`target[index] += values` where an index may occur several times; the order of additions is fixed."""
         raise NotImplementedError

@@ -56,6 +56,11 @@ class CpuBackend(Backend):
             return norm
         return None
 
+    def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        from ..cpu.blas import product
+
+        return product(a, b)
+
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
         add_at(target, index, values)
 

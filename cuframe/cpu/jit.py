@@ -70,13 +70,17 @@ class _Worker:
 
     def __init__(self) -> None:
         self.jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self.done: SimpleQueue[None] = SimpleQueue()
+        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
         threading.Thread(target=self._serve, name="cuframe-kernel", daemon=True).start()
 
     def _serve(self) -> None:
         while True:
-            self.jobs.get()()
-            self.done.put(None)
+            failure = None
+            try:
+                self.jobs.get()()
+            except BaseException as error:  # handed to the caller; the thread goes on serving
+                failure = error
+            self.done.put(failure)
 
 
 _workers: list[_Worker] = []
@@ -108,8 +112,12 @@ def parallel(run: Callable[[int, int], None], threads: int) -> None:
         helpers = _workers[:threads - 1]
         for i, worker in enumerate(helpers, 1):
             worker.jobs.put(lambda i=i: run(i, threads))  # type: ignore[misc]
-        run(0, threads)
-        for worker in helpers:
-            worker.done.get()
+        try:
+            run(0, threads)
+        finally:
+            failures = [worker.done.get() for worker in helpers]
+        for failure in failures:
+            if failure is not None:
+                raise failure
     finally:
         _busy.release()

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cuframe.cpu import rnn_persistent
+from cuframe.cpu.blas import product
 from cuframe.cpu.rnn_cells import CELLS, Cell, Constants
 from cuframe.cpu.rnn_checks import check, check_lengths
 from cuframe.cpu.rnn_layout import (
@@ -312,13 +313,13 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     if gates is not None:
         by_x, by_h = gates[:len(kind.x_order) * hidden], gates[kind.h_at * hidden:]
         if need_x:
-            gx = unpack(np.matmul(by_x.T, gate_rows(w_ih, kind.x_order, kind.x_grad_scale)), s.layout, s.packed)
+            gx = unpack(product(by_x.T, gate_rows(w_ih, kind.x_order, kind.x_grad_scale)), s.layout, s.packed)
             gx = gx.astype(s.dtype, copy=False)
         if need_w_ih:
-            gw_ih = weight_gradient(np.matmul(by_x, pack(s.x, s.layout)), kind.x_order, kind.x_grad_scale, s.dtype)
+            gw_ih = weight_gradient(product(by_x, pack(s.x, s.layout)), kind.x_order, kind.x_grad_scale, s.dtype)
         if need_w_hh and previous is not None:
-            gw_hh = weight_gradient(np.matmul(by_h, previous), kind.h_order, kind.h_grad_scale, s.dtype)
-        sums = np.matmul(gates, np.ones(total, dtype))
+            gw_hh = weight_gradient(product(by_h, previous), kind.h_order, kind.h_grad_scale, s.dtype)
+        sums = product(gates, np.ones((total, 1), dtype))[:, 0]
         if need_b_ih and b_ih is not None:
             gb_ih = weight_gradient(sums[:len(by_x)], kind.x_order, kind.x_grad_scale, s.dtype)
         if need_b_hh and b_hh is not None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cuframe.cpu import jit
+from cuframe.cpu.blas import product
 from cuframe.cpu.rnn_layout import Layout
 
 __all__ = ["Kept", "aligned", "applies", "backward", "forward", "input_gates"]
@@ -169,7 +170,7 @@ def input_gates(w_ih: Array, x_rows: Array) -> Array:
     count = len(x_rows)
     gates = aligned(len(w_ih), -(-count // 16) * 16 + _SLACK)
     gates[:, count:] = 0
-    np.matmul(w_ih, x_rows.T, out=gates[:, :count])
+    product(w_ih, x_rows.T, gates[:, :count])
     return gates
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.graph import Node, mode, next_sequence
+from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import Tensor, anomaly_check
 from .define import Op, as_result, fit, need_tensor, numpy_name, record
@@ -34,7 +35,9 @@ def product(a: Any, b: Any) -> Any:
         return as_result(product(a.astype(np.float32), b.astype(np.float32)).astype(dtype), a)
     if a.ndim > 2 and b.ndim <= 2:  # one large GEMM instead of one for each batch entry
         rows = prod(a.shape[:-1])
-        return np.matmul(a.reshape(rows, a.shape[-1]), b).reshape(a.shape[:-1] + b.shape[1:])
+        return product(a.reshape(rows, a.shape[-1]), b).reshape(a.shape[:-1] + b.shape[1:])
+    if a.ndim == 2 and b.ndim == 2 and a.size + b.size > 8192:
+        return backend_of(a).matmul(a, b)
     return np.matmul(a, b)
 
 
