@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
+import cuframe as cf
+
 PARITY = Path(__file__).parent / "parity"
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Every test draws the same numbers, whichever ran before it in its process."""
+    cf.manual_seed(0)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
