@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Backend", "Device", "backend_for", "backend_of", "device", "register_backend"]
+__all__ = ["Backend", "Device", "backend_for", "backend_of", "device", "device_types", "register_backend"]
 
 
 class Device:
@@ -132,6 +132,11 @@ _by_type: dict[type, Backend] = {}
 def register_backend(name: str, factory: Callable[[], Backend]) -> None:
     """Make device type `name` known; `factory` runs at its first use."""
     _factories[name] = factory
+
+
+def device_types() -> tuple[str, ...]:
+    """The device types that are known, usable here or not."""
+    return tuple(_factories)
 
 
 def backend_for(where: Device | str) -> Backend:

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from ..autograd import versions
-from ..backend import Device, backend_for, backend_of
-from ..backend.base import _factories as _device_types
+from ..backend import Device, backend_for, backend_of, device_types
 from ..dtypes import as_dtype, is_floating
 from ..tensor import HookHandle, Parameter, Tensor
 from . import hooks as _hooks
@@ -638,7 +637,7 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[Device | None, Any]:
             continue
         if isinstance(value, Tensor):
             device, dtype = value.device, value.dtype
-        elif isinstance(value, Device) or (isinstance(value, str) and value.partition(":")[0] in _device_types):
+        elif isinstance(value, Device) or (isinstance(value, str) and value.partition(":")[0] in device_types()):
             device = value
         elif isinstance(value, int):
             device = Device("cuda", value)

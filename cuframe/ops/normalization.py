@@ -41,10 +41,6 @@ def _check_factor(name: str, argument: str, value: Any, shape: tuple, x: Any) ->
     return a
 
 
-def _wide(a: Any) -> Any:
-    return None if a is None else widened(a)
-
-
 def _as(a: Any, like: Any) -> Any:
     return None if a is None else a.astype(like.dtype, copy=False)
 
