@@ -82,6 +82,11 @@ FILES: dict[str, str] = {
     "test_optim.py": (
         "Adadelta Adagrad Adam AdamW Adamax NAdam Optimizer RAdam RMSprop SGD SparseAdam"
     ),
+    "test_padding.py": (
+        "CircularPad1d CircularPad2d CircularPad3d ConstantPad1d ConstantPad2d ConstantPad3d ReflectionPad1d "
+        "ReflectionPad2d ReflectionPad3d ReplicationPad1d ReplicationPad2d ReplicationPad3d ZeroPad1d ZeroPad2d "
+        "ZeroPad3d"
+    ),
     "test_philox.py": "Generator initial_seed manual_seed seed finfo",
     "test_random.py": "get_rng_state set_rng_state normal_ uniform_",
     "test_repr.py": "set_printoptions",

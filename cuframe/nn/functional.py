@@ -14,6 +14,8 @@ from ..ops.elementwise import sigmoid as sigmoid
 from ..ops.elementwise import tanh as tanh
 from ..ops.embedding import *  # noqa: F403
 from ..ops.embedding import __all__ as _embedding
+from ..ops.embedding_bag import *  # noqa: F403
+from ..ops.embedding_bag import __all__ as _embedding_bag
 from ..ops.linear import *  # noqa: F403
 from ..ops.linear import __all__ as _linear
 from ..ops.loss import *  # noqa: F403
@@ -25,10 +27,12 @@ from ..ops.multi_label import *  # noqa: F403
 from ..ops.multi_label import __all__ as _multi_label
 from ..ops.normalization import *  # noqa: F403
 from ..ops.normalization import __all__ as _norm
+from ..ops.padding import *  # noqa: F403
+from ..ops.padding import __all__ as _padding
 from ..ops.softmax import *  # noqa: F403
 from ..ops.softmax import __all__ as _softmax
 
 __all__ = sorted(
-    ["one_hot", "sigmoid", "tanh", *_activation, *_attention, *_ctc, *_distance, *_dropout, *_embedding, *_linear,
-     *_loss, *_multi_head, *_multi_label, *_norm, *_softmax]
+    ["one_hot", "sigmoid", "tanh", *_activation, *_attention, *_ctc, *_distance, *_dropout, *_embedding,
+     *_linear, *_loss, *_multi_head, *_multi_label, *_norm, *_padding, *_softmax]
 )
