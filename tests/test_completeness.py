@@ -54,6 +54,7 @@ FILES: dict[str, str] = {
     "test_dtypes.py": (
         "Device as_dtype get_default_dtype iinfo is_floating promote_types result_type set_default_dtype"
     ),
+    "test_embedding_bag.py": "EmbeddingBag",
     "test_engine.py": "backward end_of_backward grad",
     "test_function.py": "Function FunctionCtx once_differentiable",
     "test_functional_derivatives.py": "hessian hvp jacobian jvp vhp vjp",

@@ -34,5 +34,5 @@ from ..ops.softmax import __all__ as _softmax
 
 __all__ = sorted(
     ["one_hot", "sigmoid", "tanh", *_activation, *_attention, *_ctc, *_distance, *_dropout, *_embedding,
-     *_linear, *_loss, *_multi_head, *_multi_label, *_norm, *_padding, *_softmax]
+     *_embedding_bag, *_linear, *_loss, *_multi_head, *_multi_label, *_norm, *_padding, *_softmax]
 )

@@ -36,7 +36,7 @@ def _embedding_vjp(
         factor = _factor(flat, padding_idx, by_freq, g.dtype)
         if factor is not None:
             g = g * factor
-        return (record(backend_of(flat).sum_at(shape, flat, g.array), _ROWS_ADDED, (g,), (flat,)),)
+        return (add_rows(g, flat, shape[0]),)
     if sparse:
         if padding_idx is not None:
             used = flat != padding_idx
@@ -61,7 +61,14 @@ _EMBEDDING = Op("embedding", _embedding_vjp, (None,) * 5)
 _ROWS_ADDED = Op("embedding_backward", _rows_added_vjp, (None,))
 
 
-def _renormalize(weight: Any, index: Any, max_norm: float, norm_type: float) -> None:
+def add_rows(rows: Tensor, index: Any, count: int) -> Tensor:
+    """A table (count, D) of zeros to whose row `index[i]` row i of `rows` (n, D) has been added."""
+    table = backend_of(index).sum_at((count, rows.array.shape[1]), index, rows.array)
+    return record(table, _ROWS_ADDED, (rows,), (index,))
+
+
+def renormalize(weight: Any, index: Any, max_norm: float, norm_type: float) -> None:
+    """Scale the rows of a table that `index` names and that are longer than `max_norm` down to it, in place."""
     rows = backend_of(index).xp.unique(index)
     used = weight[rows].astype(np.float32) if weight.dtype.itemsize == 2 else weight[rows]
     norm = np.linalg.norm(used, norm_type, axis=1, keepdims=True)
@@ -120,6 +127,6 @@ def embedding(
         padding_idx %= v
     backend_of(index).check_index("embedding", "input", index, v)
     if max_norm is not None:
-        _renormalize(table, index, max_norm, norm_type)
+        renormalize(table, index, max_norm, norm_type)
     saved = (index, table.shape, padding_idx, scale_grad_by_freq, sparse)
     return record(table.take(index, axis=0), _EMBEDDING, (weight,), saved)

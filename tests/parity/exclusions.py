@@ -39,7 +39,7 @@ INTEGER_FUNCTIONS = {"nn.functional.one_hot"}
 ADAPTED: dict[str, Callable] = {
     "einsum": lambda operands, equation: cf.einsum(equation, *operands),
     # its distance_function is a module of PyTorch's, the default
-    "nn.functional.triplet_margin_with_distance_loss": lambda *args, distance_function, **kwargs: (
+    "nn.functional.triplet_margin_with_distance_loss": lambda *args, distance_function=None, **kwargs: (
         cf.nn.functional.triplet_margin_with_distance_loss(*args, **kwargs)
     ),
     "polygamma": lambda input, n: cf.polygamma(n, input),
@@ -48,6 +48,9 @@ ADAPTED: dict[str, Callable] = {
     "broadcast_shapes": lambda *shapes: cf.broadcast_shapes(*shapes),
     "normal.in_place": lambda input, *args: cf.Tensor.normal_(input.detach(), *args),
     "nn.functional.embedding": lambda weight, input, **kwargs: cf.nn.functional.embedding(input, weight, **kwargs),
+    "nn.functional.embedding_bag": lambda weight, input, **kwargs: (
+        cf.nn.functional.embedding_bag(input, weight, **kwargs)
+    ),
     "uniform": lambda input, *args: cf.Tensor.uniform_(input.detach(), *args),
 }
 
@@ -110,4 +113,37 @@ MODULES: dict[str, str] = {}
 
 def excluded_module_sample(name: str, constructor: Any, forward: Any) -> str | None:
     """Why this case is not compared; None if it is."""
+    return None
+
+
+# -- bad calls ------------------------------------------------------------------------------------------------------
+
+# Under which names an operation's errors come, where it is made of another one.
+SHOWN_AS: dict[str, tuple[str, ...]] = {
+    "aminmax": ("amin",), "clamp_max": ("clamp",), "clamp_min": ("clamp",), "rsub": ("sub",), "vdot": ("dot",),
+    "normal": ("normal_",), "triplet_margin_with_distance_loss": ("pairwise_distance",),
+    "__radd__": ("add",), "__rand__": ("bitwise_and",), "__rmod__": ("remainder",), "__rmul__": ("mul",),
+    "__ror__": ("bitwise_or",), "__rpow__": ("pow",), "__rsub__": ("sub",), "__rxor__": ("bitwise_xor",),
+    # modules speak through their functions
+    "BatchNorm1d": ("batch_norm",), "BatchNorm2d": ("batch_norm",), "BatchNorm3d": ("batch_norm",),
+    "CrossEntropyLoss": ("cross_entropy",), "Embedding": ("embedding",), "MaxPool2d": ("max_pool2d",),
+    "MultiMarginLoss": ("multi_margin_loss",), "NLLLoss": ("nll_loss",),
+}  # fmt: skip
+
+# Where the type of an error differs from PyTorch's.
+OTHER_ERRORS: dict[str, tuple[type[Exception], ...]] = {
+    # PyTorch's cases have a target of floats as well, which is what cuframe names first
+    "nn.functional.multi_margin_loss": (ValueError, TypeError),
+}
+
+
+def excluded_error(name: str, args: tuple, kwargs: dict, wanted: type[Exception]) -> str | None:
+    """Why a call that PyTorch refuses need not be refused; None if it must."""
+    if "out" in kwargs:
+        return "out="
+    if any(isinstance(v, torch.Tensor) and v.ndim > 64 for v in args):
+        return "more than 64 dimensions: NumPy has no such arrays"
+    numbers = sum(isinstance(v, (int, float)) and not isinstance(v, bool) for v in args)
+    if wanted is Exception and len(args) == 2 and numbers == 1:
+        return "a number in the place of a tensor, where PyTorch has no such overload: cuframe takes it"
     return None
