@@ -29,10 +29,11 @@ from ..ops.normalization import *  # noqa: F403
 from ..ops.normalization import __all__ as _norm
 from ..ops.padding import *  # noqa: F403
 from ..ops.padding import __all__ as _padding
+from ..ops.pairs import pdist as pdist
 from ..ops.softmax import *  # noqa: F403
 from ..ops.softmax import __all__ as _softmax
 
 __all__ = sorted(
-    ["one_hot", "sigmoid", "tanh", *_activation, *_attention, *_ctc, *_distance, *_dropout, *_embedding,
+    ["one_hot", "pdist", "sigmoid", "tanh", *_activation, *_attention, *_ctc, *_distance, *_dropout, *_embedding,
      *_embedding_bag, *_linear, *_loss, *_multi_head, *_multi_label, *_norm, *_padding, *_softmax]
 )

@@ -16,6 +16,7 @@ from . import mask as _mask
 from . import matmul as _matmul
 from . import methods as _methods
 from . import numpy_shape as _numpy_shape  # noqa: F401  (registers NumPy's names)
+from . import pairs as _pairs
 from . import pick as _pick
 from . import random as _random
 from . import rearrange as _rearrange
@@ -36,6 +37,7 @@ from .index import *  # noqa: F403
 from .join import *  # noqa: F403
 from .mask import *  # noqa: F403
 from .matmul import *  # noqa: F403
+from .pairs import *  # noqa: F403
 from .pick import *  # noqa: F403
 from .random import *  # noqa: F403
 from .rearrange import *  # noqa: F403
@@ -48,8 +50,8 @@ from .window import *  # noqa: F403
 
 # The names of activation, embedding, dropout, loss and rnn belong to `cuframe.nn.functional` and are not offered here.
 _FAMILIES = (
-    _arithmetic, _compare, _convert, _create, _cumulative, _elementwise, _gather, _index, _join, _mask, _matmul, _pick,
-    _random, _rearrange, _reduce, _scatter_reduce, _shape, _softmax, _sort, _window,
+    _arithmetic, _compare, _convert, _create, _cumulative, _elementwise, _gather, _index, _join, _mask, _matmul, _pairs,
+    _pick, _random, _rearrange, _reduce, _scatter_reduce, _shape, _softmax, _sort, _window,
 )  # fmt: skip
 __all__ = sorted({name for family in _FAMILIES for name in family.__all__})
 
