@@ -205,6 +205,14 @@ def test_a_loop_over_cells_for_ten_thousand_steps():
         ),
         (lambda: nn.LSTMCell(3, 4)(cf.zeros(2, 5)), RuntimeError, r"input must be \(N, 3\) or \(3,\), got \(2, 5\)"),
         (lambda: nn.GRUCell(3, 4)(cf.zeros(2, 3), cf.zeros(1, 4)), RuntimeError, r"hx must have shape \(2, 4\)"),
+        (lambda: nn.GRUCell(3, 4)(cf.zeros(2, 3), cf.zeros(1, 1, 4)), ValueError, r"hx must have shape \(2, 4\)"),
+        (lambda: nn.LSTM(3, 4, bias=1), TypeError, "LSTM: bias must be a bool, got int"),
+        (lambda: nn.RNN(3, 4, batch_first="yes"), TypeError, "RNN: batch_first must be a bool, got str"),
+        (
+            lambda: nn.GRU(3, 4)(cf.zeros(2, 1, 3, dtype="float64")),
+            ValueError,
+            "GRU: input must be float32 as the weights are, got float64",
+        ),
         (lambda: nn.LSTM(3, 4, dtype=cf.float64)(cf.zeros(2, 2, 3)), ValueError, "float64.*float32|float32.*float64"),
     ],
 )

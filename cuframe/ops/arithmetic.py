@@ -68,11 +68,19 @@ mul = binary(
     "mul", np.multiply, _mul_vjp, (0, 1),
     docs.binary_doc("mul", "The product of two operands.", "input * other", "[1.0, 2.0]", "[3.0, 4.0]", "[3., 8.]"),
 )  # fmt: skip
-neg = unary(
-    "neg", np.negative, lambda g, needs: (-g,), (),
+
+
+def _negative(x: Any) -> Any:
+    if x.dtype.kind == "b":
+        raise RuntimeError("neg: input must be a number, got bool; logical_not is the negation of truth values")
+    return np.negative(x)
+
+
+neg = numpy_name(np.negative)(unary(
+    "neg", _negative, lambda g, needs: (-g,), (),
     docs.unary_doc("neg", "The negative of each element.", "-input", "[1.0, -2.0]", "[-1.,  2.]", floating=False),
     floating=False,
-)  # fmt: skip
+))  # fmt: skip
 
 
 def _scaled(name: str, input: Any, other: Any, alpha: Any) -> Any:

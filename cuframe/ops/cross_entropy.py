@@ -44,6 +44,21 @@ def reduction_of(name: str, reduction: Any, size_average: Any, reduce: Any, othe
     return reduction
 
 
+def need_broadcast(name: str, **tensors: Any) -> None:
+    """Raise TypeError unless all are Tensors, RuntimeError unless their shapes broadcast together."""
+    for argument, t in tensors.items():
+        need_tensor(name, argument, t)
+    shapes = [tuple(t.array.shape) for t in tensors.values()]
+    if shapes.count(shapes[0]) == len(shapes):
+        return
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise RuntimeError(
+            f"{name}: {', '.join(tensors)} must broadcast together, got shapes {', '.join(map(str, shapes))}"
+        ) from None
+
+
 def reduced(loss: Any, reduction: str) -> Tensor:
     """A Tensor of losses after `reduction`."""
     return loss if reduction == "none" else loss.mean() if reduction == "mean" else loss.sum()
@@ -311,6 +326,10 @@ def cross_entropy(
             raise RuntimeError(
                 f"cross_entropy: class probabilities must be {input.array.dtype.name} as input is, "
                 f"got {target.array.dtype.name}"
+            )
+        if ignore_index >= 0:
+            raise RuntimeError(
+                f"cross_entropy: ignore_index is for class indices, got {ignore_index} with class probabilities"
             )
         return _with_probabilities(input, target, weight, reduction, label_smoothing)
     _need_classes("cross_entropy", target)

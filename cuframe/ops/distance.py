@@ -91,6 +91,13 @@ def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6,
     tensor([5.])
     """
     x1, x2 = floating("pairwise_distance", "x1", x1), floating("pairwise_distance", "x2", x2)
+    try:
+        np.broadcast_shapes(x1.array.shape, x2.array.shape)
+    except ValueError:
+        raise RuntimeError(
+            f"pairwise_distance: shapes {tuple(x1.array.shape)} and {tuple(x2.array.shape)} cannot be broadcast "
+            "together"
+        ) from None
     d: Any = x1 - x2 + eps
     norm = vector_norm(d, p, d.array.ndim - 1)
     return norm if keepdim else norm.reshape(norm.array.shape[:-1])

@@ -58,9 +58,9 @@ _AT_INDEX = {
 
 
 def need_elements(name: str, x: Any, axes: tuple[int, ...] | None) -> None:
-    """Raise RuntimeError where there is nothing to choose from."""
+    """Raise where there is nothing to choose from: IndexError along dimensions, RuntimeError in all of the tensor."""
     if not count_of(x.shape, axes):
-        raise RuntimeError(
+        raise (RuntimeError if axes is None else IndexError)(
             f"{name}: needs at least one element along the reduced dimensions, got shape {tuple(x.shape)}"
         )
 

@@ -26,7 +26,8 @@ def _tensors(name: str, tensors: Any) -> list[Tensor]:
     if tensors.__class__ not in (list, tuple) and not (isinstance(tensors, Sequence)):
         raise TypeError(f"{name}: tensors must be a tuple or list of Tensors, got {type(tensors).__name__}")
     if not tensors:
-        raise RuntimeError(f"{name}: tensors must not be empty")
+        # PyTorch's types: join along what is there, or along a dimension yet to be made.
+        raise (ValueError if name == "cat" else RuntimeError)(f"{name}: tensors must not be empty")
     first = tensors[0]
     need_tensor(name, "tensors[0]", first)
     place, dtype = first.array.__class__, first.array.dtype
@@ -70,7 +71,8 @@ def cat(tensors: Any, dim: int = 0) -> Tensor:
         Tensor in the common dtype.
 
     Raises:
-        RuntimeError: no tensors, or shapes or devices that do not fit.
+        ValueError: no tensors.
+        RuntimeError: shapes or devices that do not fit.
         IndexError: no such dimension.
 
     >>> import cuframe as cf
@@ -322,12 +324,15 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     each step would not.
 
     Raises:
-        RuntimeError: a 0-d tensor.
+        IndexError: a 0-d tensor, or no such dimension.
 
     >>> import cuframe as cf
     >>> cf.unbind(cf.tensor([[1, 2], [3, 4]]))
     (tensor([1, 2]), tensor([3, 4]))
     """
+    need_tensor("unbind", "input", input)
+    if not input.array.ndim:
+        raise IndexError("unbind: input must have at least one dimension, got a 0-d tensor")
     size, d = _splittable("unbind", input, dim)
     x = input.array
     before = (slice(None),) * d

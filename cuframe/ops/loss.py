@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
-from .cross_entropy import cross_entropy, nll_loss, reduced, reduction_of
+from .cross_entropy import cross_entropy, need_broadcast, nll_loss, reduced, reduction_of
 from .define import Op, as_operands, as_result, check_floating, fit, need_tensor, record
 from .margin_loss import (
     cosine_embedding_loss,
@@ -429,8 +429,7 @@ def poisson_nll_loss(
     tensor(1.)
     """
     reduction = reduction_of("poisson_nll_loss", reduction, size_average, reduce)
-    need_tensor("poisson_nll_loss", "input", input)
-    need_tensor("poisson_nll_loss", "target", target)
+    need_broadcast("poisson_nll_loss", input=input, target=target)
     x: Any = input
     y: Any = target
     loss = np.exp(x) - y * x if log_input else x - y * np.log(x + eps)
@@ -463,7 +462,7 @@ def gaussian_nll_loss(
     """
     reduction = reduction_of("gaussian_nll_loss", reduction, None, None)
     check_floating("gaussian_nll_loss", "input", input)
-    need_tensor("gaussian_nll_loss", "target", target)
+    need_broadcast("gaussian_nll_loss", input=input, target=target)
     x = input.array
     v: Any = var if isinstance(var, Tensor) else Tensor(np.full_like(x, var))
     if v.array.shape != x.shape:

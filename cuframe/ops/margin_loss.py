@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Tensor
-from .cross_entropy import reduced, reduction_of
+from .cross_entropy import need_broadcast, reduced, reduction_of
 from .define import check_floating, need_tensor
 from .distance import cosine_similarity, pairwise_distance
 
@@ -60,9 +60,7 @@ def margin_ranking_loss(
     tensor(2.)
     """
     reduction = reduction_of("margin_ranking_loss", reduction, size_average, reduce)
-    need_tensor("margin_ranking_loss", "input1", input1)
-    need_tensor("margin_ranking_loss", "input2", input2)
-    need_tensor("margin_ranking_loss", "target", target)
+    need_broadcast("margin_ranking_loss", input1=input1, input2=input2, target=target)
     y: Any = target
     return reduced(_positive(-y * (input1 - input2) + margin), reduction)
 
@@ -156,6 +154,7 @@ def triplet_margin_loss(
 
     Raises:
         ValueError: the margin is not positive.
+        RuntimeError: the shapes do not broadcast, or the numbers of dimensions differ.
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
@@ -166,6 +165,12 @@ def triplet_margin_loss(
     reduction = reduction_of("triplet_margin_loss", reduction, size_average, reduce)
     if not margin > 0:
         raise ValueError(f"triplet_margin_loss: margin must be positive, got {margin}")
+    need_broadcast("triplet_margin_loss", anchor=anchor, positive=positive, negative=negative)
+    dims = anchor.array.ndim, positive.array.ndim, negative.array.ndim
+    if len(set(dims)) > 1:
+        raise RuntimeError(
+            f"triplet_margin_loss: anchor, positive and negative must have one number of dimensions, got {dims}"
+        )
     near: Any = pairwise_distance(anchor, positive, p, eps)
     far: Any = pairwise_distance(anchor, negative, p, eps)
     if swap:

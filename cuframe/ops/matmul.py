@@ -198,6 +198,10 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
     input, tensor = same_kind("dot", ("input", input), ("tensor", tensor))
     need_dims("dot", "input", input, 1)
     need_dims("dot", "tensor", tensor, 1)
+    if input.array.shape != tensor.array.shape:
+        raise RuntimeError(
+            f"dot: input and tensor must be of one length, got {input.array.shape[0]} and {tensor.array.shape[0]}"
+        )
     return matmul(input, tensor)
 
 
@@ -440,7 +444,7 @@ def matrix_power(input: Tensor, n: int) -> Tensor:
         raise TypeError(f"matrix_power: n must be an int, got {type(n).__name__}")
     if n == 0:
         x = input.array
-        return Tensor(np.zeros_like(x) + np.eye(x.shape[-1], dtype=x.dtype))
+        return Tensor(np.zeros_like(x) + backend_of(x).asarray(np.eye(x.shape[-1], dtype=x.dtype), x))
     base = inverse(input) if n < 0 else input
     n = abs(n)
     result: Any = None

@@ -361,7 +361,8 @@ def batch_norm(
         A tensor of the input's shape and dtype. Backward keeps the input and two numbers for each channel.
 
     Raises:
-        ValueError: in training there is only one value per channel, or out of it no running statistics.
+        ValueError: in training there is only one value per channel, or out of it no running statistics; eps is not
+            positive.
         RuntimeError: the shapes or dtypes do not agree.
 
     >>> import cuframe as cf
@@ -373,6 +374,8 @@ def batch_norm(
     shape = _need_channels("batch_norm", input)
     c = shape[1]
     _running("batch_norm", running_mean, running_var, c)
+    if not eps > 0:
+        raise ValueError(f"batch_norm: eps must be positive, got {eps}")
     if not training:
         if running_mean is None or running_var is None:
             raise ValueError("batch_norm: running_mean and running_var are needed unless training is True")

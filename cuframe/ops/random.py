@@ -346,7 +346,8 @@ def multinomial(input: Tensor, num_samples: int, replacement: bool = False, *, g
         raise RuntimeError(f"multinomial: num_samples must be positive, got {num_samples}")
     weights = np.atleast_2d(input.numpy(force=True)).astype(np.float64)
     if not np.isfinite(weights).all() or (weights < 0).any():
-        raise RuntimeError("multinomial: weights must be finite and not negative")
+        worst = weights[~(np.isfinite(weights) & (weights >= 0))][0]
+        raise RuntimeError(f"multinomial: weights must be finite and not negative, got {worst}")
     if (weights.sum(axis=1) <= 0).any():
         raise RuntimeError("multinomial: the weights of a row must not sum to zero")
     source = _generator("multinomial", generator)
@@ -394,8 +395,9 @@ def poisson(input: Tensor, *, generator: Any = None) -> Tensor:
 
     check_floating("poisson", "input", input)
     rates = input.numpy(force=True).astype(np.float64)
-    if not (np.isfinite(rates) & (rates >= 0)).all():
-        raise RuntimeError("poisson: rates must be finite and not negative")
+    good = np.isfinite(rates) & (rates >= 0)
+    if not good.all():
+        raise RuntimeError(f"poisson: rates must be finite and not negative, got {rates[~good][0]}")
     u = _generator("poisson", generator).uniform(rates.shape, dtype=np.float64)
     some = rates > 0
     safe = np.where(some, rates, 1.0)

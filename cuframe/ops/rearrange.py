@@ -240,8 +240,8 @@ def roll(input: Tensor, shifts: Any, dims: Any = None) -> Tensor:
     axes = tuple([wrap_dim("roll", "dims", d, x.ndim) for d in sizes_of("roll", (dims,))])
     if len(moves) != len(axes):
         raise RuntimeError(f"roll: shifts and dims must be equally many, got {moves} and {dims}")
-    if not x.ndim:
-        return clone(input)
+    if axes and not x.ndim:
+        raise IndexError(f"roll: dims must be empty for a 0-d tensor, got {dims}")
     return record(np.roll(x, moves, axes), _ROLL, (input,), (moves, axes))
 
 

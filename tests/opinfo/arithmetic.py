@@ -251,7 +251,7 @@ def single(make: Make) -> Iterable[Sample]:
 def single_errors(name: str, text: str) -> Callable[[Make], Iterable[ErrorInput]]:
     def errors(make: Make) -> Iterable[ErrorInput]:
         yield ErrorInput((1.0,), {}, TypeError, f"{name}: input must be a Tensor, got float")
-        yield ErrorInput((make(2, dtype="bool"),), {}, TypeError, text)
+        yield ErrorInput((make(2, dtype="bool"),), {}, RuntimeError if name == "neg" else TypeError, text)
 
     return errors
 
@@ -320,7 +320,7 @@ OPS = [
            method=False, broadcasts=False, variant="of_number"),
     OpInfo("float_power", samples=pairs(0.3, 3, 0, 3), reference=lambda x, y: np.power(x.astype(np.float64), y),
            dtypes=("float64",), errors=float_power_errors, broadcasts=False),
-    *(OpInfo(n, samples=single, reference=np.negative, dtypes=NUMBERS, errors=single_errors("neg", "negative"))
+    *(OpInfo(n, samples=single, reference=np.negative, dtypes=NUMBERS, errors=single_errors("neg", "number, got bool"))
       for n in ("neg", "negative")),
     OpInfo("positive", samples=single, reference=np.positive, dtypes=NUMBERS,
            errors=single_errors("positive", "positive: not defined for bool")),

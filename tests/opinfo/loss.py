@@ -117,6 +117,8 @@ def cross_entropy_errors(make):
     yield ErrorInput((x, make(4, 4)), {}, ValueError, r"cross_entropy: class probabilities must be \(4, 5\)")
     yield ErrorInput((x, make(4, 5, dtype="float64")), {}, RuntimeError, r"class probabilities must be float32")
     yield ErrorInput((x, make(4, 5), make(4)), {}, ValueError, r"cross_entropy: weight must be \(5,\), got \(4,\)")
+    probabilities = {"ignore_index": 1}, RuntimeError, "cross_entropy: ignore_index is for class indices, got 1"
+    yield ErrorInput((x, make(4, 5)), *probabilities)
     yield ErrorInput(
         (x, cf.tensor([0] * 4)), {"label_smoothing": 2.0}, ValueError, r"label_smoothing must be in \[0, 1\], got 2.0"
     )
@@ -262,6 +264,8 @@ def gaussian_samples(make):
 def gaussian_errors(make):
     x = make(3, 4)
     yield ErrorInput((x, x, make(2)), {}, ValueError, r"gaussian_nll_loss: var must broadcast to \(3, 4\), got \(2,\)")
+    text = r"gaussian_nll_loss: input, target must broadcast together, got shapes \(3, 4\), \(3, 2\)"
+    yield ErrorInput((x, make(3, 2), x), {}, RuntimeError, text)
     yield ErrorInput((x, x, -1.0), {}, ValueError, r"gaussian_nll_loss: var must not be negative, got -1.0")
 
 
@@ -326,6 +330,8 @@ def cosine_embedding_errors(make):
 def triplet_errors(make):
     x = make(4, 3)
     yield ErrorInput((x, x, x), {"margin": 0.0}, ValueError, r"triplet_margin_loss: margin must be positive, got 0.0")
+    yield ErrorInput((x, make(4, 2), x), {}, RuntimeError, r"triplet_margin_loss: .* must broadcast .*\(4, 2\)")
+    yield ErrorInput((x, make(3), x), {}, RuntimeError, r"triplet_margin_loss: .* one number of dim.*, got \(2, 1, 2\)")
 
 
 def normalize_samples(make):
@@ -380,10 +386,18 @@ OPS = [
         PREFIX + "kl_div", samples=kl_samples, reference=kl,
         errors=lambda make: [ErrorInput((make(2), make(2)), {"reduction": "avg"}, ValueError, "batchmean, got 'avg'")],
     ),
-    OpInfo(PREFIX + "poisson_nll_loss", samples=poisson_samples, reference=poisson),
+    OpInfo(
+        PREFIX + "poisson_nll_loss", samples=poisson_samples, reference=poisson,
+        errors=lambda make: [ErrorInput((make(2), make(3)), {}, RuntimeError, "poisson_nll_loss: input, target must")],
+    ),
     OpInfo(PREFIX + "gaussian_nll_loss", samples=gaussian_samples, reference=gaussian, errors=gaussian_errors),
     OpInfo(PREFIX + "hinge_embedding_loss", samples=margins((3, 4), (3, 4)), reference=hinge),
-    OpInfo(PREFIX + "margin_ranking_loss", samples=margins((5,), (5,), (5,)), reference=ranking),
+    OpInfo(
+        PREFIX + "margin_ranking_loss", samples=margins((5,), (5,), (5,)), reference=ranking,
+        errors=lambda make: [
+            ErrorInput((make(2), make(2), make(3)), {}, RuntimeError, "margin_ranking_loss: input1, input2, target")
+        ],
+    ),
     OpInfo(
         PREFIX + "soft_margin_loss", samples=margins((5,), (5,), kwargs=({},)), reference=soft_margin,
         errors=pair_errors("soft_margin_loss", strict=True),
@@ -401,5 +415,6 @@ OPS = [
     OpInfo(
         PREFIX + "pairwise_distance", reference=distance,
         samples=two(((3, 4), (3, 4)), ((3, 4), (4,)), kwargs=({}, {"p": 3.0}, {"keepdim": True})),
+        errors=lambda make: [ErrorInput((make(2, 3), make(4)), {}, RuntimeError, "pairwise_distance: shapes .*")],
     ),
 ]  # fmt: skip

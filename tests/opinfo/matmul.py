@@ -51,6 +51,11 @@ def wrong_dims(name, good, bad, argument, want):
     return errors
 
 
+def dot_errors(make):
+    yield from wrong_dims("dot", ((3,), ()), (3, 2), "tensor", 1)(make)
+    yield ErrorInput((make(3), make(2)), {}, RuntimeError, "dot: input and tensor must be of one length, got 3 and 2")
+
+
 def errors_bmm(make):
     yield ErrorInput((make(2, 3), make(2, 3, 4)), {}, RuntimeError, r"bmm: input must have 3 dimension\(s\)")
     yield ErrorInput(
@@ -250,7 +255,7 @@ OPS = [
     ),
     OpInfo(
         "dot", samples=VECTORS, reference=np.dot, dtypes=PRODUCT_TYPES,
-        errors=wrong_dims("dot", ((3,), ()), (3, 2), "tensor", 1),
+        errors=dot_errors,
     ),
     OpInfo("vdot", samples=VECTORS, reference=np.vdot, dtypes=(*FLOATS, *SOME_INTS)),
     OpInfo(

@@ -91,6 +91,7 @@ def batch_errors(make):
     yield ErrorInput((x, make(2), None), {}, RuntimeError, r"batch_norm: running_mean must be .* \(3,\), got .*\(2,\)")
     yield ErrorInput((x, None, None, make(2)), {"training": True}, RuntimeError, r"batch_norm: weight must be \(3,\)")
     yield ErrorInput((make(1, 3), None, None), {"training": True}, ValueError, "batch_norm: training needs")
+    yield ErrorInput((x, None, None), {"training": True, "eps": 0.0}, ValueError, "eps must be positive, got 0.0")
 
 
 def group_samples(make):

@@ -98,7 +98,7 @@ def multinomial_errors(make: Make) -> Iterable[ErrorInput]:
     yield ErrorInput((T([0.5, 0.5]), 3), {}, RuntimeError, "num_samples must be at most 2, .*, got 3")
     yield ErrorInput((T([0.5, 0.0]), 2), {}, RuntimeError, "num_samples must be at most 1")
     yield ErrorInput((T([0.5]), 0), {}, RuntimeError, "num_samples must be positive")
-    yield ErrorInput((T([-0.5, 1.0]), 1), {}, RuntimeError, "finite and not negative")
+    yield ErrorInput((T([-0.5, 1.0]), 1), {}, RuntimeError, "finite and not negative, got -0.5")
     yield ErrorInput((T([0.0, 0.0]), 1), {}, RuntimeError, "must not sum to zero")
     yield ErrorInput((T(0.5), 1), {}, RuntimeError, r"must have shape \(n,\) or \(rows, n\)")
     yield ErrorInput((T([1]), 1), {}, TypeError, "input must be floating point")

@@ -113,7 +113,8 @@ def need_floats(name: str) -> Callable[[Make], Iterable[ErrorInput]]:
 def need_elements(name: str, **kwargs: Any) -> Callable[[Make], Iterable[ErrorInput]]:
     def errors(make: Make) -> Iterable[ErrorInput]:
         x = make(0, 3)
-        yield ErrorInput((x,), kwargs, RuntimeError, rf"{name}: needs at least one element .* got shape \(0, 3\)")
+        kind = IndexError if "dim" in kwargs or name == "mode" else RuntimeError
+        yield ErrorInput((x,), kwargs, kind, rf"{name}: needs at least one element .* got shape \(0, 3\)")
 
     return errors
 

@@ -307,7 +307,7 @@ def cat_ref(tensors: Any, dim: int = 0) -> Any:
 
 
 def cat_errors(make: Make) -> Iterable[ErrorInput]:
-    yield ErrorInput(([],), {}, RuntimeError, "tensors must not be empty")
+    yield ErrorInput(([],), {}, ValueError, "tensors must not be empty")
     yield ErrorInput((make(2),), {}, TypeError, "tensors must be a tuple or list of Tensors, got Tensor")
     yield ErrorInput(([make(2), 1.0],), {}, TypeError, r"tensors\[1\] must be a Tensor, got float")
     yield ErrorInput(([make(2, 3), make(2, 2)],), {}, RuntimeError, r"tensors\[1\] has shape \(2, 2\)")
@@ -412,7 +412,7 @@ def unbind_ref(x: Any, dim: int = 0) -> Any:
 
 
 def unbind_errors(make: Make) -> Iterable[ErrorInput]:
-    yield ErrorInput((make(),), {}, RuntimeError, "at least one dimension")
+    yield ErrorInput((make(),), {}, IndexError, "at least one dimension")
     yield ErrorInput((make(2), 1), {}, IndexError, "dim must be in")
 
 
@@ -524,6 +524,7 @@ def roll_errors(make: Make) -> Iterable[ErrorInput]:
     yield ErrorInput((make(2, 3), (1, 2)), {}, RuntimeError, "several shifts need as many dims")
     yield ErrorInput((make(2, 3), (1, 2), 0), {}, RuntimeError, "must be equally many")
     yield ErrorInput((make(2, 3), 1, 2), {}, IndexError, "dims must be in")
+    yield ErrorInput((make(), 0, 0), {}, IndexError, "roll: dims must be empty for a 0-d tensor, got 0")
 
 
 def rot90(make: Make) -> Iterable[Sample]:

@@ -14,8 +14,11 @@ from ..module import Module
 __all__ = ["Embedding", "EmbeddingBag"]
 
 
-def _padding_row(name: str, padding_idx: int | None, num_embeddings: int) -> int | None:
-    """A padding row's number, counted from the first."""
+def _padding_row(name: str, padding_idx: int | None, num_embeddings: int, embedding_dim: int) -> int | None:
+    """A padding row's number, counted from the first, after the sizes have been checked."""
+    for argument, size in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
+        if size < 0:
+            raise RuntimeError(f"{name}: {argument} must not be negative, got {size}")
     if padding_idx is None:
         return None
     if not -num_embeddings <= padding_idx < num_embeddings:
@@ -78,7 +81,7 @@ class Embedding(Module):
         super().__init__()
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
-        self.padding_idx = _padding_row("Embedding", padding_idx, num_embeddings)
+        self.padding_idx = _padding_row("Embedding", padding_idx, num_embeddings, embedding_dim)
         self.max_norm = max_norm
         self.norm_type = norm_type
         self.scale_grad_by_freq = scale_grad_by_freq
@@ -196,7 +199,7 @@ class EmbeddingBag(Module):
         self.max_norm = max_norm
         self.norm_type = norm_type
         self.scale_grad_by_freq = scale_grad_by_freq
-        self.padding_idx = _padding_row("EmbeddingBag", padding_idx, num_embeddings)
+        self.padding_idx = _padding_row("EmbeddingBag", padding_idx, num_embeddings, embedding_dim)
         self.mode = mode
         self.sparse = sparse
         self.include_last_offset = include_last_offset

@@ -56,6 +56,9 @@ class RNNBase(Module):
             raise ValueError(f"{name}: num_layers must be a positive int, got {num_layers!r}")
         if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
             raise ValueError(f"{name}: dropout must be a probability in [0, 1], got {dropout!r}")
+        for argument, value in (("bias", bias), ("batch_first", batch_first)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name}: {argument} must be a bool, got {type(value).__name__}")
         if proj_size and cell != "lstm":
             raise ValueError(f"{name}: proj_size is for LSTM only")
         if not 0 <= proj_size < hidden_size:
@@ -168,6 +171,11 @@ class RNNBase(Module):
             raise RuntimeError(
                 f"{type(self).__name__}: the input's last dimension must be input_size {self.input_size}, "
                 f"got {tuple(x.shape)}"
+            )
+        weight = next(self.parameters())
+        if x.dtype != weight.dtype:
+            raise ValueError(
+                f"{type(self).__name__}: input must be {weight.dtype.name} as the weights are, got {x.dtype.name}"
             )
 
     def _check_states(self, hx: Any, cx: Any, batch: int, batched: bool) -> tuple[Any, Any]:
@@ -418,7 +426,8 @@ class RNNCellBase(Module):
         expected = (*input.shape[:-1], self.hidden_size)
         for label, state in (("hx", hx), ("cx", cx)):
             if state is not None and tuple(state.shape) != expected:
-                raise RuntimeError(f"{name}: {label} must have shape {expected}, got {tuple(state.shape)}")
+                kind = RuntimeError if state.ndim in (1, 2) else ValueError
+                raise kind(f"{name}: {label} must have shape {expected}, got {tuple(state.shape)}")
         batched = input.ndim == 2
         x, h0, c0 = (
             t if t is None or batched else t.unsqueeze(0) for t in (input, hx, cx)
