@@ -109,6 +109,10 @@ class Backend:
         """The product of two large matrices."""
         return self.xp.matmul(a, b)
 
+    def special(self) -> Any:
+        """The module of special functions: `scipy.special`, or its counterpart for the backend's arrays."""
+        raise NotImplementedError
+
     def add_at(self, target: Any, index: Any, values: Any) -> None:
         """`target[index] += values` where an index may occur several times; the order of additions is fixed."""
         raise NotImplementedError

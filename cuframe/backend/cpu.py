@@ -42,6 +42,10 @@ class CpuBackend(Backend):
             from ..cpu import rnn
 
             return rnn
+        if name == "rnn_regularized":
+            from ..cpu import rnn_regularized
+
+            return rnn_regularized
         if name == "ctc":
             from ..cpu import ctc
 
@@ -60,6 +64,11 @@ class CpuBackend(Backend):
         from ..cpu.blas import product
 
         return product(a, b)
+
+    def special(self) -> Any:
+        import scipy.special
+
+        return scipy.special
 
     def add_at(self, target: np.ndarray, index: Any, values: Any) -> None:
         add_at(target, index, values)

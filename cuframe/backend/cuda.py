@@ -29,6 +29,10 @@ class CudaBackend(Backend):
             raise RuntimeError(f"device 'cuda': no usable GPU here ({error}); `cuframe info` shows why") from error
         self.xp = cupy
         self.array_type = cupy.ndarray
+        from ..cuda.driver import CudaLauncher
+        from ..cuda.kernel import register_launcher
+
+        register_launcher(cupy.ndarray, CudaLauncher(cupy))
 
     def _check(self, where: Device) -> int:
         index = where.index or 0
@@ -56,6 +60,16 @@ class CudaBackend(Backend):
     def asarray(self, value: Any, like: Any) -> Any:
         with like.device:
             return self.xp.asarray(value)
+
+    def kernel(self, name: str) -> Any:
+        from ..gpu import family
+
+        return family(name)
+
+    def special(self) -> Any:
+        import cupyx.scipy.special
+
+        return cupyx.scipy.special
 
     def add_at(self, target: Any, index: Any, values: Any) -> None:
         self.xp.add.at(target, index, values)

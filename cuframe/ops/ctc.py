@@ -77,7 +77,9 @@ def _reduced(loss: Any, reduction: str, sizes: np.ndarray, single: bool) -> Any:
     if reduction == "none":
         return loss.reshape(()) if single else loss
     if reduction == "mean":
-        loss = loss / backend_of(getattr(loss, "array", loss)).xp.asarray(np.maximum(sizes, 1).astype(loss.dtype))
+        x = getattr(loss, "array", loss)
+        count = backend_of(x).asarray(np.maximum(sizes, 1).astype(loss.dtype), x)
+        loss = loss / (Tensor(count) if isinstance(loss, Tensor) else count)
         return loss.mean()
     return loss.sum()
 

@@ -98,7 +98,7 @@ def as_operands(name: str, a: Any, b: Any, floating: bool = False) -> tuple[Tens
             raise TypeError(f"{name}: expected a Tensor, got {type(a).__name__} and {type(b).__name__}")
         other = b if a_is else a
         if isinstance(other, (np.ndarray, np.generic)):
-            other = Tensor(np.asarray(other))
+            other = Tensor(np.asanyarray(other))
             a, b = (a, other) if a_is else (other, b)
         elif not isinstance(other, (bool, int, float, complex)):
             which = "second" if a_is else "first"

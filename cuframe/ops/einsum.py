@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import Tensor
 from .define import Op, as_result, need_tensor, numpy_name, record
@@ -23,6 +24,12 @@ from .define import Op, as_result, need_tensor, numpy_name, record
 __all__ = ["einsum", "inner", "tensordot"]
 
 Labels = tuple[int, ...]
+
+
+def _like(r: Any, constant: Any) -> Any:
+    """A host array beside `r`, an array or a Tensor."""
+    x = getattr(r, "array", r)
+    return backend_of(x).asarray(constant, x)
 
 
 def same_kind(name: str, *named: tuple[str, Any]) -> tuple[Tensor, ...]:
@@ -163,8 +170,8 @@ def _einsum_vjp(g: Any, needs: tuple, labels: tuple, out: Labels, *operands: Any
             if own.index(n) != d and shape[d] != 1:
                 box = [1] * len(own)
                 box[own.index(n)] = box[d] = shape[d]
-                r = r * np.eye(shape[d], dtype=r.dtype).reshape(box)
-        grads.append(r if tuple(r.shape) == shape else r * np.ones(shape, r.dtype))
+                r = r * _like(r, np.eye(shape[d], dtype=r.dtype)).reshape(box)
+        grads.append(r if tuple(r.shape) == shape else r * _like(r, np.ones(shape, r.dtype)))
     return tuple(grads)
 
 

@@ -65,7 +65,7 @@ def _packed_order(x: Any, descending: bool) -> Any:
     """
     if x.dtype == np.float32:
         x = x + np.float32(0)  # minus zero becomes zero, which it equals
-        bits = np.where(x != x, np.int32(0x7FFFFFFF), np.ascontiguousarray(x).view(np.int32))
+        bits = np.where(x != x, np.int32(0x7FFFFFFF), backend_of(x).xp.ascontiguousarray(x).view(np.int32))
         x = bits ^ ((bits >> 31) & np.int32(0x7FFFFFFF))  # negative floats count downwards in their bits
     key = x.astype(np.int64)
     if descending:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -77,8 +76,7 @@ def scipy_special(name: str, *first: Any) -> Callable[[Any], Any]:
     """
 
     def forward(x: Any) -> Any:
-        package = "scipy.special" if backend_of(x).xp is np else "cupyx.scipy.special"
-        return getattr(import_module(package), name)(*first, x)
+        return getattr(backend_of(x).special(), name)(*first, x)
 
     return in_float32(forward)
 

@@ -73,8 +73,6 @@ def select(input: Tensor, dim: int, index: Any) -> Tensor:
 
 
 def _strided(x: Any, shape: tuple, strides: tuple) -> Any:
-    if isinstance(x, np.ndarray):
-        return np.lib.stride_tricks.as_strided(x, shape, strides)
     return backend_of(x).xp.lib.stride_tricks.as_strided(x, shape, strides)
 
 

@@ -1,0 +1,149 @@
+"""List, compile and inspect the CUDA kernels; needs no GPU."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import Any
+
+DEFAULT_ARCHITECTURES = "sm_75,sm_80,sm_90"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="command", required=True, metavar="list | build | show | clean")
+    commands.add_parser("list", help="the kernels, their files and instances")
+    build = commands.add_parser("build", help="compile all into the cache and print what each takes")
+    build.add_argument("pattern", nargs="?", default="", help="only kernels whose instance contains this")
+    build.add_argument("--arch", default=DEFAULT_ARCHITECTURES,
+                       help="architectures, separated by commas, or 'all' (default: %(default)s)")
+    build.add_argument("--jobs", type=int, default=None, help="processes (default: one a core)")
+    build.add_argument("--update", action="store_true", help="make what was found the committed table")
+    build.add_argument("--quiet", action="store_true", help="print complaints and the sum only")
+    show = commands.add_parser("show", help="a kernel's declaration and source")
+    show.add_argument("name")
+    commands.add_parser("clean", help="empty the cache of compiled kernels")
+
+
+def run(args: argparse.Namespace) -> int:
+    return {"list": _list, "build": _build, "show": _show, "clean": _clean}[args.command](args)
+
+
+def _kernels() -> list[Any]:
+    from cuframe.gpu import all_kernels
+
+    return all_kernels()
+
+
+def _list(args: argparse.Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("kernel", "file", "instances")
+    for kernel in _kernels():
+        table.add_row(kernel.name, kernel.file, "\n".join(kernel.instances()))
+    Console().print(table)
+    return 0
+
+
+def _show(args: argparse.Namespace) -> int:
+    found = [k for k in _kernels() if k.name == args.name]
+    if not found:
+        import difflib
+
+        near = difflib.get_close_matches(args.name, [k.name for k in _kernels()], n=3, cutoff=0.4)
+        hint = f"did you mean {', '.join(near)}?" if near else "`cuframe kernels list` names them"
+        print(f"cuframe kernels: no kernel {args.name!r}; {hint}", file=sys.stderr)
+        return 2
+    kernel = found[0]
+    print(f"// {kernel.source.path}")
+    for instance in kernel.instances():
+        print(f"// {instance}")
+    print(kernel.source.text, end="")
+    return 0
+
+
+def _clean(args: argparse.Namespace) -> int:
+    from cuframe.cuda.cache import Cache
+
+    cache = Cache()
+    count, size = cache.clear()
+    print(f"removed {count} files, {size / 1e6:.1f} MB, from {cache.folder}")
+    return 0
+
+
+def _compile(index: int, expression: str, arch: str) -> tuple[str, str, int, Any, str]:
+    """In a worker process: one instance; kernels are named by their place, since they cannot travel."""
+    from cuframe.cuda.compile import compile_kernel
+    from cuframe.cuda.nvrtc import CompileError
+
+    kernel = _kernels()[index]
+    try:
+        return arch, expression, index, compile_kernel(kernel.source, expression, arch, kernel.options).resources, ""
+    except CompileError as e:
+        return arch, expression, index, None, str(e)
+
+
+def _build(args: argparse.Namespace) -> int:
+    from rich.progress import track
+
+    from cuframe.cuda import nvrtc, resources
+
+    version = ".".join(map(str, nvrtc.version()))
+    able = nvrtc.architectures()
+    wanted = list(resources.ARCHITECTURES) if args.arch == "all" else [a.strip() for a in args.arch.split(",")]
+    unknown = [a for a in wanted if a not in resources.ARCHITECTURES]
+    if unknown:
+        print(f"cuframe kernels: unknown architecture {unknown[0]!r}; known: {', '.join(resources.ARCHITECTURES)}",
+              file=sys.stderr)
+        return 2
+    left_out = [a for a in wanted if int(a[3:].rstrip("a")) not in able]
+    start = time.perf_counter()
+    kernels = _kernels()
+    jobs = [(i, e, a) for a in wanted if a not in left_out for i, k in enumerate(kernels) for e in k.instances()
+            if args.pattern in e]
+    done: list[tuple[str, str, int, Any, str]] = []
+    with ProcessPoolExecutor(args.jobs) as pool:
+        futures = [pool.submit(_compile, *job) for job in jobs]
+        for future in track(as_completed(futures), "compiling", total=len(jobs), transient=True):
+            done.append(future.result())
+    done.sort(key=lambda row: (wanted.index(row[0]), row[2], row[1]))
+    baseline = resources.read_baseline()
+    known = baseline["kernels"] if baseline["nvrtc"] == version else {}
+    problems = list(_report(done, kernels, known, quiet=args.quiet))
+    for arch in left_out:
+        print(f"{arch}: NVRTC {version} cannot compile for it; left out")
+    if baseline["nvrtc"] not in (None, version):
+        print(f"the committed table is of NVRTC {baseline['nvrtc']}, this is {version}: registers not compared")
+    print(f"{len(kernels)} kernels, {len(done)} instances for {', '.join(a for a in wanted if a not in left_out)}, "
+          f"{time.perf_counter() - start:.1f} s, NVRTC {version}")
+    for text in problems:
+        print(f"error: {text}", file=sys.stderr)
+    if args.update and not problems:
+        table: dict[str, dict[str, Any]] = {}
+        for arch, expression, _, used, _ in done:
+            table.setdefault(arch, {})[expression] = used
+        resources.write_baseline(version, table)
+        print(f"wrote {resources.baseline_path()}")
+    return 1 if problems else 0
+
+
+def _report(done: list[tuple[str, str, int, Any, str]], kernels: list[Any], known: dict[str, Any],
+            quiet: bool) -> Iterable[str]:
+    """Print a row per instance; yield what is wrong."""
+    from cuframe.cuda import resources
+
+    width = max((len(row[1]) for row in done), default=0)
+    if not quiet:
+        print(f"{'arch':7} {'kernel':{width}} registers  shared  stack spills occupancy")
+    for arch, expression, index, used, error in done:
+        if error:
+            yield error
+            continue
+        if not quiet:
+            share = resources.occupancy(arch, used, kernels[index].threads)
+            print(f"{arch:7} {expression:{width}} {used.registers:9} {used.shared:7} {used.stack:6} {used.spills:6} "
+                  f"{share:9.0%}")
+        yield from resources.complaints(arch, expression, used, known.get(arch, {}).get(expression))

@@ -1,0 +1,343 @@
+"""The one way a kernel is launched: declared argument types, checked and cast, on whichever device the arrays are.
+
+    SCALE = Kernel("scale.cu", "scale", ("T* x[n]", "float factor", "int64 n"), types={"T": ("float32", "float16")})
+    SCALE(blocks, 256, x, 0.5, x.size)
+
+Note [Arguments] An argument is declared as in C: `const T* x[rows, cols]`, `int32* lengths?[N]`, `float eps`.
+
+- Pointers take arrays.  The dtype must be the declared one; a type parameter (`T`) takes that of the first array
+  declared with it and so chooses the instance.  In brackets stands the shape, for the check and for the reader: names
+  are those of scalar arguments, `4*hidden` is a product; the array must have that many elements.  `?` after the name
+  allows None, which arrives as a null pointer.  Arrays are C-contiguous, unless `strided` stands in front: such a
+  kernel is given the strides as arguments of its own.
+- Scalars are cast to the declared type; one that it cannot hold raises.
+
+All arrays must be on one device.  Its type selects the launcher (`register_launcher`), which loads the instance once
+and gets the arguments as a packed block, an 8-byte slot each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from cuframe.cuda.sources import Source, find_source, read_source, text_source
+
+__all__ = ["C_NAMES", "Kernel", "Launcher", "Loaded", "declared_kernels", "kernel", "register_launcher"]
+
+C_NAMES = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "bf16", "int8": "int8",
+           "int16": "int16", "int32": "int32", "int64": "int64", "uint8": "uint8", "uint32": "uint32",
+           "uint64": "uint64", "bool": "bool"}
+_DTYPE_NAMES = {c: dtype for dtype, c in C_NAMES.items()}
+# the packed form of a scalar: 8 bytes each
+_SCALARS = {"float": "f4x", "double": "d", "int32": "i4x", "uint32": "I4x", "int64": "q", "uint64": "Q", "bool": "?7x"}
+
+_ARGUMENT = re.compile(r"(?P<strided>strided\s+)?(?:const\s+)?(?P<type>\w+)\s*(?P<star>\*)?\s*(?P<name>\w+)"
+                       r"(?P<optional>\?)?\s*(?:\[(?P<shape>[^\]]*)\])?\s*$")
+
+
+class Loaded(Protocol):
+    """An instance of a kernel on one device, ready to run."""
+
+    def __call__(self, grid: tuple[int, int, int], block: tuple[int, int, int], shared: int, params: int,
+                 cooperative: bool) -> None:
+        """Launch on the current stream; `params` is the address of an array of pointers to the arguments."""
+
+
+class Launcher(Protocol):
+    """What a kind of device does for kernels."""
+
+    def device(self, array: Any) -> int:
+        """The index of the device that holds `array`."""
+
+    def address(self, array: Any) -> int:
+        """Where its first element is."""
+
+    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...]) -> Loaded:
+        """Compile and load one instance."""
+
+
+_launchers: dict[type, Launcher] = {}
+_declared: list[Kernel] = []
+
+
+def register_launcher(array_type: type, launcher: Launcher) -> None:
+    """Let kernels take arrays of `array_type`."""
+    _launchers[array_type] = launcher
+
+
+def declared_kernels() -> list[Kernel]:
+    """The kernels of the modules imported so far."""
+    return list(_declared)
+
+
+class _Argument(NamedTuple):
+    name: str
+    ctype: str                                          # as written: a type parameter or a C name
+    pointer: bool
+    optional: bool
+    strided: bool
+    shape: tuple[tuple[int, tuple[int, ...]], ...]      # per dimension: factor, positions of scalar arguments
+
+
+class Kernel:
+    """A kernel of a `.cu` file, with all its instances.
+
+    Args:
+        source: a file of `kernels/`, or a path, or a `Source`.
+        name: the function's name, a template where `types` or `constants` are given.
+        args: the declared arguments: Note [Arguments].
+        types: type parameters and the dtypes they take, in the template's order.
+        constants: further template parameters, integers or bools, with the values that are compiled ahead.
+        threads: of a block, as it is usually launched; for the resource table.
+        cooperative: all blocks must run at once, since they wait for one another.
+        options: further compiler options.
+
+    Raises:
+        ValueError: a declaration that makes no sense.
+    """
+
+    def __init__(self, source: str | Path | Source, name: str, args: Sequence[str], *,
+                 types: Mapping[str, Sequence[str]] | None = None,
+                 constants: Mapping[str, Sequence[int | bool]] | None = None, threads: int = 256,
+                 cooperative: bool = False, options: Sequence[str] = (), declare: bool = True) -> None:
+        self.name = name
+        self.threads = threads
+        self.types = {k: tuple(v) for k, v in (types or {}).items()}
+        self.constants = {k: tuple(v) for k, v in (constants or {}).items()}
+        self.cooperative = cooperative
+        self.options = tuple(options)
+        self._source = source
+        self._opened: Source | None = None
+        self._arguments = tuple(self._parse(args))
+        self._packer = struct.Struct("=" + "".join("Q" if a.pointer else _SCALARS[a.ctype] for a in self._arguments))
+        self._blocks: list[_Block] = []
+        self._loaded: dict[Any, Loaded] = {}
+        self._pointers = [(i, a) for i, a in enumerate(self._arguments) if a.pointer]
+        self._dtypes: dict[str, np.dtype[Any] | None] = {
+            a.ctype: None if a.ctype in self.types else _dtype(_DTYPE_NAMES[a.ctype]) for _, a in self._pointers}
+        if declare:
+            _declared.append(self)
+
+    @property
+    def source(self) -> Source:
+        """The source, read at first use."""
+        if self._opened is None:
+            given = self._source
+            if isinstance(given, Source):
+                self._opened = given
+            elif isinstance(given, Path):
+                self._opened = read_source(given)
+            else:
+                self._opened = read_source(find_source(given))
+        return self._opened
+
+    def instances(self) -> Iterator[str]:
+        """The name expressions of all declared instances."""
+        types = [[C_NAMES[d] for d in dtypes] for dtypes in self.types.values()]
+        constants = [[_constant(v) for v in values] for values in self.constants.values()]
+        for chosen in itertools.product(*types, *constants):
+            yield self._expression(chosen)
+
+    def _expression(self, chosen: Sequence[str]) -> str:
+        return f"{self.name}<{', '.join(chosen)}>" if chosen else self.name
+
+    def _parse(self, declarations: Sequence[str]) -> Iterator[_Argument]:
+        found = [_ARGUMENT.match(text.strip()) for text in declarations]
+        for text, m in zip(declarations, found):
+            if m is None:
+                raise ValueError(f"{self.name}: cannot read the argument {text!r}; "
+                                 "expected a form such as 'const float* x[rows, cols]' or 'int64 n'")
+        scalars = {m["name"]: i for i, m in enumerate(found) if m and not m["star"]}
+        for text, m in zip(declarations, found):
+            assert m is not None
+            known = {*self.types, *_DTYPE_NAMES} if m["star"] else set(_SCALARS)
+            if m["type"] not in known:
+                raise ValueError(f"{self.name}: unknown type {m['type']!r} in {text!r}; "
+                                 f"known: {', '.join(sorted(known))}")
+            shape = tuple(self._dimension(text, d, scalars) for d in (m["shape"] or "").split(",") if d.strip())
+            yield _Argument(m["name"], m["type"], bool(m["star"]), bool(m["optional"]), bool(m["strided"]), shape)
+
+    def _dimension(self, text: str, dimension: str, scalars: Mapping[str, int]) -> tuple[int, tuple[int, ...]]:
+        factor, places = 1, []
+        for part in dimension.split("*"):
+            part = part.strip()
+            if part.isdigit():
+                factor *= int(part)
+            elif part in scalars:
+                places.append(scalars[part])
+            else:
+                raise ValueError(f"{self.name}: {part!r} in {text!r} is no scalar argument; there are: "
+                                 f"{', '.join(scalars) or 'none'}")
+        return factor, tuple(places)
+
+    def __call__(self, grid: int | tuple[int, ...], block: int | tuple[int, ...], /, *values: Any, shared: int = 0,
+                 **constants: int | bool) -> None:
+        """Launch on the arrays' device, on its current stream.
+
+        Args:
+            grid, block: sizes in up to three dimensions.
+            values: arrays and scalars, as declared.
+            shared: bytes of dynamic shared memory.
+            constants: the template parameters that are no types.
+
+        Raises:
+            TypeError, ValueError: an argument that is not as declared; nothing is launched.
+        """
+        if len(values) != len(self._arguments):
+            raise TypeError(f"{self.name}: takes {len(self._arguments)} arguments "
+                            f"({', '.join(a.name for a in self._arguments)}), got {len(values)}")
+        first = next((values[i] for i, _ in self._pointers if values[i] is not None), None)
+        launcher = _launchers.get(type(first))
+        if launcher is None:
+            raise self._no_launcher(first)
+        device = launcher.device(first)
+        packed = list(values)
+        dtypes = dict(self._dtypes) if self.types else self._dtypes
+        for i, a in self._pointers:
+            array = values[i]
+            if array is None:
+                if not a.optional:
+                    raise TypeError(f"{self.name}: {a.name} must be an array, got None")
+                packed[i] = 0
+                continue
+            if type(array) is not type(first):
+                raise TypeError(f"{self.name}: {a.name} must be {type(first).__name__}, as the others are, "
+                                f"got {type(array).__name__}")
+            self._check_array(a, array, dtypes)
+            if launcher.device(array) != device:
+                raise ValueError(f"{self.name}: {a.name} is on device {launcher.device(array)}, "
+                                 f"the first array on {device}")
+            if a.shape:
+                self._check_shape(a, array, values)
+            packed[i] = launcher.address(array)
+        key = (type(first), device, *dtypes.values(), *constants.items())
+        loaded = self._loaded.get(key)
+        if loaded is None:
+            loaded = self._loaded[key] = self._load(launcher, device, dtypes, constants)
+        slots = self._blocks.pop() if self._blocks else _Block(self._packer.size)
+        try:
+            self._packer.pack_into(slots.buffer, 0, *packed)
+        except struct.error:
+            raise self._bad_scalar(values) from None
+        loaded(_three(grid), _three(block), shared, slots.pointers, self.cooperative)
+        self._blocks.append(slots)
+
+    def _check_array(self, a: _Argument, array: Any, dtypes: dict[str, Any]) -> None:
+        dtype = dtypes[a.ctype]
+        if dtype is None:
+            if array.dtype.name not in self.types[a.ctype]:
+                raise TypeError(f"{self.name}: {a.name} must be one of {', '.join(self.types[a.ctype])}, "
+                                f"got {array.dtype}")
+            dtypes[a.ctype] = array.dtype
+        elif array.dtype != dtype:
+            raise TypeError(f"{self.name}: {a.name} must be {dtype}, got {array.dtype}")
+        if not a.strided and not array.flags.c_contiguous:
+            raise ValueError(f"{self.name}: {a.name} must be C-contiguous, got shape {array.shape} with strides "
+                             f"{array.strides} bytes")
+
+    def _check_shape(self, a: _Argument, array: Any, values: Sequence[Any]) -> None:
+        size = 1
+        for factor, places in a.shape:
+            size *= factor
+            for place in places:
+                size *= values[place]
+        if array.size != size:
+            shape = []
+            for factor, places in a.shape:
+                for place in places:
+                    factor *= values[place]
+                shape.append(str(factor))
+            raise ValueError(f"{self.name}: {a.name} must have shape ({', '.join(shape)}), that is {size} elements, "
+                             f"got {array.shape}")
+
+    def _load(self, launcher: Launcher, device: int, dtypes: Mapping[str, Any],
+              constants: Mapping[str, int | bool]) -> Loaded:
+        if constants.keys() != self.constants.keys():
+            raise TypeError(f"{self.name}: template constants must be {', '.join(self.constants) or 'none'}, "
+                            f"got {', '.join(constants) or 'none'}")
+        for name in self.types:
+            if dtypes.get(name) is None:
+                raise TypeError(f"{self.name}: no array given tells the type {name}")
+        chosen = [C_NAMES[dtypes[n].name] for n in self.types] + [_constant(constants[n]) for n in self.constants]
+        return launcher.load(self.source, self._expression(chosen), device, self.options)
+
+    def _no_launcher(self, first: Any) -> Exception:
+        if first is None:
+            return TypeError(f"{self.name}: no array among the arguments, so no device to run on")
+        return TypeError(f"{self.name}: runs on arrays of a 'cuda' or 'sim' device, got {type(first).__name__}")
+
+    def _bad_scalar(self, values: Sequence[Any]) -> Exception:
+        for a, value in zip(self._arguments, values):
+            if not a.pointer:
+                try:
+                    struct.pack("=" + _SCALARS[a.ctype], value)
+                except (struct.error, OverflowError, TypeError):
+                    return TypeError(f"{self.name}: {a.name} must be {a.ctype}, got {value!r}")
+        return TypeError(f"{self.name}: arguments cannot be packed: {values!r}")
+
+    @property
+    def file(self) -> str:
+        """The name of its source file."""
+        return self._source if isinstance(self._source, str) else self._source.name
+
+    def __repr__(self) -> str:
+        return f"<Kernel {self.name} of {self.file}>"
+
+
+class _Block:
+    """The slots of one launch's arguments, and the array of pointers to them that the driver takes."""
+
+    __slots__ = ("array", "buffer", "pointers")
+
+    def __init__(self, size: int) -> None:
+        self.buffer = (ctypes.c_char * max(size, 8))()
+        start = ctypes.addressof(self.buffer)
+        self.array = (ctypes.c_void_p * max(size // 8, 1))(*range(start, start + size, 8))
+        self.pointers = ctypes.addressof(self.array)
+
+
+def _three(size: int | tuple[int, ...]) -> tuple[int, int, int]:
+    if isinstance(size, int):
+        return (size, 1, 1)
+    return (*size, 1, 1)[:3]  # type: ignore[return-value]
+
+
+def _constant(value: int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(int(value))
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
+
+
+def kernel(source: str | Path, name: str, args: Sequence[str], *, types: Mapping[str, Sequence[str]] | None = None,
+           constants: Mapping[str, Sequence[int | bool]] | None = None, cooperative: bool = False,
+           options: Sequence[str] = ()) -> Kernel:
+    """A kernel of one's own: `source` is CUDA C++ text, or the path of a `.cu` file.
+
+    It runs on arrays of `cuda` and `sim` devices alike.  Arguments are declared as in C, `const float* x[n]`, and
+    checked at each launch.
+
+    Args:
+        source: the text, or a `pathlib.Path`.  It may `#include "common/platform.cuh"` and the other headers there.
+        name: the `__global__` function's name.
+        args: its arguments; types: its type parameters with the dtypes that each may take; constants: further template
+            parameters with the values to compile ahead.
+        cooperative: its blocks wait for one another.
+        options: further compiler options, such as `-DTILE=32`.
+    """
+    opened = source if isinstance(source, Path) else text_source(source)
+    return Kernel(opened, name, args, types=types, constants=constants, cooperative=cooperative, options=options,
+                  declare=False)
