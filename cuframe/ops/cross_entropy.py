@@ -336,7 +336,7 @@ def cross_entropy(
     x, t = input.array, target.array
     w = None if weight is None else weight.array
     targets = Targets("cross_entropy", x, t, w, ignore_index)
-    wide = np.ascontiguousarray(widened(x)).reshape(targets.view)
+    wide = backend_of(x).xp.ascontiguousarray(widened(x)).reshape(targets.view)
     e, s, m = exponentials(wide, 1)
     rows = (s.shape[0], *s.shape[2:])
     sums, top = s.reshape(rows), 0 if m is None else m.reshape(rows)
