@@ -80,6 +80,7 @@ FILES: dict[str, str] = {
         "BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d InstanceNorm3d GroupNorm "
         "LayerNorm LocalResponseNorm RMSNorm"
     ),
+    "test_norm_hooks.py": "weight_norm remove_weight_norm spectral_norm remove_spectral_norm",
     "test_optim.py": (
         "Adadelta Adagrad Adam AdamW Adamax NAdam Optimizer RAdam RMSprop SGD SparseAdam"
     ),
@@ -90,6 +91,9 @@ FILES: dict[str, str] = {
     ),
     "test_philox.py": "Generator initial_seed manual_seed seed finfo",
     "test_random.py": "get_rng_state set_rng_state normal_ uniform_",
+    "test_reference_examples.py": (
+        "BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor IntTensor LongTensor ShortTensor"
+    ),
     "test_repr.py": "set_printoptions",
     "test_rnn_modules.py": "GRU LSTM RNN GRUCell LSTMCell RNNCell PackedSequence",
     "test_schedulers.py": (

@@ -353,8 +353,8 @@ def test_weight_norm(dim):
         "bias", "parametrizations.weight.original0", "parametrizations.weight.original1"]  # fmt: skip
     np.testing.assert_allclose(m.weight.detach().array, before, rtol=1e-6)
     g, v = m.parametrizations.weight.original0, m.parametrizations.weight.original1
-    axes = None if dim is None else 1 if dim == 0 else 0
-    np.testing.assert_allclose(g.array, np.sqrt((before**2).sum(axis=axes, keepdims=dim is not None)), rtol=1e-6)
+    axes = None if dim in (None, -1) else 1 - dim  # -1 is all dimensions, as in PyTorch
+    np.testing.assert_allclose(g.array, np.sqrt((before**2).sum(axis=axes, keepdims=axes is not None)), rtol=1e-6)
     g.array[...] = g.array * 2
     np.testing.assert_allclose(m.weight.detach().array, 2 * before, rtol=1e-6)
     m(cf.ones(1, 3)).sum().backward()

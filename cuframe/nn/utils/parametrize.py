@@ -207,6 +207,7 @@ def register_parametrization(
     """
     if not isinstance(parametrization, Module):
         raise TypeError(f"register_parametrization: expected a Module, got {type(parametrization).__name__}")
+    parametrization.train(module.training)
     if is_parametrized(module, tensor_name):
         table = module.parametrizations[tensor_name]
         if not unsafe:
