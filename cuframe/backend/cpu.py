@@ -58,6 +58,10 @@ class CpuBackend(Backend):
             from ..cpu import norm
 
             return norm
+        if name == "conv":
+            from ..cpu import conv
+
+            return conv
         return None
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from .join import cat, chunk, stack
 from .linear import linear
 from .mask import where
 
-__all__: list[str] = ["rnn_layer", "rnn_layer_composite"]
+__all__: list[str] = ["layer_arrays", "needs_backward", "rnn_layer", "rnn_layer_composite", "walk"]
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
@@ -64,15 +65,12 @@ def rnn_layer(
         result = rnn_layer_composite(x, h0, c0, *weights, cell, lengths, batch_sizes, reverse)
         return result[0], result[1], result[2] if cell == "lstm" else None
     tensors = (x, h0, c0, *weights)
-    for name, t in zip(("hx", "cx", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr"), tensors[1:]):
-        if t is not None and t.array.__class__ is not x.array.__class__:
-            raise RuntimeError(f"{cell}: {name} is on {t.device}, the input on {x.device}")
-    arrays = [None if t is None else t.array for t in tensors]
+    arrays = layer_arrays(cell, tensors)
     lengths = lengths.array if isinstance(lengths, Tensor) else lengths
     y, h_n, c_n, kept = kernel.forward(
         cell, arrays[0], *arrays[3:], arrays[1], arrays[2],
         lengths=lengths, batch_sizes=batch_sizes, reverse=reverse,
-        need_backward=_needs_backward(tensors),
+        need_backward=needs_backward(tensors),
     )  # fmt: skip
     # The kernel keeps its outputs for backward: y is among the saved, so that a change in place is noticed.
     saved = (*arrays, cell, lengths, batch_sizes, reverse, y, kept)
@@ -81,7 +79,18 @@ def rnn_layer(
     return outs[0], outs[1], outs[2] if c_n is not None else None
 
 
-def _needs_backward(tensors: tuple) -> bool:
+def layer_arrays(cell: str, tensors: tuple) -> list[Any]:
+    """The arrays of a layer's tensors (input, hx, cx, weights), refused unless they are on one device."""
+    x = tensors[0]
+    names = ("hx", "cx", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+    for name, t in zip((*names, *("gain of a layer norm",) * (len(tensors) - 8)), tensors[1:]):
+        if t is not None and t.array.__class__ is not x.array.__class__:
+            raise RuntimeError(f"{cell}: {name} is on {t.device}, the input on {x.device}")
+    return [None if t is None else t.array for t in tensors]
+
+
+def needs_backward(tensors: tuple) -> bool:
+    """True if the layer will be recorded."""
     return mode.grad and any(t is not None and t.node is not None for t in tensors)
 
 
@@ -105,15 +114,36 @@ def rnn_layer_composite(
 ) -> tuple[Tensor, ...]:
     """`rnn_layer` in basic operations: its oracle, its double backward, and its form on devices without a kernel."""
 
+    def step(rows: Any, gx: Any, h: Any, c: Any) -> tuple[Any, Any]:
+        return _step(cell, gx, h, c, w_hh, b_hh, w_hr)
+
+    c_size = w_ih.shape[0] // 4 if cell == "lstm" else 0
+    return walk(x, h0, c0, linear(x, w_ih, b_ih), step, w_hh.shape[1], c_size, lengths, batch_sizes, reverse)
+
+
+def walk(
+    x: Tensor,
+    h0: Tensor | None,
+    c0: Tensor | None,
+    gates_x: Tensor,
+    step: Callable[[Any, Any, Any, Any], tuple[Any, Any]],
+    h_size: int,
+    c_size: int,
+    lengths: Any,
+    batch_sizes: Any,
+    reverse: bool,
+) -> tuple[Tensor, ...]:
+    """A layer as a loop over its steps: y, h_n, and c_n where there is a c (`c_size` > 0).
+
+    `step(rows, gx, h, c)` returns the new (h, c); `rows` is the place of its input in `x`, gx that in `gates_x`.
+    """
     packed = batch_sizes is not None
     sizes = [int(n) for n in (batch_sizes if packed else [x.shape[1]] * x.shape[0])]
     steps = len(sizes)
     batch = (sizes[0] if steps else 0) if packed else x.shape[1]
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(int).tolist() if packed else []
-    hidden = w_ih.shape[0] // {"lstm": 4, "gru": 3}.get(cell, 1)
-    h = h0 if h0 is not None else _zeros(x, (batch, w_hh.shape[1]))
-    c = c0 if c0 is not None or cell != "lstm" else _zeros(x, (batch, hidden))
-    gates_x = linear(x, w_ih, b_ih)
+    h = h0 if h0 is not None else _zeros(x, (batch, h_size))
+    c = c0 if c0 is not None or not c_size else _zeros(x, (batch, c_size))
     alive = None
     if lengths is not None:
         count = lengths.array if isinstance(lengths, Tensor) else np.asarray(lengths)
@@ -121,10 +151,10 @@ def rnn_layer_composite(
     ys: list[Tensor] = [None] * steps  # type: ignore[list-item]
     for t in reversed(range(steps)) if reverse else range(steps):
         n = sizes[t]
-        gx = gates_x[offsets[t] : offsets[t + 1]] if packed else gates_x[t]  # type: ignore[index]
+        rows = slice(offsets[t], offsets[t + 1]) if packed else t
         rest = h[n:], (c[n:] if c is not None else None)  # type: ignore[index]
         h_old, c_old = h[:n], (c[:n] if c is not None else None)  # type: ignore[index]
-        h_new, c_new = _step(cell, gx, h_old, c_old, w_hh, b_hh, w_hr)
+        h_new, c_new = step(rows, gates_x[rows], h_old, c_old)  # type: ignore[index]
         if alive is not None:
             y = where(alive[t], h_new, 0.0)
             h_new = where(alive[t], h_new, h_old)
@@ -137,7 +167,7 @@ def rnn_layer_composite(
     if steps:
         out = cat(ys) if packed else stack(ys)
     else:
-        out = _zeros(x, (*x.shape[:-1], w_hh.shape[1]))
+        out = _zeros(x, (*x.shape[:-1], h_size))
     return (out, h) if c is None else (out, h, c)
 
 
