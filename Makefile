@@ -14,10 +14,10 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all lint parity bench clean
+.PHONY: help train test test-all test-cuda lint parity kernels kernels-all bench clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  JOBS=$(JOBS)  ARGS='options for make train'"
 
 train: $(PY) ## train a character language model: examples/char_lm.py $(ARGS)
@@ -26,10 +26,10 @@ train: $(PY) ## train a character language model: examples/char_lm.py $(ARGS)
 	@$(PY) examples/char_lm.py $(ARGS)
 
 test: $(VENV)/installed-test ## run the tests except the slow ones
-	$(PYTEST) -m "not slow and not parity and not gpu"
+	$(PYTEST) -m "not slow and not parity and not gpu and not cupy"
 
 test-all: $(VENV)/installed-test ## run all tests but those against PyTorch
-	$(PYTEST) -m "not parity"
+	$(PYTEST) -m "not parity and not gpu and not cupy"
 
 lint: $(VENV)/installed-test ## ruff and mypy
 	$(PY) -m ruff check .
@@ -37,6 +37,15 @@ lint: $(VENV)/installed-test ## ruff and mypy
 
 parity: $(VENV)/installed-torch ## compare with PyTorch, which is installed for this
 	$(PYTEST) -m parity
+
+kernels: $(VENV)/installed-kernels ## compile every CUDA kernel for sm_75, 80 and 90, with no GPU
+	$(PY) -m cuframe kernels build
+
+kernels-all: $(VENV)/installed-kernels ## the same for every architecture
+	$(PY) -m cuframe kernels build --arch all
+
+test-cuda: $(VENV)/installed-test,cuda12 ## check what is asked of CuPy and NVRTC, with no GPU
+	$(PYTEST) -m cupy
 
 bench: $(VENV)/installed-torch ## run every script in benchmarks/
 	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PY) $$script; done

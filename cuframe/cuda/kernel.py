@@ -78,13 +78,17 @@ def declared_kernels() -> list[Kernel]:
     return list(_declared)
 
 
+# per dimension: a factor, and the positions of scalar arguments
+_Shape = tuple[tuple[int, tuple[int, ...]], ...]
+
+
 class _Argument(NamedTuple):
     name: str
-    ctype: str                                          # as written: a type parameter or a C name
+    ctype: str                          # as written: a type parameter or a C name
     pointer: bool
     optional: bool
     strided: bool
-    shape: tuple[tuple[int, tuple[int, ...]], ...]      # per dimension: factor, positions of scalar arguments
+    shape: _Shape
 
 
 class Kernel:
@@ -120,11 +124,21 @@ class Kernel:
         self._packer = struct.Struct("=" + "".join("Q" if a.pointer else _SCALARS[a.ctype] for a in self._arguments))
         self._blocks: list[_Block] = []
         self._loaded: dict[Any, Loaded] = {}
-        self._pointers = [(i, a) for i, a in enumerate(self._arguments) if a.pointer]
-        self._dtypes: dict[str, np.dtype[Any] | None] = {
-            a.ctype: None if a.ctype in self.types else _dtype(_DTYPE_NAMES[a.ctype]) for _, a in self._pointers}
+        self._prepare()
         if declare:
             _declared.append(self)
+
+    def _prepare(self) -> None:
+        """What a launch needs, in the form that is quickest to walk: a launch is to cost less than 3 us of Python."""
+        pointers = [(i, a) for i, a in enumerate(self._arguments) if a.pointer]
+        self._places = [i for i, _ in pointers]
+        # a class of pointers is a type parameter or a C type: one dtype in a launch
+        self._classes = list(dict.fromkeys(a.ctype for _, a in pointers))
+        self._dtypes = [None if c in self.types else _dtype(_DTYPE_NAMES[c]) for c in self._classes]
+        self._shapes = list(dict.fromkeys(a.shape for _, a in pointers if a.shape))
+        self._checks = [
+            (i, a.name, self._classes.index(a.ctype), tuple(_dtype(d) for d in self.types.get(a.ctype, ())), a.optional,
+             a.strided, self._shapes.index(a.shape) if a.shape else None) for i, a in pointers]
 
     @property
     def source(self) -> Source:
@@ -194,31 +208,42 @@ class Kernel:
         if len(values) != len(self._arguments):
             raise TypeError(f"{self.name}: takes {len(self._arguments)} arguments "
                             f"({', '.join(a.name for a in self._arguments)}), got {len(values)}")
-        first = next((values[i] for i, _ in self._pointers if values[i] is not None), None)
+        first = next((values[i] for i in self._places if values[i] is not None), None)
         launcher = _launchers.get(type(first))
         if launcher is None:
             raise self._no_launcher(first)
-        device = launcher.device(first)
+        device_of, address_of = launcher.device, launcher.address
+        kind, device = type(first), device_of(first)
         packed = list(values)
-        dtypes = dict(self._dtypes) if self.types else self._dtypes
-        for i, a in self._pointers:
+        dtypes = list(self._dtypes)
+        sizes: list[int] = [_product(shape, values) for shape in self._shapes]
+        for i, name, place, accepted, optional, strided, shape in self._checks:
             array = values[i]
             if array is None:
-                if not a.optional:
-                    raise TypeError(f"{self.name}: {a.name} must be an array, got None")
+                if not optional:
+                    raise TypeError(f"{self.name}: {name} must be an array, got None")
                 packed[i] = 0
                 continue
-            if type(array) is not type(first):
-                raise TypeError(f"{self.name}: {a.name} must be {type(first).__name__}, as the others are, "
+            if type(array) is not kind:
+                raise TypeError(f"{self.name}: {name} must be {kind.__name__}, as the others are, "
                                 f"got {type(array).__name__}")
-            self._check_array(a, array, dtypes)
-            if launcher.device(array) != device:
-                raise ValueError(f"{self.name}: {a.name} is on device {launcher.device(array)}, "
-                                 f"the first array on {device}")
-            if a.shape:
-                self._check_shape(a, array, values)
-            packed[i] = launcher.address(array)
-        key = (type(first), device, *dtypes.values(), *constants.items())
+            dtype = array.dtype
+            if dtype is not dtypes[place]:
+                wanted = dtypes[place]
+                if wanted is None and dtype in accepted:
+                    dtypes[place] = dtype
+                elif wanted is None or dtype != wanted:  # a dtype equals None where it is float64
+                    known = wanted or "one of " + ", ".join(map(str, accepted))
+                    raise TypeError(f"{self.name}: {name} must be {known}, got {dtype}")
+            if not (strided or array.flags.c_contiguous):
+                raise ValueError(f"{self.name}: {name} must be C-contiguous, got shape {array.shape} with strides "
+                                 f"{array.strides} bytes")
+            if device_of(array) != device:
+                raise ValueError(f"{self.name}: {name} is on device {device_of(array)}, the first array on {device}")
+            if shape is not None and array.size != sizes[shape]:
+                raise self._bad_size(name, self._shapes[shape], array, values)
+            packed[i] = address_of(array)
+        key = (kind, device, *dtypes, *constants.items())
         loaded = self._loaded.get(key)
         if loaded is None:
             loaded = self._loaded[key] = self._load(launcher, device, dtypes, constants)
@@ -230,43 +255,22 @@ class Kernel:
         loaded(_three(grid), _three(block), shared, slots.pointers, self.cooperative)
         self._blocks.append(slots)
 
-    def _check_array(self, a: _Argument, array: Any, dtypes: dict[str, Any]) -> None:
-        dtype = dtypes[a.ctype]
-        if dtype is None:
-            if array.dtype.name not in self.types[a.ctype]:
-                raise TypeError(f"{self.name}: {a.name} must be one of {', '.join(self.types[a.ctype])}, "
-                                f"got {array.dtype}")
-            dtypes[a.ctype] = array.dtype
-        elif array.dtype != dtype:
-            raise TypeError(f"{self.name}: {a.name} must be {dtype}, got {array.dtype}")
-        if not a.strided and not array.flags.c_contiguous:
-            raise ValueError(f"{self.name}: {a.name} must be C-contiguous, got shape {array.shape} with strides "
-                             f"{array.strides} bytes")
+    def _bad_size(self, name: str, shape: _Shape, array: Any, values: Sequence[Any]) -> Exception:
+        sizes = [_product((dimension,), values) for dimension in shape]
+        text = ", ".join(map(str, sizes))
+        return ValueError(f"{self.name}: {name} must have shape ({text}), that is {_product(shape, values)} elements, "
+                          f"got {array.shape}")
 
-    def _check_shape(self, a: _Argument, array: Any, values: Sequence[Any]) -> None:
-        size = 1
-        for factor, places in a.shape:
-            size *= factor
-            for place in places:
-                size *= values[place]
-        if array.size != size:
-            shape = []
-            for factor, places in a.shape:
-                for place in places:
-                    factor *= values[place]
-                shape.append(str(factor))
-            raise ValueError(f"{self.name}: {a.name} must have shape ({', '.join(shape)}), that is {size} elements, "
-                             f"got {array.shape}")
-
-    def _load(self, launcher: Launcher, device: int, dtypes: Mapping[str, Any],
+    def _load(self, launcher: Launcher, device: int, dtypes: Sequence[Any],
               constants: Mapping[str, int | bool]) -> Loaded:
         if constants.keys() != self.constants.keys():
             raise TypeError(f"{self.name}: template constants must be {', '.join(self.constants) or 'none'}, "
                             f"got {', '.join(constants) or 'none'}")
+        found = dict(zip(self._classes, dtypes))
         for name in self.types:
-            if dtypes.get(name) is None:
+            if found.get(name) is None:
                 raise TypeError(f"{self.name}: no array given tells the type {name}")
-        chosen = [C_NAMES[dtypes[n].name] for n in self.types] + [_constant(constants[n]) for n in self.constants]
+        chosen = [C_NAMES[found[n].name] for n in self.types] + [_constant(constants[n]) for n in self.constants]
         return launcher.load(self.source, self._expression(chosen), device, self.options)
 
     def _no_launcher(self, first: Any) -> Exception:
@@ -302,6 +306,15 @@ class _Block:
         start = ctypes.addressof(self.buffer)
         self.array = (ctypes.c_void_p * max(size // 8, 1))(*range(start, start + size, 8))
         self.pointers = ctypes.addressof(self.array)
+
+
+def _product(shape: _Shape, values: Sequence[Any]) -> int:
+    size = 1
+    for factor, places in shape:
+        size *= factor
+        for place in places:
+            size *= values[place]
+    return size
 
 
 def _three(size: int | tuple[int, ...]) -> tuple[int, int, int]:

@@ -1,0 +1,157 @@
+"""The typed launch wrapper, on a launcher that only writes down what it is asked."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cuframe.cuda import kernel as kernel_module
+from cuframe.cuda.kernel import Kernel
+from cuframe.cuda.sources import Source, text_source
+
+
+class Array(np.ndarray):
+    """A kind of array of its own, with the device that its test gives it."""
+
+    device_index = 0
+
+
+class Recorder:
+    """Loads nothing, and remembers launches."""
+
+    def __init__(self) -> None:
+        self.loads: list[tuple[str, int]] = []
+        self.launches: list[tuple] = []
+
+    def device(self, array: Array) -> int:
+        return array.device_index
+
+    def address(self, array: Array) -> int:
+        return array.ctypes.data
+
+    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...]) -> Any:
+        self.loads.append((expression, device))
+
+        def launch(grid: tuple, block: tuple, shared: int, params: int, cooperative: bool) -> None:
+            self.launches.append((grid, block, shared, params, cooperative))
+
+        return launch
+
+    def slot(self, index: int, ctype: Any) -> Any:
+        """The argument at `index` of the last launch, read as the driver reads it."""
+        params = ctypes.cast(self.launches[-1][3], ctypes.POINTER(ctypes.c_void_p))
+        return ctypes.cast(params[index], ctypes.POINTER(ctype)).contents.value  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Recorder:
+    monkeypatch.setenv("CUFRAME_CACHE_DIR", str(tmp_path))
+    made = Recorder()
+    monkeypatch.setitem(kernel_module._launchers, Array, made)
+    return made
+
+
+def array(*shape: int, dtype: str = "float32") -> Array:
+    return np.zeros(shape, dtype).view(Array)
+
+
+def scale(**kwargs: Any) -> Kernel:
+    args = ("const T* x[rows, cols]", "T* y[rows, cols]", "const float* bias?[cols]", "float factor", "int64 rows",
+            "int32 cols", "bool flag")
+    types = {"T": ("float32", "float16")}
+    return Kernel(text_source("// nothing"), "scale", args, types=types, declare=False, **kwargs)
+
+
+def test_arguments_arrive_as_declared(recorder: Recorder) -> None:
+    x, y, b = array(2, 3), array(2, 3), array(3)
+    k = scale()
+    k(4, (32, 2), x, y, b, 0.5, 2, 3, True, shared=64)
+    grid, block, shared, _, cooperative = recorder.launches[-1]
+    assert (grid, block, shared, cooperative) == ((4, 1, 1), (32, 2, 1), 64, False)
+    assert [recorder.slot(i, ctypes.c_void_p) for i in range(3)] == [a.ctypes.data for a in (x, y, b)]
+    assert recorder.slot(3, ctypes.c_float) == 0.5
+    assert recorder.slot(4, ctypes.c_int64) == 2
+    assert recorder.slot(5, ctypes.c_int32) == 3
+    assert recorder.slot(6, ctypes.c_bool) is True
+
+
+def test_optional_array(recorder: Recorder) -> None:
+    k = scale()
+    k(1, 32, array(2, 3), array(2, 3), None, 0.5, 2, 3, False)
+    assert recorder.slot(2, ctypes.c_uint64) == 0
+
+
+def test_instances_are_chosen_by_dtype_and_loaded_once(recorder: Recorder) -> None:
+    k = scale(constants={"WIDE": (1, 4)})
+    assert list(k.instances()) == ["scale<float, 1>", "scale<float, 4>", "scale<half, 1>", "scale<half, 4>"]
+    for _ in range(2):
+        for dtype in ("float32", "float16"):
+            x = array(2, 3, dtype=dtype)
+            k(1, 32, x, x, None, 0.5, 2, 3, False, WIDE=4)
+    assert recorder.loads == [("scale<float, 4>", 0), ("scale<half, 4>", 0)]
+
+
+def call(k: Kernel, **changes: Any) -> None:
+    values = {"x": array(2, 3), "y": array(2, 3), "bias": array(3), "factor": 0.5, "rows": 2, "cols": 3, "flag": False}
+    values.update(changes)
+    k(1, 32, *values.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"x": None}, TypeError, "scale: x must be an array, got None"),
+        ({"x": array(2, 3, dtype="float64")}, TypeError, "scale: x must be one of float32, float16, got float64"),
+        ({"y": array(2, 3, dtype="float16")}, TypeError, "scale: y must be float32, got float16"),
+        ({"bias": array(3, dtype="float64")}, TypeError, "scale: bias must be float32, got float64"),
+        ({"y": array(3, 2).T}, ValueError, r"scale: y must be C-contiguous, got shape \(2, 3\) with strides \(4, 8\)"),
+        ({"y": array(2, 4)}, ValueError, r"scale: y must have shape \(2, 3\), that is 6 elements, got \(2, 4\)"),
+        ({"y": np.zeros((2, 3), "f4")}, TypeError, "scale: y must be Array, as the others are, got ndarray"),
+        ({"factor": "a"}, TypeError, "scale: factor must be float, got 'a'"),
+        ({"cols": 3.0, "x": array(2, 3)}, TypeError, "scale: cols must be int32, got 3.0"),
+        ({"x": np.zeros((2, 3), "f4")}, TypeError, "scale: runs on arrays of a 'cuda' or 'sim' device, got ndarray"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_bad_arguments_launch_nothing(recorder: Recorder, changes: dict, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        call(scale(), **changes)
+    assert recorder.launches == []
+
+
+def test_two_devices(recorder: Recorder) -> None:
+    other = array(2, 3)
+    other.device_index = 1
+    with pytest.raises(ValueError, match="scale: y is on device 1, the first array on 0"):
+        call(scale(), y=other)
+
+
+def test_scalar_out_of_range(recorder: Recorder) -> None:
+    k = Kernel(text_source("//"), "f", ("float* x", "int32 n"), declare=False)
+    with pytest.raises(TypeError, match="f: n must be int32, got 4294967296"):
+        k(1, 32, array(1), 2**32)
+
+
+def test_wrong_count_and_constants(recorder: Recorder) -> None:
+    k = scale(constants={"WIDE": (1, 4)})
+    with pytest.raises(TypeError, match=r"scale: takes 7 arguments \(x, y, bias, .*\), got 1"):
+        k(1, 32, array(2, 3))
+    with pytest.raises(TypeError, match="scale: template constants must be WIDE, got none"):
+        call(k)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("float x y z", "cannot read the argument"),
+        ("quad n", "unknown type 'quad'"),
+        ("U* x", "unknown type 'U'"),
+        ("float* x[rows]", "'rows' in .* is no scalar argument; there are: none"),
+    ],
+)
+def test_bad_declarations(argument: str, message: str, recorder: Recorder) -> None:
+    with pytest.raises(ValueError, match=f"f: {message}"):
+        Kernel(text_source("//"), "f", (argument,), declare=False)
