@@ -1,4 +1,4 @@
-"""The compiled LSTM loop against the NumPy engine and against float64, and its independence of threads."""
+"""The compiled recurrent loop against the NumPy engine and against float64, and its independence of threads."""
 from __future__ import annotations
 
 import os
@@ -9,10 +9,11 @@ import threading
 import numpy as np
 import pytest
 
-pytest.importorskip("llvmlite", reason="the compiled LSTM needs llvmlite")
+pytest.importorskip("llvmlite", reason="the compiled loop needs llvmlite")
 
 from cuframe.cpu import jit, rnn, rnn_persistent
 
+CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 SIZES = [(5, 32, 100), (1, 3, 7), (5, 40, 17), (0, 3, 7), (5, 0, 7), (2, 1, 1), (3, 33, 33), (4, 70, 256), (5, 17, 7)]
 
 
@@ -22,26 +23,34 @@ def small_batches(monkeypatch):
     monkeypatch.setattr(jit, "available", lambda: True)
 
 
-def arguments(steps, batch, hidden, dtype=np.float32, bias=True, states=True, seed=0):
+def arguments(steps, batch, hidden, dtype=np.float32, bias=True, states=True, seed=0, cell="lstm", inputs=5):
     rng = np.random.default_rng(seed)
+    rows = {"lstm": 4, "gru": 3}.get(cell, 1) * hidden
 
     def draw(*shape):
         return (rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(dtype)
 
-    a = {"x": rng.standard_normal((steps, batch, 5)).astype(dtype), "w_ih": draw(4 * hidden, 5),
-         "w_hh": draw(4 * hidden, hidden)}
+    a = {"x": rng.standard_normal((steps, batch, inputs)).astype(dtype), "w_ih": draw(rows, inputs),
+         "w_hh": draw(rows, hidden)}
     if bias:
-        a.update(b_ih=draw(4 * hidden), b_hh=draw(4 * hidden))
+        a.update(b_ih=draw(rows), b_hh=draw(rows))
     if states:
-        a.update(h0=draw(batch, hidden), c0=draw(batch, hidden))
+        a["h0"] = draw(batch, hidden)
+        if cell == "lstm":
+            a["c0"] = draw(batch, hidden)
     grads = [rng.standard_normal(s).astype(dtype) for s in ((steps, batch, hidden), (batch, hidden), (batch, hidden))]
-    return a, grads
+    return a, grads if cell == "lstm" else [*grads[:2], None]
 
 
-def run(a, grads, reverse=False, compiled=True):
-    y, h_n, c_n, saved = rnn.forward("lstm", **a, reverse=reverse)
+def run(a, grads, reverse=False, compiled=True, cell="lstm", lengths=None):
+    y, h_n, c_n, saved = rnn.forward(cell, **a, reverse=reverse, lengths=lengths)
     assert (saved.compiled is not None) == (compiled and y.size > 0)
     return [y, h_n, c_n, *rnn.backward(saved, *grads)]
+
+
+def widened(a, grads):
+    return ({k: v.astype(np.float64) for k, v in a.items()},
+            [None if g is None else g.astype(np.float64) for g in grads])
 
 
 def assert_near(got, want, rtol=2e-6):
@@ -56,27 +65,98 @@ def assert_near(got, want, rtol=2e-6):
 
 @pytest.mark.parametrize("reverse", [False, True])
 @pytest.mark.parametrize("size", SIZES)
-def test_equals_float64(size, reverse):
-    a, grads = arguments(*size)
-    wide = {k: v.astype(np.float64) for k, v in a.items()}
-    want = run(wide, [g.astype(np.float64) for g in grads], reverse, compiled=False)
-    assert_near(run(a, grads, reverse), want)
+@pytest.mark.parametrize("cell", CELLS)
+def test_equals_float64(cell, size, reverse):
+    a, grads = arguments(*size, cell=cell)
+    want = run(*widened(a, grads), reverse, compiled=False, cell=cell)
+    assert_near(run(a, grads, reverse, cell=cell), want)
 
 
-def test_equals_numpy_engine(monkeypatch):
-    a, grads = arguments(20, 24, 48)
-    got = run(a, grads)
+@pytest.mark.parametrize("inputs", [1, 37, 64])
+def test_many_inputs_over_several_chunks(inputs):
+    a, grads = arguments(19, 35, 13, inputs=inputs, cell="gru")
+    assert_near(run(a, grads, cell="gru"), run(*widened(a, grads), compiled=False, cell="gru"))
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("batch", [7, 40])
+@pytest.mark.parametrize("cell", CELLS)
+def test_lengths(cell, batch, reverse):
+    a, grads = arguments(9, batch, 21, cell=cell)
+    lengths = np.random.default_rng(1).integers(0, 8, batch)      # the last step has no sequence at all
+    want = run(*widened(a, grads), reverse, compiled=False, cell=cell, lengths=lengths)
+    assert_near(run(a, grads, reverse, cell=cell, lengths=lengths), want)
+
+
+def test_padding_is_never_read():
+    a, grads = arguments(6, 40, 9)
+    lengths = np.arange(40) % 7
+    want = run(a, grads, lengths=lengths)
+    outside = np.arange(6)[:, None] >= lengths
+    a["x"][outside] = grads[0][outside] = np.nan
+    for g, w in zip(run(a, grads, lengths=lengths), want):
+        assert np.array_equal(g, w) if w is not None else g is None
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_packed_rows(cell):
+    a, grads = arguments(5, 8, 9, cell=cell)
+    sizes = np.array([8, 8, 5, 2, 1])
+    rows = np.arange(8) < sizes[:, None]
+    a["x"], grads[0] = a["x"][rows], grads[0][rows]
+
+    def packed(a, grads):
+        y, h_n, c_n, saved = rnn.forward(cell, **a, batch_sizes=sizes)
+        return saved.compiled, [y, h_n, c_n, *rnn.backward(saved, *grads)]
+
+    (kept, got), (no, want) = packed(a, grads), packed(*widened(a, grads))
+    assert kept is not None
+    assert no is None
+    assert_near(got, want)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_equals_numpy_engine(cell, monkeypatch):
+    a, grads = arguments(20, 24, 48, cell=cell)
+    got = run(a, grads, cell=cell)
     monkeypatch.setattr(jit, "available", lambda: False)
-    assert_near(got, run(a, grads, compiled=False))
+    assert_near(got, run(a, grads, compiled=False, cell=cell))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_only_some_gradients(cell):
+    a, grads = arguments(4, 9, 11, cell=cell)
+    _, _, _, saved = rnn.forward(cell, **a)
+    full = rnn.backward(saved, *grads)
+    for j, want in enumerate(full):
+        needs = [i == j for i in range(8)]
+        for i, got in enumerate(rnn.backward(saved, *grads, needs=needs)):
+            assert got is None if i != j or want is None else np.array_equal(got, want), (i, j)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision(dtype):
+    import ml_dtypes
+
+    dtype = np.dtype(getattr(ml_dtypes, dtype, dtype))
+    a, grads = arguments(3, 8, 6)
+    a, grads = {k: v.astype(dtype) for k, v in a.items()}, [g.astype(dtype) for g in grads]
+    got, want = run(a, grads), run(*widened(a, grads), compiled=False)
+    for g, w in zip(got, want):
+        assert (g is None) == (w is None)
+        if g is not None:
+            assert g.dtype == dtype
+            assert np.abs(g.astype(np.float64) - w).max() <= 2 * ml_dtypes.finfo(dtype).eps * max(1, np.abs(w).max())
 
 
 @pytest.mark.parametrize("lanes", [8, 16])
 @pytest.mark.parametrize("batch", [5, 13, 20, 33])
-def test_every_tiling(lanes, batch, monkeypatch):
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn_tanh"])
+def test_every_tiling(cell, lanes, batch, monkeypatch):
     monkeypatch.setattr(jit, "lanes", lambda: lanes)
     rnn_persistent._tiling.cache_clear()
     try:
-        test_equals_float64((3, batch, 19), False)
+        test_equals_float64(cell, (3, batch, 19), False)
     finally:
         rnn_persistent._tiling.cache_clear()
 
@@ -96,13 +176,14 @@ def test_gradient_that_is_a_slice_of_a_wider_one():
 
 
 @pytest.mark.parametrize("reverse", [False, True])
-def test_result_does_not_depend_on_threads_or_runs(reverse, monkeypatch):
-    a, grads = arguments(30, 32, 40)
+@pytest.mark.parametrize("cell", CELLS)
+def test_result_does_not_depend_on_threads_or_runs(cell, reverse, monkeypatch):
+    a, grads = arguments(30, 32, 40, cell=cell, inputs=30)
     results = []
     for threads in (1, 2, 3, 2):
         monkeypatch.setattr(jit, "cpus", lambda threads=threads: threads)
         monkeypatch.setattr(rnn_persistent, "_THREAD_WORK", 1)
-        results.append(run(a, grads, reverse))
+        results.append(run(a, grads, reverse, cell=cell, lengths=np.arange(32) % 31))
     for other in results[1:]:
         assert all(np.array_equal(g, w) for g, w in zip(other, results[0]) if w is not None)
 
@@ -122,22 +203,23 @@ def test_callers_in_several_threads(monkeypatch):
         assert all(np.array_equal(g, w) for g, w in zip(other, want) if w is not None)
 
 
-def test_inference_in_chunks_equals_one_run(monkeypatch):
-    a, _ = arguments(11, 6, 7)
+@pytest.mark.parametrize("cell", CELLS)
+def test_inference_equals_training_and_keeps_nothing(cell):
+    a, _ = arguments(11, 6, 7, cell=cell)
     for reverse in (False, True):
-        want = rnn.forward("lstm", **a, reverse=reverse)[:3]
-        with monkeypatch.context() as m:
-            m.setattr(rnn, "_CHUNK_BYTES", 4 * 28 * 6 * 4)
-            got = rnn.forward("lstm", **a, reverse=reverse, need_backward=False)[:3]
-        assert_near(got + (None,) * 8, want + (None,) * 8, rtol=1e-6)
+        want, got = (rnn.forward(cell, **a, reverse=reverse, need_backward=need) for need in (True, False))
+        assert got[3] is None
+        assert all(np.array_equal(g, w) for g, w in zip(got[:3], want[:3]) if w is not None)
 
 
-def test_extremes_saturate_and_nan_spreads():
-    a, _ = arguments(2, 7, 3)
-    a["x"][:] = np.float32(1e30)
-    assert all(np.isfinite(v).all() for v in rnn.forward("lstm", **a)[:3])
+@pytest.mark.parametrize("cell", CELLS)
+def test_extremes_saturate_and_nan_spreads(cell):
+    a, _ = arguments(2, 7, 3, cell=cell)
+    if cell != "rnn_relu":
+        a["x"][:] = np.float32(1e30)
+        assert all(np.isfinite(v).all() for v in rnn.forward(cell, **a)[:3] if v is not None)
     a["x"][0, 2] = np.nan
-    y = rnn.forward("lstm", **a)[0]
+    y = rnn.forward(cell, **a)[0]
     assert np.isnan(y[:, 2]).all()
     assert np.isfinite(np.delete(y, 2, axis=1)).all()
 

@@ -9,7 +9,7 @@ gates to stay in the cache, is a `Span`.  A span does one GEMM for the input sid
 GEMM and a few ufuncs in place.  With lengths the state loses columns as sequences end (gains them in reverse), so
 padding is never computed.  Biases ride along as one more column of `w_hh` that meets a row of ones in the state.
 Backward fills one array [gate rows, packed rows] and ends in one GEMM each for `w_ih`, `w_hh` and `x`.
-The common float32 LSTM runs in compiled code where llvmlite is installed: `rnn_persistent`.
+Float32 without projection runs in compiled code where llvmlite is installed: `rnn_persistent`.
 """
 from __future__ import annotations
 
@@ -149,39 +149,19 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
     (rows[layout.total:] if reverse else rows[:batch])[...] = start.T
     y_rows = rows[:layout.total] if reverse else rows[batch:]
     cell_start = columns(c0, layout.order, hidden, batch, work) if kind.has_c else None
-    compiled = rnn_persistent.applies(work, cell, w_hr is not None, layout)
+    compiled = rnn_persistent.applies(work, w_hr is not None, layout)
     saved = Saved(kind, dtype, reverse, sizes is not None, layout,
                   [] if compiled else spans(layout, kind.slabs * hidden * work.itemsize, _SPAN_BYTES),
                   x, (w_ih, w_hh, b_ih, b_hh, w_hr), rows, [], [])
-    run = _run_compiled if compiled else _run_forward
-    h_n, c_n = run(saved, y_rows, start, cell_start, need_backward)
+    if compiled:
+        h_n, c_n, kept = rnn_persistent.forward(cell, pack(x, layout), w_ih, w_hh, b_ih, b_hh, start, cell_start,
+                                                y_rows, layout, reverse, need_backward)
+        saved.compiled = kept if need_backward else None
+    else:
+        h_n, c_n = _run_forward(saved, y_rows, start, cell_start, need_backward)
     y = unpack(y_rows, layout, saved.packed)
     return (y.astype(dtype, copy=False), batch_major(h_n, layout.order, dtype),
             None if c_n is None else batch_major(c_n, layout.order, dtype), saved if need_backward else None)
-
-
-def _run_compiled(s: Saved, y_rows: Array, start: Array, cell_start: Array | None,
-                  keep: bool) -> tuple[Array, Array | None]:
-    """What `_run_forward` does, by `rnn_persistent`; without `keep` in chunks, to bound the workspace."""
-    assert cell_start is not None
-    h, c = start, np.asarray(cell_start)
-    w_ih, w_hh, b_ih, b_hh, _ = s.weights
-    bias = np.zeros(len(w_hh), np.float32)
-    for b in (b_ih, b_hh):
-        if b is not None:
-            bias += b
-    x_rows, batch, total = pack(s.x, s.layout), s.layout.batch, s.layout.total
-    longest = total if keep else max(1, _CHUNK_BYTES // (w_ih.shape[0] * batch * 4)) * batch
-    edges = [*range(0, total, longest), total]
-    if s.reverse:
-        edges = [total - e for e in edges]
-    for first, last in zip(edges, edges[1:]):
-        rows = slice(min(first, last), max(first, last))
-        gates = rnn_persistent.input_gates(w_ih, x_rows[rows])
-        h, c, kept = rnn_persistent.forward(gates, w_hh, bias, h, c, y_rows[rows], s.reverse)
-        if keep:
-            s.compiled = kept
-    return h, c
 
 
 def _run_forward(s: Saved, y_rows: Array, start: Array, cell_start: Array | None,
@@ -287,25 +267,19 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     need_x, need_h0, need_c0, need_w_ih, need_w_hh, need_b_ih, need_b_hh, need_w_hr = needs
     wants_gates = need_x or need_w_ih or need_w_hh or need_b_ih or need_b_hh
     hidden, features, dtype, total = len(w_hh) // kind.gates, w_hh.shape[1], w_hh.dtype, s.layout.total
-    gate_slabs = kind.h_at + len(kind.h_order)
-    # rows a power of two apart would share cache sets; unlike np.dot, np.matmul takes padded rows without a copy
-    gates = np.empty((gate_slabs * hidden, total + 16), dtype)[:, :total] if wants_gates else None
     previous = previous_rows(s.rows, s.layout, s.reverse) if need_w_hh or kind.reads == "before" else None
     gh_last = columns(gh_n, s.layout.order, features, s.layout.batch, dtype)
-    # the running gradient of c is kept doubled, see lstm_cell_backward
-    gc_last = columns(gc_n, s.layout.order, hidden, s.layout.batch, dtype) * dtype.type(2) if kind.has_c else None
-    gw_hr = np.zeros_like(w_hr) if w_hr is not None and need_w_hr else None
+    gc_last = columns(gc_n, s.layout.order, hidden, s.layout.batch, dtype) if kind.has_c else None
     gy_rows = None if gy is None else pack(gy, s.layout)
-    gc0: Array | None
-    if s.compiled is not None and gc_last is not None:
-        if gy_rows is None:
-            gy_rows = np.zeros((total, features), dtype)
-        grads = np.empty((len(w_hh), total), dtype) if gates is None else gates
-        gh0, gc0 = rnn_persistent.backward(s.compiled, w_hh, gy_rows, gh_last, gc_last * dtype.type(0.5), grads,
-                                           s.reverse)
-        gc0 *= dtype.type(2)
-    else:
-        gh0, gc0 = _run_backward(s, gy_rows, gh_last, gc_last, previous, gates, gw_hr)
+    if s.compiled is not None:
+        return _backward_compiled(s, s.compiled, gy_rows, gh_last, gc_last, previous, needs)
+    # rows a power of two apart would share cache sets; unlike np.dot, np.matmul takes padded rows without a copy
+    wide = (kind.h_at + len(kind.h_order)) * hidden
+    gates = np.empty((wide, total + 16), dtype)[:, :total] if wants_gates else None
+    gw_hr = np.zeros_like(w_hr) if w_hr is not None and need_w_hr else None
+    if gc_last is not None:
+        gc_last = gc_last * dtype.type(2)   # the running gradient of c is kept doubled, see lstm_cell_backward
+    gh0, gc0 = _run_backward(s, gy_rows, gh_last, gc_last, previous, gates, gw_hr)
     if gc0 is not None:
         gc0 *= dtype.type(0.5)
 
@@ -327,6 +301,28 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     return Grads(gx, batch_major(gh0, s.layout.order, s.dtype) if need_h0 else None,
                  batch_major(gc0, s.layout.order, s.dtype) if need_c0 and gc0 is not None else None,
                  gw_ih, gw_hh, gb_ih, gb_hh, None if gw_hr is None else gw_hr.astype(s.dtype, copy=False))
+
+
+def _backward_compiled(s: Saved, kept: rnn_persistent.Kept, gy_rows: Array | None, gh_last: Array,
+                       gc_last: Array | None, previous: Array | None, needs: Sequence[bool]) -> Grads:
+    """`backward` by `rnn_persistent`."""
+    w_ih, w_hh, b_ih, b_hh, _ = s.weights
+    need_x, need_h0, need_c0, need_w_ih, need_w_hh, need_b_ih, need_b_hh, _ = needs
+    x_rows = pack(s.x, s.layout)
+    if gy_rows is None:
+        gy_rows = np.zeros((s.layout.total, len(gh_last)), np.float32)
+    g = rnn_persistent.backward(s.kind.name, kept, x_rows, gy_rows if previous is None else previous, w_ih, w_hh,
+                                gy_rows, gh_last, gc_last, s.reverse, (need_x, need_w_ih, need_w_hh))
+
+    def given(a: Array | None, need: bool = True) -> Array | None:
+        return None if a is None or not need else a.astype(s.dtype, copy=False)
+
+    order = s.layout.order
+    return Grads(None if g.x is None else given(unpack(g.x, s.layout, s.packed)),
+                 batch_major(g.h, order, s.dtype) if need_h0 else None,
+                 batch_major(g.c, order, s.dtype) if need_c0 and g.c is not None else None,
+                 given(g.w_ih), given(g.w_hh), given(g.b_ih, need_b_ih and b_ih is not None),
+                 given(g.b_hh, need_b_hh and b_hh is not None))
 
 
 def _run_backward(s: Saved, gy_rows: Array | None, gh_n: Array, gc_n: Array | None, previous: Array | None,

@@ -188,6 +188,7 @@ class Cell:
     The gradients start at slab `back_at` of the `back_slabs` factors, in the same order.
     """
 
+    name: str
     gates: int
     slabs: int
     h_at: int
@@ -211,29 +212,29 @@ class Cell:
     backward: Callable[..., Array]
 
 
-def _plain(forward: Callable[..., None], factors: Callable[..., None]) -> Cell:
+def _plain(name: str, forward: Callable[..., None], factors: Callable[..., None]) -> Cell:
     one = (1.0,)
-    return Cell(gates=1, slabs=1, h_at=0, back_slabs=1, back_at=0, x_order=(0,), h_order=(0,), x_scale=one, h_scale=one,
-                x_grad_scale=one, h_grad_scale=one, out_scale=1.0, has_c=False, keeps_gates=False, reads="after",
-                carries=False, views=rnn_views, forward=forward, factors=factors, backward_views=rnn_backward_views,
-                backward=rnn_cell_backward)
+    return Cell(name=name, gates=1, slabs=1, h_at=0, back_slabs=1, back_at=0, x_order=(0,), h_order=(0,), x_scale=one,
+                h_scale=one, x_grad_scale=one, h_grad_scale=one, out_scale=1.0, has_c=False, keeps_gates=False,
+                reads="after", carries=False, views=rnn_views, forward=forward, factors=factors,
+                backward_views=rnn_backward_views, backward=rnn_cell_backward)
 
 
 CELLS = {
     "lstm": Cell(
-        gates=4, slabs=5, h_at=0, back_slabs=6, back_at=1, x_order=(3, 0, 1, 2), h_order=(3, 0, 1, 2),
+        name="lstm", gates=4, slabs=5, h_at=0, back_slabs=6, back_at=1, x_order=(3, 0, 1, 2), h_order=(3, 0, 1, 2),
         x_scale=(0.5, 0.5, 0.5, 1.0), h_scale=(0.5, 0.5, 0.5, 1.0),
         x_grad_scale=(0.25, 0.125, 0.125, 0.25), h_grad_scale=(0.25, 0.125, 0.125, 0.25),
         out_scale=2.0, has_c=True, keeps_gates=True, reads="", carries=False, views=lstm_views,
         forward=lstm_cell_forward, factors=lstm_cell_factors, backward_views=lstm_backward_views,
         backward=lstm_cell_backward),
     "gru": Cell(
-        gates=3, slabs=4, h_at=1, back_slabs=5, back_at=1, x_order=(2, 0, 1), h_order=(0, 1, 2),
+        name="gru", gates=3, slabs=4, h_at=1, back_slabs=5, back_at=1, x_order=(2, 0, 1), h_order=(0, 1, 2),
         x_scale=(1.0, 0.5, 0.5), h_scale=(0.5, 0.5, 0.5),
         x_grad_scale=(0.5, 0.25, 0.25), h_grad_scale=(0.25, 0.25, 0.25),
         out_scale=1.0, has_c=False, keeps_gates=True, reads="before", carries=True, views=gru_views,
         forward=gru_cell_forward, factors=gru_cell_factors, backward_views=gru_backward_views,
         backward=gru_cell_backward),
-    "rnn_tanh": _plain(tanh_cell_forward, tanh_cell_factors),
-    "rnn_relu": _plain(relu_cell_forward, relu_cell_factors),
+    "rnn_tanh": _plain("rnn_tanh", tanh_cell_forward, tanh_cell_factors),
+    "rnn_relu": _plain("rnn_relu", relu_cell_forward, relu_cell_factors),
 }

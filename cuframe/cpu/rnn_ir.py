@@ -1,379 +1,415 @@
-"""LLVM IR of the persistent LSTM: all time steps of one direction in one call, forward and backward.
+"""LLVM IR of the persistent recurrent layer: all time steps of one direction in one call, forward and backward.
 
-Note [Persistent LSTM]
-Units are dealt to threads for the whole call, so that each core keeps its rows of `w_hh` in its own cache.  A vector
-holds one unit's value for some columns of the batch.  A panel multiplies a few rows by `cols` vectors of the state in
-registers, and the cell's pointwise maths follows there.  One barrier a step lets all threads see the new state.
+Note [Persistent layer]
+Units are dealt to threads for the whole call, so that each core keeps its rows of `w_hh` and `w_ih` in its own cache.
+A vector holds one unit's value for some columns of the batch.  A panel multiplies a few rows by `cols` vectors of the
+state, then of the input, in registers; the cell's pointwise maths follows while the sums are in the first-level cache.
+One barrier a step lets all threads see the new state.  Backward is the same with the transposed weights, and the
+gradients of the weights follow as one blocked product over all steps, which finds its operands in the blocks that
+the time loop has left.  Columns whose sequence does not run in a step keep their state.
 Every number is computed by the same instructions whichever thread owns it: the result does not depend on threads.
 """
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
-from llvmlite import binding, ir
+from llvmlite import ir
 
-__all__ = ["BACKWARD", "FORWARD", "UNROLL", "build_backward", "build_forward"]
+from cuframe.cpu.ir import Emitter
 
-# arguments, in order, each 8 bytes
-FORWARD = ("threads", "counter", "yield_", "steps", "hidden", "batch", "blocks", "reverse", "weights", "bias", "gates",
-           "stride", "cells", "cell_step", "state", "state_size", "padded", "y", "panels", "depth")
-BACKWARD = ("threads", "counter", "yield_", "steps", "hidden", "batch", "blocks", "reverse", "weights", "gates",
-            "stride", "cells", "cell_step", "dgates", "dgates_size", "padded", "gy", "gy_stride", "panels", "out",
-            "out_stride", "rec", "dc")
+__all__ = ["BACKWARD", "CELLS", "FORWARD", "OUTER", "TILE", "UNROLL", "build_backward", "build_forward", "build_outer"]
+
+# arguments, in order, each 8 bytes; sizes count float32
+FORWARD = ("threads", "counter", "yield_", "steps", "hidden", "inputs", "blocks", "reverse", "starts", "sizes",
+           "w_h", "w_x", "pack_h", "pack_x", "depth_h", "depth_x", "panels", "bias", "x", "x_stride", "turned",
+           "turned_size", "state", "state_size", "ring", "cells", "cell_size", "gates", "gate_size", "y", "scratch",
+           "scratch_size", "padded")
+BACKWARD = ("threads", "counter", "yield_", "steps", "hidden", "inputs", "blocks", "reverse", "starts", "sizes",
+            "w_h", "w_x", "pack_h", "pack_x", "panels_h", "panels_x", "gates", "gate_size", "state", "state_size",
+            "cells", "cell_size", "gy", "gy_stride", "dgates", "dgate_size", "carry", "dc", "sums", "dx", "scratch",
+            "scratch_size", "padded")
+OUTER = ("threads", "counter", "yield_", "pairs", "blocks", "chunk", "starts", "sizes", "hidden", "count", "z",
+         "z_stride", "dgates", "pair_size", "out", "packed", "packed_size", "panels")
 # steps of the inner loop written out
 UNROLL = 4
-
-_I64, _I32, _I1, _F32 = ir.IntType(64), ir.IntType(32), ir.IntType(1), ir.FloatType()
-_PTR = ir.IntType(8).as_pointer()
-_SLAB = (1, 2, 3, 0)                    # the slab of `rnn_cells` for the gates i, f, g, o
-_SCALE = (8.0, 8.0, 4.0, 4.0)           # 1 / x_grad_scale of that slab
+# vectors in a row of a tile of a weight's gradient
+TILE = 2
 
 
-class _Emitter:
-    """An IR function `name(arguments, thread)` and shorthands for what the kernels are made of."""
+class Cell(NamedTuple):
+    """A kind of cell as the kernels see it.
 
-    def __init__(self, name: str, fields: tuple[str, ...], lanes: int, cols: int) -> None:
-        self.module = ir.Module(name)
-        self.function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_PTR, _I64]), name)
-        self.b = b = ir.IRBuilder(self.function.append_basic_block("entry"))
-        self.lanes, self.cols = lanes, cols
-        self.vec = ir.VectorType(_F32, lanes)
-        self.ivec = ir.VectorType(_I32, lanes)
-        self.mask_type = ir.VectorType(_I1, lanes)
-        self.thread = self.function.args[1]
-        self.a = {f: b.load(b.bitcast(b.gep(self.function.args[0], [self.i(8 * j)]), _I64.as_pointer()))
-                  for j, f in enumerate(fields)}
+    Each unit has `slots` sums; `h_slots` and `x_slots` tell which of them PyTorch's gates reach from either side.
+    `forward(e, sums, h, c)` gives the values to keep, h_t and c_t; `backward(e, dh, dc, kept, h_old, h_new, c_old,
+    c_new)` the gradients of the sums, the part of dL/dh_{t-1} that goes round the weights, and dL/dc_{t-1}.
+    """
 
-    # integers and memory
-    def i(self, v: int) -> Any:
-        return ir.Constant(_I64, v)
-
-    def mul(self, x: Any, y: Any) -> Any:
-        return self.b.mul(x, self.i(y) if isinstance(y, int) else y)
-
-    def add(self, x: Any, *ys: Any) -> Any:
-        for y in ys:
-            x = self.b.add(x, self.i(y) if isinstance(y, int) else y)
-        return x
-
-    def at(self, base: Any, *offsets: Any) -> Any:
-        """Byte address `base` + 4 * sum of offsets, as an integer."""
-        return self.add(base, self.mul(self.add(*offsets), 4)) if offsets else base
-
-    def load(self, address: Any, kind: Any = None) -> Any:
-        kind = kind or self.vec
-        return self.b.load(self.b.inttoptr(address, kind.as_pointer()), align=4)
-
-    def store(self, value: Any, address: Any) -> None:
-        self.b.store(value, self.b.inttoptr(address, value.type.as_pointer()), align=4)
-
-    def intrinsic(self, name: str, result: Any, args: list[Any]) -> Any:
-        kind = ir.FunctionType(result, [a.type for a in args])
-        f = self.module.globals.get(name) or ir.Function(self.module, kind, name)
-        return self.b.call(f, args)
-
-    def prefetch(self, address: Any) -> None:
-        """Ask for a line that will be read and written."""
-        pointer = self.b.inttoptr(address, _PTR)
-        self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [pointer, *(ir.Constant(_I32, v) for v in (1, 3, 1))])
-
-    def masked_store(self, value: Any, address: Any, mask: Any) -> None:
-        pointer = self.b.inttoptr(address, self.vec.as_pointer())
-        self.intrinsic(f"llvm.masked.store.v{self.lanes}f32.p0", ir.VoidType(),
-                       [value, pointer, ir.Constant(_I32, 4), mask])
-
-    def pointers(self, address: Any, step: Any) -> Any:
-        """Addresses `address` + lane * step."""
-        ivec = ir.VectorType(_I64, self.lanes)
-        ramp = ir.Constant(ivec, list(range(self.lanes)))
-        return self.b.inttoptr(self.b.add(self.splat(address), self.b.mul(ramp, self.splat(step))),
-                               ir.VectorType(_F32.as_pointer(), self.lanes))
-
-    def scatter(self, value: Any, address: Any, step: Any, mask: Any) -> None:
-        n = self.lanes
-        self.intrinsic(f"llvm.masked.scatter.v{n}f32.v{n}p0", ir.VoidType(),
-                       [value, self.pointers(address, step), ir.Constant(_I32, 4), mask])
-
-    def gather(self, address: Any, step: Any, mask: Any) -> Any:
-        n = self.lanes
-        return self.intrinsic(f"llvm.masked.gather.v{n}f32.v{n}p0", self.vec,
-                              [self.pointers(address, step), ir.Constant(_I32, 4), mask, self.const(0)])
-
-    def mask(self, left: Any) -> Any:
-        """Lanes below `left`."""
-        ivec = ir.VectorType(_I64, self.lanes)
-        return self.b.icmp_signed("<", ir.Constant(ivec, list(range(self.lanes))), self.splat(left))
-
-    def splat(self, scalar: Any) -> Any:
-        kind = ir.VectorType(scalar.type, self.lanes)
-        one = self.b.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
-        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(self.ivec, [0] * self.lanes))
-
-    # control
-    @contextmanager
-    def loop(self, start: Any, stop: Any, carried: list[Any] | None = None, step: int = 1) -> Iterator[Any]:
-        """`for i in range(start, stop, step)`; the body may replace `state.values`, which go around."""
-        b, f = self.b, self.function
-        head, body, done = (f.append_basic_block(s) for s in ("head", "body", "done"))
-        entry = b.block
-        b.branch(head)
-        b.position_at_end(head)
-        i = b.phi(_I64)
-        i.add_incoming(start, entry)
-        phis = []
-        for v in carried or []:
-            p = b.phi(v.type)
-            p.add_incoming(v, entry)
-            phis.append(p)
-        b.cbranch(b.icmp_signed("<", i, stop), body, done)
-        b.position_at_end(body)
-        state = _Loop(i, list(phis))
-        yield state
-        i.add_incoming(self.add(i, step), b.block)
-        for p, v in zip(phis, state.values):
-            p.add_incoming(v, b.block)
-        b.branch(head)
-        b.position_at_end(done)
-        state.values = phis
-
-    def barrier(self, target: Any) -> None:
-        """Wait until the counter has reached `target`; after some thousand turns give the core away at each turn."""
-        b, f = self.b, self.function
-        counter = b.inttoptr(self.a["counter"], _I64.as_pointer())
-        b.atomic_rmw("add", counter, self.i(1), "acq_rel")
-        spin, wait, give, done = (f.append_basic_block(s) for s in ("spin", "wait", "give", "arrived"))
-        entry = b.block
-        b.branch(spin)
-        b.position_at_end(spin)
-        turns = b.phi(_I64)
-        turns.add_incoming(self.i(0), entry)
-        b.cbranch(b.icmp_signed(">=", b.load_atomic(counter, "acquire", 8), target), done, wait)
-        b.position_at_end(wait)
-        if "86" in binding.get_default_triple().split("-")[0]:
-            self.intrinsic("llvm.x86.sse2.pause", ir.VoidType(), [])
-        more = self.add(turns, 1)
-        turns.add_incoming(more, b.block)
-        b.cbranch(b.icmp_signed("<", turns, self.i(4000)), spin, give)
-        b.position_at_end(give)
-        b.call(b.inttoptr(self.a["yield_"], ir.FunctionType(_I32, []).as_pointer()), [])
-        turns.add_incoming(turns, b.block)
-        b.branch(spin)
-        b.position_at_end(done)
-
-    # float vectors
-    def const(self, v: float) -> Any:
-        return ir.Constant(self.vec, [v] * self.lanes)
-
-    def fma(self, x: Any, y: Any, z: Any) -> Any:
-        return self.intrinsic(f"llvm.fma.v{self.lanes}f32", self.vec, [x, y, z])
-
-    def poly(self, x: Any, coefficients: tuple[float, ...]) -> Any:
-        total = self.const(coefficients[0])
-        for c in coefficients[1:]:
-            total = self.fma(total, x, self.const(c))
-        return total
-
-    def exp(self, x: Any) -> Any:
-        """e**x for x from -87 to 88, cut to that range; NaN stays NaN."""
-        b, c = self.b, self.const
-        x = b.select(b.fcmp_ordered(">", x, c(88.0)), c(88.0), x)
-        x = b.select(b.fcmp_ordered("<", x, c(-87.0)), c(-87.0), x)
-        magic = c(12582912.0)           # adding 1.5 * 2**23 rounds to an integer, found in the low bits
-        t = self.fma(x, c(_f32(1.44269504088896341)), magic)
-        n = b.fsub(t, magic)
-        r = self.fma(n, c(-0.693359375), x)
-        r = self.fma(n, c(_f32(2.12194440e-4)), r)
-        p = self.poly(r, _EXP)
-        p = self.fma(b.fmul(r, r), p, b.fadd(r, c(1.0)))
-        bits = b.shl(b.bitcast(t, self.ivec), ir.Constant(self.ivec, [23] * self.lanes))
-        return b.fmul(p, b.bitcast(b.add(bits, ir.Constant(self.ivec, [127 << 23] * self.lanes)), self.vec))
-
-    def sigmoid(self, x: Any) -> Any:
-        c = self.const
-        return self.b.fdiv(c(1.0), self.b.fadd(c(1.0), self.exp(self.b.fsub(c(-0.0), x))))
-
-    def tanh(self, x: Any) -> Any:
-        """By a polynomial near zero, by `exp` elsewhere (after Cephes)."""
-        b, c = self.b, self.const
-        absolute = self.intrinsic(f"llvm.fabs.v{self.lanes}f32", self.vec, [x])
-        far = b.fsub(c(1.0), b.fdiv(c(2.0), b.fadd(self.exp(b.fadd(absolute, absolute)), c(1.0))))
-        far = self.intrinsic(f"llvm.copysign.v{self.lanes}f32", self.vec, [far, x])
-        z = b.fmul(x, x)
-        near = self.fma(b.fmul(self.poly(z, _TANH), z), x, x)
-        return b.select(b.fcmp_ordered("<", absolute, c(0.625)), near, far)
-
-    def product(self, rows: int, weights: Any, state: Any, count: Any, start: list[Any]) -> list[Any]:
-        """[rows][cols] sums over `count` of weights [count, rows] times state [count, cols * lanes]; `count` is a
-        multiple of `UNROLL`."""
-        width = self.lanes * self.cols
-        with self.loop(self.i(0), count, [*start, weights, state], step=UNROLL) as k:
-            w, h = k.values[-2:]
-            for j in range(UNROLL):
-                right = [self.load(self.add(h, 4 * (width * j + self.lanes * c))) for c in range(self.cols)]
-                for r in range(rows):
-                    left = self.splat(self.load(self.add(w, 4 * (rows * j + r)), _F32))
-                    for c in range(self.cols):
-                        k.values[r * self.cols + c] = self.fma(left, right[c], k.values[r * self.cols + c])
-            k.values[-2:] = [self.add(w, 4 * rows * UNROLL), self.add(h, 4 * width * UNROLL)]
-        return k.values[:-2]
-
-    def share(self) -> tuple[Any, Any]:
-        """First and last panel of this thread."""
-        a, b = self.a, self.b
-        return (b.sdiv(self.mul(a["panels"], self.thread), a["threads"]),
-                b.sdiv(self.mul(a["panels"], self.add(self.thread, 1)), a["threads"]))
+    slots: int
+    h_slots: tuple[int, ...]
+    x_slots: tuple[int, ...]
+    has_c: bool
+    keeps_gates: bool
+    forward: Callable[[Emitter, list[Any], Any, Any], tuple[list[Any], Any, Any]]
+    backward: Callable[..., tuple[list[Any], Any, Any]]
 
 
-class _Loop:
-    def __init__(self, index: Any, values: list[Any]) -> None:
-        self.index, self.values = index, values
+def _lstm(e: Emitter, sums: list[Any], h: Any, c: Any) -> tuple[list[Any], Any, Any]:
+    i, f, o = (e.sigmoid(sums[j]) for j in (0, 1, 3))
+    g = e.tanh(sums[2])
+    c = e.fma(f, c, e.b.fmul(i, g))
+    return [i, f, g, o], e.b.fmul(o, e.tanh(c)), c
 
 
-def _f32(v: float) -> float:
-    return ctypes.c_float(v).value
+def _lstm_back(e: Emitter, dh: Any, dc: Any, kept: list[Any], h_old: Any, h_new: Any, c_old: Any,
+               c_new: Any) -> tuple[list[Any], Any, Any]:
+    mul, (i, f, g, o) = e.b.fmul, kept
+    through = e.tanh(c_new)
+    dc = e.fma(mul(dh, o), _slope_tanh(e, through), dc)
+    return [mul(mul(dc, g), _slope(e, i)), mul(mul(dc, c_old), _slope(e, f)), mul(mul(dc, i), _slope_tanh(e, g)),
+            mul(mul(dh, through), _slope(e, o))], None, mul(dc, f)
 
 
-_EXP = tuple(map(_f32, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
-                        5.0000001201e-1)))
-_TANH = tuple(map(_f32, (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)))
+def _gru(e: Emitter, sums: list[Any], h: Any, c: Any) -> tuple[list[Any], Any, Any]:
+    r, z = e.sigmoid(sums[0]), e.sigmoid(sums[1])
+    n = e.tanh(e.fma(r, sums[2], sums[3]))
+    return [r, z, sums[2], n], e.fma(z, e.b.fsub(h, n), n), None
 
 
-def build_forward(name: str, lanes: int, cols: int, units: int) -> ir.Module:
-    """`weights` [panels, depth, units, 4], `state` [2, blocks, padded, W] with W = cols * lanes, `cells` [.., blocks,
-    padded, W], `gates` [4 * H, stride]: pre-activations of the input side, replaced by i, f, g and o."""
-    e = _Emitter(name, FORWARD, lanes, cols)
+def _gru_back(e: Emitter, dh: Any, dc: Any, kept: list[Any], h_old: Any, h_new: Any, c_old: Any,
+              c_new: Any) -> tuple[list[Any], Any, Any]:
+    mul, sub, (r, z, hidden, n) = e.b.fmul, e.b.fsub, kept
+    dn = mul(mul(dh, sub(e.const(1.0), z)), _slope_tanh(e, n))
+    dz = mul(mul(dh, sub(h_old, n)), _slope(e, z))
+    return [mul(mul(dn, hidden), _slope(e, r)), dz, mul(dn, r), dn], mul(dh, z), None
+
+
+def _tanh(e: Emitter, sums: list[Any], h: Any, c: Any) -> tuple[list[Any], Any, Any]:
+    return [], e.tanh(sums[0]), None
+
+
+def _tanh_back(e: Emitter, dh: Any, dc: Any, kept: list[Any], h_old: Any, h_new: Any, c_old: Any,
+               c_new: Any) -> tuple[list[Any], Any, Any]:
+    return [e.b.fmul(dh, _slope_tanh(e, h_new))], None, None
+
+
+def _relu(e: Emitter, sums: list[Any], h: Any, c: Any) -> tuple[list[Any], Any, Any]:
+    return [], e.b.select(e.b.fcmp_ordered("<", sums[0], e.const(0)), e.const(0), sums[0]), None  # NaN stays
+
+
+def _relu_back(e: Emitter, dh: Any, dc: Any, kept: list[Any], h_old: Any, h_new: Any, c_old: Any,
+               c_new: Any) -> tuple[list[Any], Any, Any]:
+    return [e.b.select(e.b.fcmp_ordered("<=", h_new, e.const(0)), e.const(0), dh)], None, None
+
+
+def _slope(e: Emitter, s: Any) -> Any:
+    return e.b.fmul(s, e.b.fsub(e.const(1.0), s))
+
+
+def _slope_tanh(e: Emitter, v: Any) -> Any:
+    return e.fma(e.b.fneg(v), v, e.const(1.0))
+
+
+CELLS = {
+    "lstm": Cell(4, (0, 1, 2, 3), (0, 1, 2, 3), True, True, _lstm, _lstm_back),
+    "gru": Cell(4, (0, 1, 2), (0, 1, 3), False, True, _gru, _gru_back),
+    "rnn_tanh": Cell(1, (0,), (0,), False, False, _tanh, _tanh_back),
+    "rnn_relu": Cell(1, (0,), (0,), False, False, _relu, _relu_back),
+}
+
+
+def _multiply(e: Emitter, sums: list[Any], rows: Sequence[int], left: Any, right: Any, count: Any, cols: int,
+              taps: Sequence[tuple[list[int], int]], left_step: int, right_step: int) -> list[Any]:
+    """`sums` [.., cols] plus outer products in registers, `count` times over.
+
+    Each time, for each tap, numbers at `left` go to `rows` of `sums` times the vectors at `right`; a tap tells where,
+    in float32 from `left` for each row and from `right`.  Then left and right move on by their steps.
+    """
+    active = [r * cols + c for r in rows for c in range(cols)]
+    with e.loop(e.i(0), count, [*(sums[j] for j in active), left, right]) as turn:
+        a, b = turn.values[-2:]
+        for offsets, place in taps:
+            vectors = [e.load(e.add(b, 4 * (place + e.lanes * c))) for c in range(cols)]
+            for r, offset in enumerate(offsets):
+                number = e.splat(e.number(e.add(a, 4 * offset)))
+                for c in range(cols):
+                    turn.values[r * cols + c] = e.fma(number, vectors[c], turn.values[r * cols + c])
+        turn.values[-2:] = [e.add(a, 4 * left_step), e.add(b, 4 * right_step)]
+    result = list(sums)
+    for j, v in zip(active, turn.values):
+        result[j] = v
+    return result
+
+
+def _pack(e: Emitter, panel: Any, sources: list[tuple[Any, Any]], step: Any, count: Any, depth: Any, to: Any,
+          to_step: int) -> None:
+    """Numbers of several rows side by side: `to[k * to_step + r] = source_r[k * step]`, zero outside.
+
+    A source is an address and whether there is such a row.
+    """
+    zero = ir.Constant(ir.FloatType(), 0)
+    with e.loop(e.i(0), count) as k:
+        for r, (source, inside) in enumerate(sources):
+            number = e.number(e.at(source, e.mul(k.index, step)))
+            e.store(e.b.select(inside, number, zero), e.at(to, e.mul(k.index, to_step), e.i(r)))
+    with e.loop(count, depth) as k:
+        for r in range(len(sources)):
+            e.store(zero, e.at(to, e.mul(k.index, to_step), e.i(r)))
+
+
+def _step(e: Emitter, s: Any) -> Any:
+    """The time step that is the s-th to be run."""
+    return e.either(e.b.icmp_signed("!=", e.a["reverse"], e.i(0)), e.b.sub(e.add(e.a["steps"], -1), s), s)
+
+
+def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> ir.Module:
+    """`state` [ring of steps, blocks, padded, W] with W = cols * lanes, `cells` the same, `gates` [T, blocks, padded,
+    slots, W], `turned` [2, blocks, depth_x, W] for the input, `bias` [slots, hidden]; `pack_h` and `pack_x` [panels,
+    depth, units, gates] get the weights."""
+    e = Emitter(name, FORWARD, lanes)
     a, b, width = e.a, e.b, lanes * cols
-    first, last = e.share()
+    scratch = e.at(a["scratch"], e.mul(e.thread, a["scratch_size"]))
+    first, last = e.share(a["panels"])
+    gates = len(cell.h_slots)
+
+    with e.loop(first, last) as panel:
+        for side, depth, count in (("h", a["depth_h"], a["hidden"]), ("x", a["depth_x"], a["inputs"])):
+            sources = []
+            for u, j in product(range(units), range(gates)):
+                unit = e.add(e.mul(panel.index, units), u)
+                inside = b.icmp_signed("<", unit, a["hidden"])
+                row = e.add(e.mul(a["hidden"], j), e.either(inside, unit, 0))
+                sources.append((e.at(a[f"w_{side}"], e.mul(row, count)), inside))
+            _pack(e, panel.index, sources, e.i(1), count, depth,
+                  e.at(a[f"pack_{side}"], e.mul(e.mul(panel.index, depth), units * gates)), units * gates)
+
+    def turn_input(s: Any) -> None:
+        """This thread's share of the input of a step, columns side by side."""
+        t = _step(e, s)
+        start, size = (e.index(e.add(a[f], e.mul(t, 8))) for f in ("starts", "sizes"))
+        to = e.at(a["turned"], e.mul(b.and_(s, e.i(1)), a["turned_size"]))
+        with e.loop(*e.share(a["inputs"])) as feature, e.loop(e.i(0), a["blocks"]) as block:
+            for c in range(cols):
+                column = e.add(e.mul(block.index, width), c * lanes)
+                value = e.gather(e.at(a["x"], e.mul(e.add(start, column), a["x_stride"]), feature.index),
+                                 e.mul(a["x_stride"], 4), e.mask(b.sub(size, column)))
+                row = e.add(e.mul(block.index, a["depth_x"]), feature.index)
+                e.store(value, e.at(to, e.mul(row, width), e.i(c * lanes)))
+
+    turn_input(e.i(0))
+    e.barrier(a["threads"])
     with e.loop(e.i(0), a["steps"]) as step:
         s = step.index
-        t = b.select(b.icmp_signed("!=", a["reverse"], e.i(0)), b.sub(e.add(a["steps"], -1), s), s)
-        odd = b.and_(s, e.i(1))
-        old = e.at(a["state"], e.mul(odd, a["state_size"]))
-        new = e.at(a["state"], e.mul(b.xor(odd, e.i(1)), a["state_size"]))
-        c_old = e.at(a["cells"], e.mul(s, a["cell_step"]))
-        c_new = e.at(c_old, a["cell_step"])
-        with e.loop(first, last) as panel:
-            weights = e.at(a["weights"], e.mul(e.mul(panel.index, a["depth"]), 4 * units))
-            with e.loop(e.i(0), a["blocks"]) as block:
-                base = e.mul(e.mul(block.index, a["padded"]), width)
-                for u in range(units):
-                    # rows are pages apart, so that the hardware does not foresee them
-                    unit = e.add(e.mul(panel.index, units), u)
-                    for c, j in product(range(cols), range(4)):
-                        row = e.add(e.mul(t, a["batch"]), e.mul(block.index, width), c * lanes)
-                        e.prefetch(e.at(a["gates"], e.mul(e.add(e.mul(a["hidden"], j), unit), a["stride"]), row))
-                        if j == 0:
-                            e.prefetch(e.at(c_new, base, e.mul(unit, width), e.i(c * lanes)))
-                sums = e.product(4 * units, weights, e.at(old, base), a["depth"], [e.const(0)] * (4 * units * cols))
-                for u in range(units):
-                    unit = e.add(e.mul(panel.index, units), u)
-                    with b.if_then(b.icmp_signed("<", unit, a["hidden"])):
-                        for c in range(cols):
-                            column = e.add(e.mul(block.index, width), c * lanes)
-                            mask = e.mask(b.sub(a["batch"], column))
-                            place = e.add(base, e.mul(unit, width), c * lanes)
-                            row = e.add(e.mul(t, a["batch"]), column)
-                            acts = []
-                            for j in range(4):
-                                gate_row = e.add(e.mul(a["hidden"], j), unit)
-                                address = e.at(a["gates"], e.mul(gate_row, a["stride"]), row)
-                                p = b.fadd(sums[(4 * u + j) * cols + c], e.load(address))
-                                p = b.fadd(p, e.splat(e.load(e.at(a["bias"], gate_row), _F32)))
-                                p = e.tanh(p) if j == 2 else e.sigmoid(p)
-                                e.masked_store(p, address, mask)
-                                acts.append(p)
-                            i, f, g, o = acts
-                            cell = e.fma(f, e.load(e.at(c_old, place)), b.fmul(i, g))
-                            e.store(cell, e.at(c_new, place))
-                            h = b.fmul(o, e.tanh(cell))
-                            e.store(h, e.at(new, place))
-                            e.scatter(h, e.at(a["y"], e.mul(row, a["hidden"]), unit), e.mul(a["hidden"], 4), mask)
-        e.barrier(e.mul(e.add(s, 1), a["threads"]))
+        t = _step(e, s)
+        start, size = (e.index(e.add(a[f], e.mul(t, 8))) for f in ("starts", "sizes"))
+        old, new = (e.at(a["state"], e.mul(b.and_(i, a["ring"]), a["state_size"])) for i in (s, e.add(s, 1)))
+        c_old = e.at(a["cells"], e.mul(s, a["cell_size"]))
+        c_new = e.at(c_old, a["cell_size"])
+        kept = e.at(a["gates"], e.mul(t, a["gate_size"]))
+        inputs = e.at(a["turned"], e.mul(b.and_(s, e.i(1)), a["turned_size"]))
+        turn_input(e.least(e.add(s, 1), e.add(a["steps"], -1)))
+        with e.loop(first, last) as panel, e.loop(e.i(0), a["blocks"]) as block:
+            sums = [e.const(0)] * (units * cell.slots * cols)
+            runs = b.icmp_signed("<", e.mul(block.index, width), size)
+            for side, depth, slots, right in (("h", a["depth_h"], cell.h_slots, old),
+                                              ("x", a["depth_x"], cell.x_slots, inputs)):
+                rows = [u * cell.slots + j for u, j in product(range(units), slots)]
+                each = len(rows)
+                taps = [(list(range(each * k, each * (k + 1))), width * k) for k in range(UNROLL)]
+                height = a["padded"] if side == "h" else depth
+                sums = _multiply(e, sums, rows, e.at(a[f"pack_{side}"], e.mul(e.mul(panel.index, depth), each)),
+                                 e.at(right, e.mul(e.mul(block.index, height), width)),
+                                 e.either(runs, b.sdiv(depth, e.i(UNROLL)), 0), cols, taps, each * UNROLL,
+                                 width * UNROLL)
+            for j, v in enumerate(sums):
+                e.store(v, e.at(scratch, e.i(j * lanes)))
+            base = e.mul(panel.index, units)
+            with e.loop(e.i(0), e.least(e.i(units), b.sub(a["hidden"], base))) as u, e.loop(e.i(0), e.i(cols)) as c:
+                unit = e.add(base, u.index)
+                column = e.add(e.mul(block.index, width), e.mul(c.index, lanes))
+                mask = e.mask(b.sub(size, column))
+                row = e.add(start, column)
+                place = e.add(e.mul(block.index, a["padded"]), unit)
+                here = e.add(e.mul(place, width), e.mul(c.index, lanes))
+                p = []
+                for j in range(cell.slots):
+                    at = e.add(e.mul(e.add(e.mul(u.index, cell.slots * cols), j * cols), lanes),
+                               e.mul(c.index, lanes))
+                    bias = e.number(e.at(a["bias"], e.add(e.mul(a["hidden"], j), unit)))
+                    p.append(b.fadd(e.load(e.at(scratch, at)), e.splat(bias)))
+                h_old = e.load(e.at(old, here))
+                before = e.load(e.at(c_old, here)) if cell.has_c else None
+                values, h, after = cell.forward(e, p, h_old, before)
+                for j, v in enumerate(values):
+                    at = e.add(e.mul(e.add(e.mul(place, cell.slots), j), width), e.mul(c.index, lanes))
+                    e.store(v, e.at(kept, at))
+                if cell.has_c:
+                    e.store(b.select(mask, after, before), e.at(c_new, here))
+                e.store(b.select(mask, h, h_old), e.at(new, here))
+                e.scatter(h, e.at(a["y"], e.mul(row, a["hidden"]), unit), e.mul(a["hidden"], 4), mask)
+        e.barrier(e.mul(e.add(s, 2), a["threads"]))
     b.ret_void()
     return e.module
 
 
-def build_backward(name: str, lanes: int, cols: int, rows: int) -> ir.Module:
-    """`weights` [panels, H, 4, rows], `dgates` [2, blocks, padded, 4, W], `rec` and `dc` [blocks, padded, W]: gradients
-    of the last states, replaced by those of the first; `out` [4 * H, out_stride] as `rnn_cells` scales it."""
-    e = _Emitter(name, BACKWARD, lanes, cols)
+def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> ir.Module:
+    """`dgates` [T, blocks, padded, slots, W] gets the gradients of the sums, zero in columns that do not run, `dx`
+    [rows, inputs] those of the input; `carry` and `dc` [blocks, padded, W], gradients of the last states, become those
+    of the first; `sums` [padded, slots, W] is added to; `pack_h` and `pack_x` [panels, hidden, gates, rows]."""
+    e = Emitter(name, BACKWARD, lanes)
     a, b, width = e.a, e.b, lanes * cols
-    first, last = e.share()
+    scratch = e.at(a["scratch"], e.mul(e.thread, a["scratch_size"]))
+    gates = len(cell.h_slots)
+    shares = {side: e.share(a[f"panels_{side}"]) for side in "hx"}
+
+    def packed(side: str, panel: Any) -> Any:
+        return e.at(a[f"pack_{side}"], e.mul(e.mul(panel, a["hidden"]), gates * rows))
+
+    for side, count in (("h", a["hidden"]), ("x", a["inputs"])):
+        with e.loop(*shares[side]) as panel:
+            for j in range(gates):
+                sources = []
+                for r in range(rows):
+                    column = e.add(e.mul(panel.index, rows), r)
+                    inside = b.icmp_signed("<", column, count)
+                    at = e.add(e.mul(e.mul(a["hidden"], j), count), e.either(inside, column, 0))
+                    sources.append((e.at(a[f"w_{side}"], at), inside))
+                _pack(e, panel.index, sources, count, a["hidden"], a["hidden"],
+                      e.at(packed(side, panel.index), e.i(j * rows)), gates * rows)
+
     with e.loop(e.i(0), e.add(a["steps"], 1)) as step:
         begins = b.icmp_signed("==", step.index, e.i(0))
         ends = b.icmp_signed("==", step.index, a["steps"])
-        s = b.sub(e.add(a["steps"], -1), step.index)
-        t = b.select(b.icmp_signed("!=", a["reverse"], e.i(0)), step.index, s)
-        odd = b.and_(step.index, e.i(1))
-        old = e.at(a["dgates"], e.mul(odd, a["dgates_size"]))
-        new = e.at(a["dgates"], e.mul(b.xor(odd, e.i(1)), a["dgates_size"]))
-        c_old = e.at(a["cells"], e.mul(s, a["cell_step"]))
-        c_new = e.at(c_old, a["cell_step"])
-        count = b.select(begins, e.i(0), e.mul(a["hidden"], 4))
-        with e.loop(first, last) as panel:
-            weights = e.at(a["weights"], e.mul(e.mul(panel.index, a["hidden"]), 4 * rows))
-            with e.loop(e.i(0), a["blocks"]) as block:
-                base = e.mul(e.mul(block.index, a["padded"]), width)
-                start = []
-                for r in range(rows):
-                    for c in range(cols):
-                        unit = e.add(e.mul(panel.index, rows), r)
-                        given = e.load(e.at(a["rec"], base, e.mul(unit, width), e.i(c * lanes)))
-                        start.append(b.select(begins, given, e.const(0)))
-                for r in range(rows):
-                    unit = e.add(e.mul(panel.index, rows), r)
-                    for c, j in product(range(cols), range(4)):
-                        row = e.add(e.mul(t, a["batch"]), e.mul(block.index, width), c * lanes)
-                        e.prefetch(e.at(a["gates"], e.mul(e.add(e.mul(a["hidden"], j), unit), a["stride"]), row))
-                        slab_row = e.add(e.mul(a["hidden"], _SLAB[j]), unit)
-                        e.prefetch(e.at(a["out"], e.mul(slab_row, a["out_stride"]), row))
-                sums = e.product(rows, weights, e.at(old, e.mul(base, 4)), count, start)
-                with b.if_else(ends) as (finish, proceed):
-                    with finish:
-                        for r in range(rows):
-                            for c in range(cols):
-                                unit = e.add(e.mul(panel.index, rows), r)
-                                e.store(sums[r * cols + c], e.at(a["rec"], base, e.mul(unit, width), e.i(c * lanes)))
-                    with proceed:
-                        for r in range(rows):
-                            unit = e.add(e.mul(panel.index, rows), r)
-                            with b.if_then(b.icmp_signed("<", unit, a["hidden"])):
-                                for c in range(cols):
-                                    _unit_back(e, unit, e.add(e.mul(block.index, width), c * lanes), t, base,
-                                               c * lanes, sums[r * cols + c], c_old, c_new, new)
+        s = e.either(ends, 0, b.sub(e.add(a["steps"], -1), step.index))
+        t, later = _step(e, s), _step(e, e.either(begins, s, b.sub(a["steps"], step.index)))
+        start, size, later_start, later_size = (e.index(e.add(a[f], e.mul(i, 8))) for i in (t, later)
+                                                for f in ("starts", "sizes"))
+        right, new = (e.at(a["dgates"], e.mul(i, a["dgate_size"])) for i in (later, t))
+        kept = e.at(a["gates"], e.mul(t, a["gate_size"]))
+        h_old, c_old = (e.at(a[f], e.mul(s, a[f"{f[:-1] if f == 'cells' else f}_size"])) for f in ("state", "cells"))
+        h_new, c_new = e.at(h_old, a["state_size"]), e.at(c_old, a["cell_size"])
+
+        def multiply(side: str, panel: Any, block: Any, sums: list[Any]) -> list[Any]:
+            slots = cell.h_slots if side == "h" else cell.x_slots
+            runs = b.icmp_signed("<", e.mul(block, width), later_size)
+            count = e.either(b.and_(runs, b.not_(begins)), a["hidden"], 0)
+            taps = [(list(range(j * rows, (j + 1) * rows)), slot * width) for j, slot in enumerate(slots)]
+            return _multiply(e, sums, range(rows), packed(side, panel),
+                             e.at(right, e.mul(e.mul(block, a["padded"]), cell.slots * width)), count, cols, taps,
+                             gates * rows, cell.slots * width)
+
+        with e.loop(*shares["h"]) as panel, e.loop(e.i(0), a["blocks"]) as block:
+            base = e.mul(panel.index, rows)
+            place = e.add(e.mul(block.index, a["padded"]), base)
+            if cell.keeps_gates:
+                e.prefetch(e.at(kept, e.mul(place, cell.slots * width)), 4 * rows * cell.slots * width)
+            used = (c_old, c_new) if cell.has_c else (h_old,) if cell.keeps_gates else (h_new,)
+            for address in used:
+                e.prefetch(e.at(address, e.mul(place, width)), 4 * rows * width)
+            carried = e.at(a["carry"], e.mul(place, width))
+            sums = [e.load(e.at(carried, e.i(j * lanes))) for j in range(rows * cols)]
+            sums = multiply("h", panel.index, block.index, sums)
+            for j, v in enumerate(sums):
+                e.store(v, e.at(scratch, e.i(j * lanes)))
+            here = e.least(e.i(rows), b.sub(a["hidden"], base))
+            with e.loop(e.i(0), e.either(ends, e.mul(here, cols), 0)) as j:
+                e.store(e.load(e.at(scratch, e.mul(j.index, lanes))), e.at(carried, e.mul(j.index, lanes)))
+            with e.loop(e.i(0), e.either(ends, 0, here)) as u, e.loop(e.i(0), e.i(cols)) as c:
+                at = e.add(e.mul(e.add(place, u.index), width), e.mul(c.index, lanes))
+                column = e.add(e.mul(block.index, width), e.mul(c.index, lanes))
+                mask, row, unit = e.mask(b.sub(size, column)), e.add(start, column), e.add(base, u.index)
+                dh = e.load(e.at(scratch, e.mul(e.add(e.mul(u.index, cols), c.index), lanes)))
+                dh = b.fadd(dh, e.gather(e.at(a["gy"], e.mul(row, a["gy_stride"]), unit), e.mul(a["gy_stride"], 4),
+                                         mask))
+
+                def slot(j: int, first: Any, u: Any = u, c: Any = c) -> Any:
+                    return e.add(e.mul(e.add(e.mul(e.add(first, u.index), cell.slots), j), width),
+                                 e.mul(c.index, lanes))
+
+                values = [e.load(e.at(kept, slot(j, place))) for j in range(cell.slots)] if cell.keeps_gates else []
+                dc = e.load(e.at(a["dc"], at)) if cell.has_c else None
+                states = [e.load(e.at(address, at)) for address in (h_old, h_new)] if not cell.has_c else [None, None]
+                states += [e.load(e.at(address, at)) for address in (c_old, c_new)] if cell.has_c else [None, None]
+                grads, round_weights, dc_old = cell.backward(e, dh, dc, values, *states)
+                for j, v in enumerate(grads):
+                    grad = b.select(mask, v, e.const(0))
+                    e.store(grad, e.at(new, slot(j, place)))
+                    total = e.at(a["sums"], slot(j, base))
+                    e.store(b.fadd(e.load(total), grad), total)
+                keep = e.const(0) if round_weights is None else round_weights
+                e.store(b.select(mask, keep, dh), e.at(a["carry"], at))
+                if cell.has_c:
+                    e.store(b.select(mask, dc_old, dc), e.at(a["dc"], at))
+
+        first, last = shares["x"]
+        with e.loop(e.either(begins, last, first), last) as panel, e.loop(e.i(0), a["blocks"]) as block:
+            sums = multiply("x", panel.index, block.index, [e.const(0)] * (rows * cols))
+            for j, v in enumerate(sums):
+                e.store(v, e.at(scratch, e.i(j * lanes)))
+            base = e.mul(panel.index, rows)
+            with (e.loop(e.i(0), e.least(e.i(rows), b.sub(a["inputs"], base))) as u,
+                  e.loop(e.i(0), e.i(cols)) as c):
+                column = e.add(e.mul(block.index, width), e.mul(c.index, lanes))
+                value = e.load(e.at(scratch, e.mul(e.add(e.mul(u.index, cols), c.index), lanes)))
+                to = e.at(a["dx"], e.mul(e.add(later_start, column), a["inputs"]), base, u.index)
+                e.scatter(value, to, e.mul(a["inputs"], 4), e.mask(b.sub(later_size, column)))
         e.barrier(e.mul(e.add(step.index, 1), a["threads"]))
     b.ret_void()
     return e.module
 
 
-def _unit_back(e: _Emitter, unit: Any, column: Any, t: Any, base: Any, lane: int, dh: Any, c_old: Any, c_new: Any,
-               new: Any) -> None:
-    """Gradients of one unit's gates in one vector of columns."""
-    a, b, width, one = e.a, e.b, e.lanes * e.cols, e.const(1.0)
-    mask = e.mask(b.sub(a["batch"], column))
-    place = e.add(base, e.mul(unit, width), lane)
-    row = e.add(e.mul(t, a["batch"]), column)
-    dh = b.fadd(dh, e.gather(e.at(a["gy"], e.mul(row, a["gy_stride"]), unit), e.mul(a["gy_stride"], 4), mask))
-    i, f, g, o = (e.load(e.at(a["gates"], e.mul(e.add(e.mul(a["hidden"], j), unit), a["stride"]), row))
-                  for j in range(4))
-    through = e.tanh(e.load(e.at(c_new, place)))
-    dc_at = e.at(a["dc"], place)
+def build_outer(name: str, slots: tuple[int, ...], of: int, lanes: int, cols: int, units: int) -> ir.Module:
+    """`out` [gates * hidden, count] = sum over steps t and columns n of dgates[t, n] times row starts[t] + n of `z`.
 
-    def slope(s: Any) -> Any:
-        return b.fmul(s, b.fsub(one, s))
-
-    def slope_tanh(v: Any) -> Any:
-        return e.fma(b.fneg(v), v, one)
-
-    dc = e.fma(b.fmul(dh, o), slope_tanh(through), e.load(dc_at))
-    e.store(b.fmul(dc, f), dc_at)
-    grads = (b.fmul(b.fmul(dc, g), slope(i)), b.fmul(b.fmul(dc, e.load(e.at(c_old, place))), slope(f)),
-             b.fmul(b.fmul(dc, i), slope_tanh(g)), b.fmul(b.fmul(dh, through), slope(o)))
-    for j, grad in enumerate(grads):
-        e.store(grad, e.at(new, e.mul(base, 4), e.mul(e.add(e.mul(unit, 4), j), width), e.i(lane)))
-        out_row = e.add(e.mul(a["hidden"], _SLAB[j]), unit)
-        e.masked_store(b.fmul(grad, e.const(_SCALE[j])), e.at(a["out"], e.mul(out_row, a["out_stride"]), row), mask)
+    `dgates` [pairs, padded, of, W] of which `slots` count, a pair being a step and a block; `packed` gives each thread
+    room for [chunk * W, TILE * lanes] of `z`.
+    """
+    e = Emitter(name, OUTER, lanes)
+    a, b, width, tile = e.a, e.b, lanes * cols, TILE * lanes
+    packed = e.at(a["packed"], e.mul(e.thread, a["packed_size"]))
+    first, last = e.share(a["panels"])
+    each = units * len(slots)
+    chunks = b.sdiv(e.add(a["pairs"], a["chunk"], -1), a["chunk"])
+    tiles = b.sdiv(e.add(a["count"], tile - 1), e.i(tile))
+    with e.loop(e.i(0), chunks) as chunk:
+        q0 = e.mul(chunk.index, a["chunk"])
+        q1 = e.least(e.add(q0, a["chunk"]), a["pairs"])
+        fresh = b.icmp_signed("==", chunk.index, e.i(0))
+        with e.loop(e.i(0), tiles) as part:
+            column = e.mul(part.index, tile)
+            columns = [e.mask(b.sub(b.sub(a["count"], column), e.i(lanes * c))) for c in range(TILE)]
+            with e.loop(q0, q1) as q:
+                t, block = b.sdiv(q.index, a["blocks"]), b.srem(q.index, a["blocks"])
+                start, size = (e.index(e.add(a[f], e.mul(t, 8))) for f in ("starts", "sizes"))
+                skipped = e.mul(block, width)
+                running = b.sub(size, skipped)
+                source = e.at(a["z"], e.mul(e.add(start, skipped), a["z_stride"]), column)
+                to = e.at(packed, e.mul(b.sub(q.index, q0), width * tile))
+                with e.loop(e.i(0), e.i(width)) as n:
+                    runs = e.splat(b.icmp_signed("<", n.index, running))
+                    for c in range(TILE):
+                        value = e.masked_load(e.at(source, e.mul(n.index, a["z_stride"]), e.i(lanes * c)),
+                                              b.and_(columns[c], runs))
+                        e.store(value, e.at(to, e.mul(n.index, tile), e.i(lanes * c)))
+            with e.loop(first, last) as panel:
+                places, sums = [], []
+                for u, j in product(range(units), range(len(slots))):
+                    unit = e.add(e.mul(panel.index, units), u)
+                    inside = e.splat(b.icmp_signed("<", unit, a["hidden"]))
+                    for c in range(TILE):
+                        to = e.at(a["out"], e.mul(e.add(e.mul(a["hidden"], j), unit), a["count"]), column,
+                                  e.i(lanes * c))
+                        places.append((to, b.and_(columns[c], inside)))
+                        sums.append(b.select(fresh, e.const(0), e.masked_load(*places[-1])))
+                left = e.at(a["dgates"], e.mul(panel.index, units * of * width))
+                offsets = [(u * of + slot) * width for u, slot in product(range(units), slots)]
+                taps = [([o + k for o in offsets], tile * k) for k in range(UNROLL)]
+                with e.loop(q0, q1, sums) as q:
+                    q.values = _multiply(e, q.values, range(each), e.at(left, e.mul(q.index, a["pair_size"])),
+                                         e.at(packed, e.mul(b.sub(q.index, q0), width * tile)),
+                                         e.i(width // UNROLL), TILE, taps, UNROLL, tile * UNROLL)
+                for v, (to, mask) in zip(q.values, places):
+                    e.masked_store(v, to, mask)
+    b.ret_void()
+    return e.module

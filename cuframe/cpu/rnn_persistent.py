@@ -1,8 +1,8 @@
-"""The LSTM's time loop as compiled code that keeps each core on its own hidden units: Note [Persistent LSTM] in
-`rnn_ir`.
+"""Recurrent layers' time loop as compiled code that keeps each core on its own hidden units: Note [Persistent layer]
+in `rnn_ir`.
 
-It takes the place of the step loops of `rnn` for float32 LSTM without projection or lengths, where llvmlite is
-installed (`CUFRAME_CPU_JIT=0` turns it off).  The result does not depend on the number of threads or on timing.
+It takes the place of the step loops of `rnn` for float32 without projection, where llvmlite is installed
+(`CUFRAME_CPU_JIT=0` turns it off).  The result does not depend on the number of threads or on timing.
 """
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cuframe.cpu import jit
-from cuframe.cpu.blas import product
 from cuframe.cpu.rnn_layout import Layout
 
-__all__ = ["Kept", "aligned", "applies", "backward", "forward", "input_gates"]
+__all__ = ["Gradients", "Kept", "aligned", "applies", "backward", "forward"]
 
 Array = npt.NDArray[Any]
 
@@ -26,129 +25,209 @@ Array = npt.NDArray[Any]
 _LEAST_BATCH = 6
 # multiply-adds of a step that keep a thread busy for long enough
 _THREAD_WORK = 1 << 20
-# columns behind the last of the gates that vectors may read, at least
-_SLACK = 48
+# rows of the sequence that one pass of a weight's gradient takes, so that a tile of them stays in the nearest cache
+_CHUNK_ROWS = 256
 
 
 class Kept(NamedTuple):
-    """What `backward` needs besides the weights."""
+    """What `backward` needs besides the weights; an array the cell has no use for is empty."""
 
-    gates: Array                        # [4H, T * N and slack]: i, f, g, o
-    cells: Array                        # [T + 1, blocks, padded H, W]
+    starts: Array                       # [T] first packed row of a step
+    sizes: Array                        # [T] sequences in a step
+    gates: Array                        # [T, blocks, padded, slots, W]
+    states: Array                       # [T + 1, blocks, padded, W], unless there are cells
+    cells: Array                        # [T + 1, blocks, padded, W]
+
+
+class Gradients(NamedTuple):
+    """What `backward` gives; `None` where not needed."""
+
+    h: Array                            # [H, N]
+    c: Array | None                     # [H, N]
+    x: Array | None                     # [total, I]
+    w_ih: Array | None
+    w_hh: Array | None
+    b_ih: Array
+    b_hh: Array
 
 
 class _Tiling(NamedTuple):
-    """How the batch is cut: `blocks` of `cols` vectors; the rows of a panel, forward in units and backward."""
+    """How the batch is cut: `blocks` of `cols` vectors; the rows of the panels of the three kernels, in units but for
+    backward; `padded` is the number of units of an array that all panels fit in."""
 
     lanes: int
     cols: int
     blocks: int
     units: int
     rows: int
+    outer: tuple[int, int]
+    padded: int
 
     @property
     def width(self) -> int:
         return self.lanes * self.cols
 
 
-def applies(dtype: np.dtype[Any], cell: str, projected: bool, layout: Layout) -> bool:
+def applies(dtype: np.dtype[Any], projected: bool, layout: Layout) -> bool:
     """Whether `forward` serves this case."""
-    return (cell == "lstm" and dtype == np.float32 and not projected and layout.sizes is None and layout.total > 0
-            and layout.batch >= _LEAST_BATCH and jit.available())
+    return (dtype == np.float32 and not projected and layout.total > 0 and layout.batch >= _LEAST_BATCH
+            and jit.available())
 
 
-def forward(gates: Array, w_hh: Array, bias: Array, h: Array, c: Array, y: Array, reverse: bool,
-            threads: int | None = None) -> tuple[Array, Array, Kept]:
+def forward(name: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b_hh: Array | None, h: Array,
+            c: Array | None, y: Array, layout: Layout, reverse: bool, keep: bool) -> tuple[Array, Array | None, Kept]:
     """Run all steps.
 
     Args:
-        gates: from `input_gates`; becomes part of `Kept`.
-        w_hh: [4H, H]; bias: [4H]; h, c: [H, N]; y: [T * N, H] rows to fill.
+        name: the cell, as `rnn.forward` takes it.
+        x: packed rows [total, I]; w_ih: [G*H, I]; w_hh: [G*H, H]; b_ih, b_hh: [G*H] or None.
+        h, c: [H, N] in packed order; y: [total, H] rows to fill.
+        keep: whether `backward` will be called.
 
     Returns:
         h_n and c_n [H, N], and what `backward` needs.
     """
-    hidden, batch = h.shape
-    steps = len(y) // batch
-    tile, padded = _tiling(batch), _padded(hidden)
+    cell = _cell(name)
+    hidden, batch, inputs = len(h), layout.batch, x.shape[1]
+    tile = _tiling(name, batch, hidden)
+    starts, sizes = _rows_of_steps(layout)
+    steps, gates = len(starts), len(cell.h_slots)
+    x, w_ih, w_hh = _dense(x), np.ascontiguousarray(w_ih), np.ascontiguousarray(w_hh)
+    bias = np.zeros((cell.slots, hidden), np.float32)
+    for b, slots in ((b_ih, cell.x_slots), (b_hh, cell.h_slots)):
+        if b is not None:
+            np.add.at(bias, list(slots), b.reshape(gates, hidden))
+    depth_h, depth_x = -(-hidden // 4) * 4, -(-inputs // 4) * 4
     panels = -(-hidden // tile.units)
-    depth = -(-hidden // 4) * 4
-    blocks = np.zeros((4, panels * tile.units, depth), np.float32)
-    blocks[:, :hidden, :hidden] = w_hh.reshape(4, hidden, hidden)
-    weights = aligned(panels, depth, tile.units, 4)
-    weights[...] = blocks.reshape(4, panels, tile.units, depth).transpose(1, 3, 2, 0)
-    state = aligned(2, tile.blocks, padded, tile.width)
-    cells = aligned(steps + 1, tile.blocks, padded, tile.width)
-    state[1] = 0
-    _to_blocks(h, state[0], tile)
-    _to_blocks(c, cells[0], tile)
-    _run(_kernel("forward", tile.lanes, tile.cols, tile.units), hidden, batch, tile, threads,
-         steps, hidden, batch, tile.blocks, reverse, weights, bias, gates, gates.strides[0] // 4, cells,
-         cells[0].size, state, state[0].size, padded, y, panels, depth)
-    return (_from_blocks(state[steps % 2], hidden, batch), _from_blocks(cells[steps], hidden, batch),
-            Kept(gates, cells))
+    pack_h, pack_x = (aligned(panels, depth, tile.units * gates) for depth in (depth_h, depth_x))
+    turned = aligned(2, tile.blocks, depth_x, tile.width)
+    turned[:, :, inputs:] = 0
+    of_steps = (tile.blocks, tile.padded, tile.width)
+    keeps_states = keep and not cell.has_c
+    states = aligned(steps + 1 if keeps_states else 2, *of_steps)
+    states[:, :, hidden:] = 0
+    _to_blocks(h, states[0], tile)
+    cells = aligned(steps + 1 if keep else 1, *of_steps) if cell.has_c else aligned(0)
+    if c is not None and cell.has_c:
+        _to_blocks(c, cells[0], tile)
+    kept = aligned(steps if keep else 1, tile.blocks, tile.padded, cell.slots, tile.width) if cell.keeps_gates \
+        else aligned(0)
+    ring = -1 if keeps_states else 1
+    _run(_kernel("forward", name, tile), hidden * (hidden + inputs) * gates * batch, tile,
+         cell.slots * tile.units * tile.cols * tile.lanes,
+         steps, hidden, inputs, tile.blocks, reverse, starts, sizes, w_hh, w_ih, pack_h, pack_x, depth_h, depth_x,
+         panels, bias, x, x.strides[0] // 4, turned, turned[0].size, states, states[0].size, ring, cells,
+         _stride(cells, keep), kept, _stride(kept, keep), y, tail=(tile.padded,))
+    return (_from_blocks(states[steps & ring], hidden, batch),
+            _from_blocks(cells[steps if keep else 0], hidden, batch) if cell.has_c else None,
+            Kept(starts, sizes, kept, states if keeps_states else aligned(0), cells))
 
 
-def backward(kept: Kept, w_hh: Array, gy: Array, gh: Array, gc: Array, out: Array, reverse: bool,
-             threads: int | None = None) -> tuple[Array, Array]:
+def backward(name: str, kept: Kept, x: Array, previous: Array, w_ih: Array, w_hh: Array, gy: Array, gh: Array,
+             gc: Array | None, reverse: bool, needs: tuple[bool, bool, bool]) -> Gradients:
     """Walk the steps back.
 
     Args:
-        gy: [T * N, H]; gh, gc: [H, N].
-        out: [4H, T * N] with contiguous rows, filled with the gradients of the gates as `rnn_cells` scales them.
-
-    Returns:
-        Gradients [H, N] of the first h and c.
+        x: as in `forward`; previous: [total, H], the states that each row of x started from.
+        gy: [total, H]; gh, gc: [H, N].
+        needs: whether the gradients of x, w_ih and w_hh are needed.
     """
+    cell = _cell(name)
     hidden, batch = gh.shape
-    steps = len(gy) // batch
-    if gy.dtype != np.float32 or gy.strides[1] != 4:
-        gy = np.ascontiguousarray(gy, np.float32)
-    tile, padded = _tiling(batch), _padded(hidden)
-    panels = -(-hidden // tile.rows)
-    columns = np.zeros((4, hidden, panels * tile.rows), np.float32)
-    columns[:, :, :hidden] = w_hh.reshape(4, hidden, hidden)
-    weights = aligned(panels, hidden, 4, tile.rows)
-    weights[...] = columns.reshape(4, hidden, panels, tile.rows).transpose(2, 1, 0, 3)
-    dgates = aligned(2, tile.blocks, padded, 4, tile.width)
-    rec, dc = (aligned(tile.blocks, padded, tile.width) for _ in range(2))
-    _to_blocks(gh, rec, tile)
-    _to_blocks(gc, dc, tile)
-    _run(_kernel("backward", tile.lanes, tile.cols, tile.rows), hidden, batch, tile, threads,
-         steps, hidden, batch, tile.blocks, reverse, weights, kept.gates, kept.gates.strides[0] // 4, kept.cells,
-         kept.cells[0].size, dgates, dgates[0].size, padded, gy, gy.strides[0] // 4, panels, out,
-         out.strides[0] // 4, rec, dc)
-    return _from_blocks(rec, hidden, batch), _from_blocks(dc, hidden, batch)
+    inputs = x.shape[1]
+    tile = _tiling(name, batch, hidden)
+    steps, gates = len(kept.starts), len(cell.h_slots)
+    gy, x, previous = _dense(gy), _dense(x), _dense(previous)
+    w_ih, w_hh = np.ascontiguousarray(w_ih), np.ascontiguousarray(w_hh)
+    panels_h, panels_x = -(-hidden // tile.rows), -(-inputs // tile.rows) if needs[0] else 0
+    pack_h, pack_x = (aligned(panels, hidden, gates, tile.rows) for panels in (panels_h, panels_x))
+    dgates = aligned(steps, tile.blocks, tile.padded, cell.slots, tile.width)
+    carry, dc = (aligned(tile.blocks, tile.padded, tile.width) for _ in range(2))
+    _to_blocks(gh, carry, tile)
+    if gc is not None:
+        _to_blocks(gc, dc, tile)
+    sums = aligned(tile.padded, cell.slots, tile.width)
+    sums.fill(0)
+    gx = np.empty((len(x), inputs), np.float32) if needs[0] else None
+    _run(_kernel("backward", name, tile), hidden * (hidden + inputs * needs[0]) * gates * batch, tile,
+         tile.rows * tile.cols * tile.lanes,
+         steps, hidden, inputs, tile.blocks, reverse, kept.starts, kept.sizes, w_hh, w_ih, pack_h, pack_x, panels_h,
+         panels_x, kept.gates, _stride(kept.gates), kept.states, _stride(kept.states), kept.cells,
+         _stride(kept.cells), gy, gy.strides[0] // 4, dgates, dgates[0].size, carry, dc, sums,
+         0 if gx is None else gx, tail=(tile.padded,))
+    gw_ih, gw_hh = (_outer(name, side, kept, dgates, rows, hidden, tile) if need else None
+                    for side, rows, need in ((0, x, needs[1]), (1, previous, needs[2])))
+    totals = sums[:hidden].sum(2).T
+    gb_ih, gb_hh = (totals[list(slots)].reshape(-1) for slots in (cell.x_slots, cell.h_slots))
+    return Gradients(_from_blocks(carry, hidden, batch), None if gc is None else _from_blocks(dc, hidden, batch), gx,
+                     gw_ih, gw_hh, gb_ih, gb_hh)
 
 
-@lru_cache(64)
-def _tiling(batch: int) -> _Tiling:
+def _outer(name: str, side: int, kept: Kept, dgates: Array, z: Array, hidden: int, tile: _Tiling) -> Array:
+    """Gradient of the weights between the rows `z` and the gates: side 0 of `x`, 1 of the state."""
+    cell, units, count = _cell(name), tile.outer[side], z.shape[1]
+    gates = len(cell.h_slots)
+    out = np.empty((gates * hidden, count), np.float32)
+    chunk = max(1, _CHUNK_ROWS // tile.width)
+    pairs = len(kept.starts) * tile.blocks
+    _run(_kernel("outer_x" if side == 0 else "outer_h", name, tile), out.size * len(z), tile,
+         chunk * tile.width * 2 * tile.lanes,
+         pairs, tile.blocks, chunk, kept.starts, kept.sizes, hidden, count, z, z.strides[0] // 4, dgates,
+         dgates[0, 0].size, out, tail=(-(-hidden // units),))
+    return out
+
+
+def _cell(name: str) -> Any:
+    from cuframe.cpu import rnn_ir
+
+    return rnn_ir.CELLS[name]
+
+
+@lru_cache(256)
+def _tiling(name: str, batch: int, hidden: int) -> _Tiling:
     """The number of vectors a block that wastes the fewest columns; wide blocks read the weights less often."""
-    lanes = jit.lanes()
+    cell, lanes = _cell(name), jit.lanes()
     cols = min((2, 3, 1) if batch > lanes else (1,), key=lambda c: -(-batch // (lanes * c)) * c)
-    units, rows = {1: (4, 16), 2: (2, 8), 3: (2, 8)}[cols]
-    if lanes == 8:
-        units, rows = units // 2, rows // 2
-    return _Tiling(lanes, cols, -(-batch // (lanes * cols)), units, rows)
+    # sums in registers: 24 of 32 with 512 bits, 12 of 16 with 256
+    rows = (24 if lanes == 16 else 12) // cols
+    gates = len(cell.h_slots)
+    units = max(1, rows // cell.slots)
+    outer = max(1, (12 if lanes == 16 else 6) // gates)
+    padded = max(-(-hidden // n) * n for n in (4, rows, units, outer))
+    return _Tiling(lanes, cols, -(-batch // (lanes * cols)), units, rows, (outer, outer), -(-padded // 4) * 4)
+
+
+def _kernel(way: str, name: str, tile: _Tiling) -> Callable[[int, int], None]:
+    return _compiled(way, name, tile.lanes, tile.cols)
 
 
 @lru_cache(None)
-def _kernel(way: str, lanes: int, cols: int, rows: int) -> Callable[[int, int], None]:
+def _compiled(way: str, name: str, lanes: int, cols: int) -> Callable[[int, int], None]:
     from cuframe.cpu import rnn_ir
 
-    build = rnn_ir.build_forward if way == "forward" else rnn_ir.build_backward
-    name = f"lstm_{way}_{lanes}_{cols}"
-    return jit.load(build(name, lanes, cols, rows), name)
+    cell, tile = rnn_ir.CELLS[name], _tiling(name, lanes * cols, 1)
+    assert (tile.lanes, tile.cols) == (lanes, cols)
+    symbol = f"{name}_{way}_{lanes}_{cols}"
+    if way == "forward":
+        module = rnn_ir.build_forward(symbol, cell, lanes, cols, tile.units)
+    elif way == "backward":
+        module = rnn_ir.build_backward(symbol, cell, lanes, cols, tile.rows)
+    else:
+        slots = cell.h_slots if way == "outer_h" else cell.x_slots
+        module = rnn_ir.build_outer(symbol, slots, cell.slots, lanes, cols, tile.outer[way == "outer_h"])
+    return jit.load(module, symbol)
 
 
-def _run(kernel: Callable[[int, int], None], hidden: int, batch: int, tile: _Tiling, threads: int | None,
-         *values: int | Array) -> None:
-    """Call `kernel` in all its threads; `values` are its arguments after the first three."""
-    work = 4 * hidden * hidden * tile.blocks * tile.width
-    threads = threads or max(1, min(jit.cpus(), work // _THREAD_WORK))
+def _run(kernel: Callable[[int, int], None], work: int, tile: _Tiling, scratch: int, *values: int | Array,
+         tail: tuple[int, ...]) -> None:
+    """Call `kernel` in all its threads; its arguments are the first three, `values`, scratch for each thread and
+    `tail`."""
+    threads = max(1, min(jit.cpus(), work // _THREAD_WORK))
+    space = aligned(threads, scratch + 16)
     counter = np.zeros(16, np.int64)
     words = [counter.ctypes.data, jit.yield_address(),
-             *(v.ctypes.data if isinstance(v, np.ndarray) else int(v) for v in values)]
+             *(v.ctypes.data if isinstance(v, np.ndarray) else int(v)
+               for v in (*values, space, scratch + 16, *tail))]
 
     def one(thread: int, count: int) -> None:
         arguments = np.array([count, *words], np.int64)
@@ -157,21 +236,33 @@ def _run(kernel: Callable[[int, int], None], hidden: int, batch: int, tile: _Til
     jit.parallel(one, threads)
 
 
+def _rows_of_steps(layout: Layout) -> tuple[Array, Array]:
+    """First packed row and number of sequences of each step, for steps that have any."""
+    if layout.sizes is None:
+        sizes = np.full(layout.steps, layout.batch, np.int64)
+    else:
+        sizes = np.ascontiguousarray(layout.sizes[layout.sizes > 0], np.int64)
+    return np.cumsum(sizes) - sizes, sizes
+
+
+def _dense(rows: Array) -> Array:
+    """Float32 whose rows are contiguous, a given distance apart."""
+    if rows.dtype == np.float32 and rows.strides[1] == 4 and rows.strides[0] % 4 == 0:
+        return rows
+    return np.ascontiguousarray(rows, np.float32)
+
+
+def _stride(steps: Array, several: bool = True) -> int:
+    """Numbers from one step to the next, 0 where they share their place."""
+    return steps[0].size if several and steps.size else 0
+
+
 def aligned(*shape: int) -> Array:
     """An array of float32, not filled, whose first number starts a cache line."""
     size = math.prod(shape)
     space = np.empty(size + 16, np.float32)
     first = -space.ctypes.data % 64 // 4
     return space[first:first + size].reshape(shape)
-
-
-def input_gates(w_ih: Array, x_rows: Array) -> Array:
-    """w_ih x as `forward` wants it."""
-    count = len(x_rows)
-    gates = aligned(len(w_ih), -(-count // 16) * 16 + _SLACK)
-    gates[:, count:] = 0
-    product(w_ih, x_rows.T, gates[:, :count])
-    return gates
 
 
 def _to_blocks(a: Array, blocks: Array, tile: _Tiling) -> None:
@@ -184,8 +275,3 @@ def _to_blocks(a: Array, blocks: Array, tile: _Tiling) -> None:
 
 def _from_blocks(blocks: Array, hidden: int, batch: int) -> Array:
     return blocks[:, :hidden].transpose(1, 0, 2).reshape(hidden, -1)[:, :batch].copy()
-
-
-def _padded(hidden: int) -> int:
-    """Units of a state: whole panels."""
-    return -(-hidden // 16) * 16

@@ -1,0 +1,226 @@
+"""LLVM IR of a kernel, written from Python: integers, memory, loops, barriers and the maths of float32 vectors."""
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import binding, ir
+
+__all__ = ["Emitter"]
+
+_I64, _I32, _F32 = ir.IntType(64), ir.IntType(32), ir.FloatType()
+_PTR = ir.IntType(8).as_pointer()
+
+
+class Emitter:
+    """An IR function `name(arguments, thread)` and shorthands for what the kernels are made of."""
+
+    def __init__(self, name: str, fields: tuple[str, ...], lanes: int) -> None:
+        self.module = ir.Module(name)
+        self.function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_PTR, _I64]), name)
+        self.b = b = ir.IRBuilder(self.function.append_basic_block("entry"))
+        self.lanes = lanes
+        self.vec = ir.VectorType(_F32, lanes)
+        self.ivec = ir.VectorType(_I32, lanes)
+        self.thread = self.function.args[1]
+        self.a = {f: b.load(b.bitcast(b.gep(self.function.args[0], [self.i(8 * j)]), _I64.as_pointer()))
+                  for j, f in enumerate(fields)}
+
+    # integers and memory
+    def i(self, v: int) -> Any:
+        return ir.Constant(_I64, v)
+
+    def mul(self, x: Any, y: Any) -> Any:
+        return self.b.mul(x, self.i(y) if isinstance(y, int) else y)
+
+    def add(self, x: Any, *ys: Any) -> Any:
+        for y in ys:
+            x = self.b.add(x, self.i(y) if isinstance(y, int) else y)
+        return x
+
+    def at(self, base: Any, *offsets: Any) -> Any:
+        """Byte address `base` + 4 * sum of offsets, as an integer."""
+        return self.add(base, self.mul(self.add(*offsets), 4)) if offsets else base
+
+    def load(self, address: Any, kind: Any = None) -> Any:
+        kind = kind or self.vec
+        return self.b.load(self.b.inttoptr(address, kind.as_pointer()), align=4)
+
+    def store(self, value: Any, address: Any) -> None:
+        self.b.store(value, self.b.inttoptr(address, value.type.as_pointer()), align=4)
+
+    def intrinsic(self, name: str, result: Any, args: list[Any]) -> Any:
+        kind = ir.FunctionType(result, [a.type for a in args])
+        f = self.module.globals.get(name) or ir.Function(self.module, kind, name)
+        return self.b.call(f, args)
+
+    def number(self, address: Any) -> Any:
+        """The float32 at `address`."""
+        return self.load(address, _F32)
+
+    def index(self, address: Any) -> Any:
+        """The 64-bit integer at `address`."""
+        return self.load(address, _I64)
+
+    def prefetch(self, address: Any, size: int) -> None:
+        """Bring `size` bytes into the second-level cache."""
+        with self.loop(self.i(0), self.i(size), step=64) as line:
+            pointer = self.b.inttoptr(self.add(address, line.index), _PTR)
+            self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [pointer, *(ir.Constant(_I32, v) for v in (0, 2, 1))])
+
+    def masked_load(self, address: Any, mask: Any) -> Any:
+        pointer = self.b.inttoptr(address, self.vec.as_pointer())
+        return self.intrinsic(f"llvm.masked.load.v{self.lanes}f32.p0", self.vec,
+                              [pointer, ir.Constant(_I32, 4), mask, self.const(0)])
+
+    def masked_store(self, value: Any, address: Any, mask: Any) -> None:
+        pointer = self.b.inttoptr(address, self.vec.as_pointer())
+        self.intrinsic(f"llvm.masked.store.v{self.lanes}f32.p0", ir.VoidType(),
+                       [value, pointer, ir.Constant(_I32, 4), mask])
+
+    def pointers(self, address: Any, step: Any) -> Any:
+        """Addresses `address` + lane * step."""
+        ivec = ir.VectorType(_I64, self.lanes)
+        ramp = ir.Constant(ivec, list(range(self.lanes)))
+        return self.b.inttoptr(self.b.add(self.splat(address), self.b.mul(ramp, self.splat(step))),
+                               ir.VectorType(_F32.as_pointer(), self.lanes))
+
+    def scatter(self, value: Any, address: Any, step: Any, mask: Any) -> None:
+        n = self.lanes
+        self.intrinsic(f"llvm.masked.scatter.v{n}f32.v{n}p0", ir.VoidType(),
+                       [value, self.pointers(address, step), ir.Constant(_I32, 4), mask])
+
+    def gather(self, address: Any, step: Any, mask: Any) -> Any:
+        n = self.lanes
+        return self.intrinsic(f"llvm.masked.gather.v{n}f32.v{n}p0", self.vec,
+                              [self.pointers(address, step), ir.Constant(_I32, 4), mask, self.const(0)])
+
+    def mask(self, left: Any) -> Any:
+        """Lanes below `left`."""
+        ivec = ir.VectorType(_I64, self.lanes)
+        return self.b.icmp_signed("<", ir.Constant(ivec, list(range(self.lanes))), self.splat(left))
+
+    def splat(self, scalar: Any) -> Any:
+        kind = ir.VectorType(scalar.type, self.lanes)
+        one = self.b.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
+        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(self.ivec, [0] * self.lanes))
+
+    def either(self, condition: Any, yes: Any, no: Any) -> Any:
+        return self.b.select(condition, *(self.i(v) if isinstance(v, int) else v for v in (yes, no)))
+
+    def least(self, x: Any, y: Any) -> Any:
+        return self.b.select(self.b.icmp_signed("<", x, y), x, y)
+
+    # control
+    def share(self, count: Any) -> tuple[Any, Any]:
+        """First and last of `count` things that this thread sees to."""
+        first, last = (self.b.sdiv(self.mul(count, self.add(self.thread, i)), self.a["threads"]) for i in (0, 1))
+        return first, last
+
+    @contextmanager
+    def loop(self, start: Any, stop: Any, carried: list[Any] | None = None, step: int = 1) -> Iterator[Any]:
+        """`for i in range(start, stop, step)`; the body may replace `state.values`, which go around."""
+        b, f = self.b, self.function
+        head, body, done = (f.append_basic_block(s) for s in ("head", "body", "done"))
+        entry = b.block
+        b.branch(head)
+        b.position_at_end(head)
+        i = b.phi(_I64)
+        i.add_incoming(start, entry)
+        phis = []
+        for v in carried or []:
+            p = b.phi(v.type)
+            p.add_incoming(v, entry)
+            phis.append(p)
+        b.cbranch(b.icmp_signed("<", i, stop), body, done)
+        b.position_at_end(body)
+        state = _Loop(i, list(phis))
+        yield state
+        i.add_incoming(self.add(i, step), b.block)
+        for p, v in zip(phis, state.values):
+            p.add_incoming(v, b.block)
+        b.branch(head)
+        b.position_at_end(done)
+        state.values = phis
+
+    def barrier(self, target: Any) -> None:
+        """Wait until the counter has reached `target`; after some thousand turns give the core away at each turn."""
+        b, f = self.b, self.function
+        counter = b.inttoptr(self.a["counter"], _I64.as_pointer())
+        b.atomic_rmw("add", counter, self.i(1), "acq_rel")
+        spin, wait, give, done = (f.append_basic_block(s) for s in ("spin", "wait", "give", "arrived"))
+        entry = b.block
+        b.branch(spin)
+        b.position_at_end(spin)
+        turns = b.phi(_I64)
+        turns.add_incoming(self.i(0), entry)
+        b.cbranch(b.icmp_signed(">=", b.load_atomic(counter, "acquire", 8), target), done, wait)
+        b.position_at_end(wait)
+        if "86" in binding.get_default_triple().split("-")[0]:
+            self.intrinsic("llvm.x86.sse2.pause", ir.VoidType(), [])
+        more = self.add(turns, 1)
+        turns.add_incoming(more, b.block)
+        b.cbranch(b.icmp_signed("<", turns, self.i(4000)), spin, give)
+        b.position_at_end(give)
+        b.call(b.inttoptr(self.a["yield_"], ir.FunctionType(_I32, []).as_pointer()), [])
+        turns.add_incoming(turns, b.block)
+        b.branch(spin)
+        b.position_at_end(done)
+
+    # float vectors
+    def const(self, v: float) -> Any:
+        return ir.Constant(self.vec, [v] * self.lanes)
+
+    def fma(self, x: Any, y: Any, z: Any) -> Any:
+        return self.intrinsic(f"llvm.fma.v{self.lanes}f32", self.vec, [x, y, z])
+
+    def poly(self, x: Any, coefficients: tuple[float, ...]) -> Any:
+        total = self.const(coefficients[0])
+        for c in coefficients[1:]:
+            total = self.fma(total, x, self.const(c))
+        return total
+
+    def exp(self, x: Any) -> Any:
+        """e**x for x from -87 to 88, cut to that range; NaN stays NaN."""
+        b, c = self.b, self.const
+        x = b.select(b.fcmp_ordered(">", x, c(88.0)), c(88.0), x)
+        x = b.select(b.fcmp_ordered("<", x, c(-87.0)), c(-87.0), x)
+        magic = c(12582912.0)           # adding 1.5 * 2**23 rounds to an integer, found in the low bits
+        t = self.fma(x, c(_f32(1.44269504088896341)), magic)
+        n = b.fsub(t, magic)
+        r = self.fma(n, c(-0.693359375), x)
+        r = self.fma(n, c(_f32(2.12194440e-4)), r)
+        p = self.poly(r, _EXP)
+        p = self.fma(b.fmul(r, r), p, b.fadd(r, c(1.0)))
+        bits = b.shl(b.bitcast(t, self.ivec), ir.Constant(self.ivec, [23] * self.lanes))
+        return b.fmul(p, b.bitcast(b.add(bits, ir.Constant(self.ivec, [127 << 23] * self.lanes)), self.vec))
+
+    def sigmoid(self, x: Any) -> Any:
+        c = self.const
+        return self.b.fdiv(c(1.0), self.b.fadd(c(1.0), self.exp(self.b.fsub(c(-0.0), x))))
+
+    def tanh(self, x: Any) -> Any:
+        """By a polynomial near zero, by `exp` elsewhere (after Cephes)."""
+        b, c = self.b, self.const
+        absolute = self.intrinsic(f"llvm.fabs.v{self.lanes}f32", self.vec, [x])
+        far = b.fsub(c(1.0), b.fdiv(c(2.0), b.fadd(self.exp(b.fadd(absolute, absolute)), c(1.0))))
+        far = self.intrinsic(f"llvm.copysign.v{self.lanes}f32", self.vec, [far, x])
+        z = b.fmul(x, x)
+        near = self.fma(b.fmul(self.poly(z, _TANH), z), x, x)
+        return b.select(b.fcmp_ordered("<", absolute, c(0.625)), near, far)
+
+
+class _Loop:
+    def __init__(self, index: Any, values: list[Any]) -> None:
+        self.index, self.values = index, values
+
+
+def _f32(v: float) -> float:
+    return ctypes.c_float(v).value
+
+
+_EXP = tuple(map(_f32, (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1,
+                        5.0000001201e-1)))
+_TANH = tuple(map(_f32, (-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1)))
