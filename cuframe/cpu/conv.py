@@ -1,0 +1,242 @@
+"""Convolution in NumPy: windows of an image as columns, block by block, and one matrix product a block.
+
+Note [Blocks of convolution]
+    A block is some groups of channels, some images and some positions, so few that its columns stay in the L2 cache:
+    they are written once, read by one product for the result or one for the gradient of the weight, or by both, and
+    the next block takes their place. So memory beyond the result is a megabyte or two a thread, whatever the input.
+    Without stride, and where a product does little with a column (few channels out), images are copied with their
+    margins and every row of columns is one run of memory; what lies between the rows of an image is computed for
+    nothing.
+
+Blocks are dealt to threads, and the sums over them to a fixed number of shares, so that the bits of a gradient do
+not depend on which threads were free.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from itertools import product
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import as_strided
+
+from . import blas, jit
+
+__all__ = ["Windows", "gather"]
+
+Array = npt.NDArray[Any]
+
+_ELEMENTS = 3 << 16  # of the columns of a block: three quarters of a megabyte in float32
+_COLUMNS = 256  # a product with fewer is slow, so a block has as many however long they are
+_FEW = 16  # channels out of a group below which copying columns takes longer than multiplying them
+_WORTH = 1 << 22  # multiply-adds from which threads are worth waking
+
+
+class Windows(NamedTuple):
+    """Where windows lie: the window at position p holds the source at p * stride + k * dilation - lo for k < kernel."""
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    lo: tuple[int, ...]
+    out: tuple[int, ...]
+    groups: int
+
+    def span(self, sizes: tuple[int, ...]) -> tuple[int, ...]:
+        """How much of the source so many neighbouring windows reach over, in each dimension."""
+        return tuple(
+            (n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(sizes, self.stride, self.kernel, self.dilation)
+        )
+
+
+class _Block(NamedTuple):
+    """Some groups, some images and some positions."""
+
+    groups: slice
+    images: slice
+    start: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+def _blocks(n: int, width: int, win: Windows) -> list[_Block]:
+    """All blocks; `width` is the length of a column within a group."""
+    limit = max(_COLUMNS, _ELEMENTS // max(1, width))
+    left = limit
+    sizes: list[int] = []
+    for size in reversed(win.out):
+        parts = -(-size // left)
+        sizes.insert(0, -(-size // max(1, parts)))
+        left = max(1, left // max(1, size))
+    per_image = max(1, prod(sizes))
+    groups = min(win.groups, max(1, limit // per_image))
+    images = max(1, limit // (per_image * groups)) if tuple(sizes) == win.out else 1
+    return [
+        _Block(slice(g, min(win.groups, g + groups)), slice(i, min(n, i + images)), start,
+               tuple(min(size, total - s) for size, total, s in zip(sizes, win.out, start)))
+        for i in range(0, n, images)
+        for start in product(*(range(0, total, size) for total, size in zip(win.out, sizes)))
+        for g in range(0, win.groups, groups)
+    ]  # fmt: skip
+
+
+class _Scratch:
+    """Arrays that serve block after block."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = dtype
+        self.kept: dict[str, Array] = {}
+
+    def take(self, name: str, shape: tuple[int, ...]) -> Array:
+        size = prod(shape)
+        flat = self.kept.get(name)
+        if flat is None or flat.size < size:
+            flat = self.kept[name] = np.empty(size, self.dtype)
+        return flat[:size].reshape(shape)
+
+
+def _region(src: Array, block: _Block, channels: slice, win: Windows, alone: bool, scratch: _Scratch) -> Array:
+    """[channels, images, *span]: what the windows of a block reach over, zero outside the source.
+
+    Memory of its own if `alone`, and where a part lies outside; else the source's.
+    """
+    span = win.span(block.sizes)
+    begin = [a * s - lo for a, s, lo in zip(block.start, win.stride, win.lo)]
+    inner = [slice(max(0, b), max(0, min(size, b + n))) for b, n, size in zip(begin, span, src.shape[2:])]
+    part = src[(block.images, channels, *inner)].swapaxes(0, 1)
+    whole = part.shape[2:] == span
+    if whole and not alone:
+        return part
+    buffer = scratch.take("source", (*part.shape[:2], *span))
+    if not whole:
+        buffer.fill(0)
+    held = [slice(i.start - b, i.start - b + n) for i, b, n in zip(inner, begin, part.shape[2:])]
+    buffer[(slice(None), slice(None), *held)] = part
+    return buffer
+
+
+def _columns(base: Array, block: _Block, win: Windows, flat: bool, scratch: _Scratch) -> Array:
+    """[channels * kernel, positions] of all images of a block, seen as [groups, -1, positions]."""
+    channels, images = base.shape[:2]
+    steps = base.strides[2:]
+    taps = tuple(d * step for d, step in zip(win.dilation, steps))
+    groups = block.groups.stop - block.groups.start
+    if flat:
+        count = _run(base, block)
+        cols = scratch.take("columns", (channels, *win.kernel, count))
+        np.copyto(cols, np.ndarray(cols.shape, cols.dtype, base, 0, (base.strides[0], *taps, base.itemsize)))
+        return cols.reshape(groups, -1, count)
+    strides = (base.strides[0], *taps, base.strides[1], *(s * step for s, step in zip(win.stride, steps)))
+    windows = as_strided(base, (channels, *win.kernel, images, *block.sizes), strides)
+    if prod(win.kernel) == 1:
+        cols = windows  # of one image these often are a matrix as they are
+    else:
+        cols = scratch.take("columns", windows.shape)
+        np.copyto(cols, windows)
+    return cols.reshape(groups, channels // groups * prod(win.kernel), images * prod(block.sizes))
+
+
+def _run(base: Array, block: _Block) -> int:
+    """Elements from the first to the last position of a block, in an image with margins as `base` holds it."""
+    return sum((n - 1) * step for n, step in zip((base.shape[1], *block.sizes), base.strides[1:])) // base.itemsize + 1
+
+
+def _positions(a: Array, base: Array, block: _Block, flat: bool) -> Array:
+    """[images, rows, *sizes]: the positions of a block in a matrix [groups, rows, columns]."""
+    rows = a.shape[0] * a.shape[1]
+    if not flat:
+        return a.reshape(rows, base.shape[1], *block.sizes).swapaxes(0, 1)
+    strides = (base.strides[1], a.strides[1], *base.strides[2:])
+    return np.ndarray((base.shape[1], rows, *block.sizes), a.dtype, a, 0, strides)
+
+
+def gather(
+    src: Array, weight: Array | None, bias: Array | None, other: Array | None, win: Windows, out: Array | None = None
+) -> tuple[Array | None, Array | None]:
+    """The products of windows with a weight, and with another array of the result's shape: the gradient of a weight.
+
+        out[n, o, p] = bias[o] + sum_{c, k} weight[o, c, k] src[n, c, p * stride + k * dilation - lo]
+        grad[o, c, k] = sum_{n, p} other[n, o, p] src[n, c, p * stride + k * dilation - lo]
+
+    Args:
+        src: [N, C, *size], zero outside; of one float dtype with all others.
+        weight: [O, C / groups, *kernel], or None if only `grad` is wanted.
+        bias: [O] or None.
+        other: [N, O, *out], or None if only `out` is wanted.
+        out: [N, O, *out] to be filled, or None for a new array.
+
+    Returns:
+        out, or None without `weight`; grad [O, C / groups, *kernel], or None without `other`.
+    """
+    n, channels = src.shape[:2]
+    given = weight if weight is not None else other
+    assert given is not None
+    rows = (given.shape[0] if weight is not None else given.shape[1]) // win.groups
+    inside = channels // win.groups
+    width = inside * prod(win.kernel)
+    if weight is not None:
+        if out is None:
+            out = np.empty((n, rows * win.groups, *win.out), src.dtype)
+        weight = weight.reshape(win.groups, rows, width)
+    flat = rows <= _FEW and prod(win.kernel) > 1 and set(win.stride) == {1} and len(win.out) > 1
+    blocks = _blocks(n, width, win)
+    work = n * rows * prod(win.out) * width * win.groups * ((weight is not None) + (other is not None))
+    shares = min(len(blocks), jit.cpus()) if work >= _WORTH else 1
+    sums = None if other is None else np.zeros((shares, win.groups, width, rows), src.dtype)
+
+    def run(thread: int, threads: int) -> None:
+        scratch = _Scratch(src.dtype)
+        for share in range(thread, shares, threads):
+            for block in blocks[len(blocks) * share // shares : len(blocks) * (share + 1) // shares]:
+                _one(block, src, weight, bias, other, win, flat, scratch, out, None if sums is None else sums[share])
+
+    if shares == 1:
+        run(0, 1)
+    else:
+        with _one_thread() as allowed:
+            jit.parallel(run, min(shares, allowed))
+    if sums is None:
+        return out, None
+    total = sums[0] if shares == 1 else sums.sum(axis=0)
+    return out, total.swapaxes(1, 2).reshape(win.groups * rows, inside, *win.kernel)
+
+
+def _one_thread() -> Any:
+    """OpenBLAS with one thread, and how many threads there may be; see Note [Threads of OpenBLAS]."""
+    control = blas._control()
+    return nullcontext(jit.cpus()) if control is None else blas._single(control)
+
+
+def _one(
+    block: _Block, src: Array, weight: Array | None, bias: Array | None, other: Array | None, win: Windows, flat: bool,
+    scratch: _Scratch, out: Array | None, total: Array | None,
+) -> None:  # fmt: skip
+    """One block of `gather`: fills its part of `out`, adds to `total` [groups, width, rows]."""
+    inside = src.shape[1] // win.groups
+    channels = slice(block.groups.start * inside, block.groups.stop * inside)
+    base = _region(src, block, channels, win, flat, scratch)
+    cols = _columns(base, block, win, flat, scratch)
+    groups, _, count = cols.shape
+    where = tuple(slice(a, a + s) for a, s in zip(block.start, block.sizes))
+    if weight is not None and out is not None:
+        rows = weight.shape[1]
+        o = slice(block.groups.start * rows, block.groups.stop * rows)
+        r = np.matmul(weight[block.groups], cols, out=scratch.take("result", (groups, rows, count)))
+        target = out[(block.images, o, *where)]
+        if bias is None:
+            np.copyto(target, _positions(r, base, block, flat))
+        else:
+            np.add(_positions(r, base, block, flat), bias[o].reshape(-1, *(1,) * len(win.out)), out=target)
+    if other is not None and total is not None:
+        rows = total.shape[2]
+        o = slice(block.groups.start * rows, block.groups.stop * rows)
+        part = other[(block.images, o, *where)]
+        if flat:
+            wide = scratch.take("other", (groups, rows, count))
+            wide.fill(0)
+            _positions(wide, base, block, flat)[...] = part
+        else:
+            wide = part.swapaxes(0, 1).reshape(groups, rows, count)
+        total[block.groups] += np.matmul(cols, wide.swapaxes(1, 2))
