@@ -34,3 +34,7 @@ __all__ = [
 ]  # fmt: skip
 __all__ += _dtype_names
 __all__ += ops.__all__
+
+# PyTorch's short names of dtypes. Not in __all__: a star import must not replace Python's float, int and bool.
+half, float, double = float16, float32, float64  # noqa: F405
+short, int, long, bool = int16, int32, int64, bool_  # noqa: F405

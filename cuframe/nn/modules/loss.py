@@ -222,37 +222,43 @@ class GaussianNLLLoss(_Loss):
         return F.gaussian_nll_loss(input, target, var, self.full, self.eps, self.reduction)
 
 
-class _MarginLoss(_Loss):
-    _margin = 0.0
+class HingeEmbeddingLoss(_Loss):
+    """Distances that should be small where the target is 1 and above `margin` where it is -1."""
 
     def __init__(
         self,
-        margin: float | None = None,
+        margin: float = 1.0,
         size_average: bool | None = None,
         reduce: bool | None = None,
         reduction: str = "mean",
     ) -> None:
         super().__init__(size_average, reduce, reduction)
-        self.margin = self._margin if margin is None else margin
-
-
-class HingeEmbeddingLoss(_MarginLoss):
-    """Distances that should be small where the target is 1 and above `margin` where it is -1."""
-
-    _margin = 1.0
+        self.margin = margin
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.hinge_embedding_loss(input, target, self.margin, reduction=self.reduction)
 
 
-class MarginRankingLoss(_MarginLoss):
+class _RankLoss(_Loss):
+    def __init__(
+        self,
+        margin: float = 0.0,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(size_average, reduce, reduction)
+        self.margin = margin
+
+
+class MarginRankingLoss(_RankLoss):
     """Pairs that should be in a given order, see `F.margin_ranking_loss`."""
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         return F.margin_ranking_loss(input1, input2, target, self.margin, reduction=self.reduction)
 
 
-class CosineEmbeddingLoss(_MarginLoss):
+class CosineEmbeddingLoss(_RankLoss):
     """Vectors that should point in one direction where the target is 1, see `F.cosine_embedding_loss`."""
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
