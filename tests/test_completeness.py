@@ -72,7 +72,7 @@ FILES: dict[str, str] = {
     ),
     "test_module.py": "Parameter Module Linear",
     "test_nn_utils.py": (
-        "clip_grad_norm_ clip_grad_value_ clip_grads_with_norm_ get_total_norm parameters_to_vector "
+        "clip_grad_norm_ clip_grad_value_ clip_grads_with_norm_ get_total_norm parameters_to_vector skip_init "
         "vector_to_parameters invert_permutation pack_padded_sequence pack_sequence pad_packed_sequence "
         "pad_sequence unpack_sequence unpad_sequence"
     ),

@@ -119,6 +119,16 @@ def test_clip_value():
         clip_grad_value_([3], 1.0)
 
 
+def test_norm_of_tensors_of_any_kind():
+    rows = SparseGrad(np.array([1, 1]), np.array([[1.0], [2.0]], np.float32), (4, 1))
+    total = get_total_norm([rows, cf.tensor([4.0], dtype="float64")])
+    assert total.item() == 5 and total.dtype == np.float64
+    with pytest.raises(TypeError, match="get_total_norm: tensors must be floating point, got int64"):
+        get_total_norm([cf.tensor([3])])
+    with pytest.raises(TypeError, match="get_total_norm: tensors must be a Tensor, got int"):
+        get_total_norm([3])
+
+
 # -- vectors ------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +149,18 @@ def test_vector_and_back():
         vector_to_parameters(np.ones(13), net.parameters())
     with pytest.raises(ValueError, match="no parameters"):
         parameters_to_vector([])
+
+
+def test_skip_init_draws_nothing():
+    cf.manual_seed(0)
+    state = str(cf.get_rng_state())
+    m = nn.utils.skip_init(nn.LSTM, 2, 3, num_layers=2, dtype="float64")
+    assert str(cf.get_rng_state()) == state
+    assert m.weight_hh_l1.shape == (12, 3) and m.weight_hh_l1.dtype == np.float64 and m.weight_hh_l1.requires_grad
+    nn.Linear(1, 1)
+    assert str(cf.get_rng_state()) != state
+    with pytest.raises(TypeError, match="skip_init: module_cls must be a subclass of Module, got 3"):
+        nn.utils.skip_init(3)
 
 
 # -- sequences ----------------------------------------------------------------------------------------------------

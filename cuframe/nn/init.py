@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import functools
 import math
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -55,6 +57,23 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     return _GAINS[nonlinearity]
 
 
+class _Skipping(threading.local):
+    on = False
+
+
+_skipping = _Skipping()
+
+
+@contextmanager
+def skipped() -> Iterator[None]:
+    """Within this context the functions here leave tensors as they are: for values that are loaded next."""
+    before, _skipping.on = _skipping.on, True
+    try:
+        yield
+    finally:
+        _skipping.on = before
+
+
 def _filler(function: F) -> F:
     """Check the tensor, and note the write for whoever saved the old values."""
 
@@ -62,8 +81,9 @@ def _filler(function: F) -> F:
     def fill(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{function.__name__}: expected a Tensor, got {type(tensor).__name__}")
-        function(tensor, *args, **kwargs)
-        versions.written(tensor.array, function.__name__)
+        if not _skipping.on:
+            function(tensor, *args, **kwargs)
+            versions.written(tensor.array, function.__name__)
         return tensor
 
     return fill  # type: ignore[return-value]

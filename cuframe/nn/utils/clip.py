@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 
 from ...autograd import versions
 from ...backend import backend_of
+from ...dtypes import promote_types
+from ...ops.define import check_floating
+from ...sparse import SparseGrad
 from ...tensor import Tensor
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_", "clip_grads_with_norm_", "get_total_norm"]
@@ -79,8 +83,8 @@ def _total(arrays: list[Any], norm_type: float) -> Any:
 def _result(arrays: list[Any], total: float) -> Tensor:
     if not arrays:
         return Tensor(np.zeros((), np.float32))
-    like = arrays[0]
-    return Tensor(backend_of(like).asarray(np.asarray(total, like.dtype), like))
+    dtype = functools.reduce(promote_types, [x.dtype for x in arrays])
+    return Tensor(backend_of(arrays[0]).asarray(np.asarray(total, dtype), arrays[0]))
 
 
 def _check_finite(name: str, total: float, norm_type: float) -> None:
@@ -111,9 +115,16 @@ def get_total_norm(
         A 0-d Tensor.
 
     Raises:
+        TypeError: something else than floating point Tensors (or sparse gradients).
         RuntimeError: the norm is not finite, if that was asked for.
     """
-    arrays = [t.array for t in ([tensors] if isinstance(tensors, Tensor) else tensors)]
+    arrays = []
+    for t in [tensors] if isinstance(tensors, (Tensor, SparseGrad)) else tensors:
+        if isinstance(t, SparseGrad):
+            arrays.append(t.coalesce().data)
+        else:
+            check_floating("get_total_norm", "tensors", t)
+            arrays.append(t.array)
     total = float(_total(arrays, norm_type)) if arrays else 0.0
     if error_if_nonfinite:
         _check_finite("get_total_norm", total, norm_type)
