@@ -46,10 +46,14 @@ inline void release_barrier(Block& block) {
     block.arrived = 0;
     block.votes = 0;
     block.barrier.file = nullptr;
-    for (unsigned i = 0; i < block.launch->threads; ++i) {
-        Thread& thread = block.threads[i];
-        if (thread.where == Where::waiting && thread.what == block.barrier_what) wake(thread);
-    }
+    unsigned n = block.launch->threads;
+    if (block.expected == n)
+        mark_all(block);
+    else
+        for (unsigned i = 0; i < n; ++i) {
+            Thread& thread = block.threads[i];
+            if (thread.where == Where::waiting && thread.what == block.barrier_what) wake(thread);
+        }
     if (block.launch->order == Order::random) shuffle(block);
     block.cursor = 0;
 }
@@ -87,6 +91,7 @@ void thread_left(Thread* thread) {
 
 }  // namespace sim
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 void sim_fail(const char* file, int line, const char* format, ...) {
@@ -297,3 +302,4 @@ unsigned long long sim_clock() {
 }
 
 }  // extern "C"
+#pragma GCC visibility pop

@@ -111,6 +111,7 @@ static void run_cooperative(Worker& w, Launch& launch, uint64_t count) {
 
 }  // namespace sim
 
+#pragma GCC visibility push(default)
 extern "C" {
 
 // What the last launch of this OS thread reported.
@@ -166,3 +167,4 @@ int sim_launch(void (*entry)(void**), void** args, unsigned grid_x, unsigned gri
 }
 
 }  // extern "C"
+#pragma GCC visibility pop

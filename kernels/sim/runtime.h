@@ -22,7 +22,7 @@ struct Now {
     unsigned lane;
     void* self;
 };
-extern "C" __thread Now sim_now __attribute__((tls_model("initial-exec")));
+extern "C" __attribute__((visibility("default"))) __thread Now sim_now __attribute__((tls_model("initial-exec")));
 
 // A warp's lanes meet here: each publishes `size` bytes at data + lane * size, and all read once all have come.
 constexpr unsigned MAX_PUBLISHED = 64;
@@ -44,6 +44,7 @@ struct Place {
     int line;
 };
 
+#pragma GCC visibility push(default)
 extern "C" {
 [[noreturn]] void sim_fail(const char* file, int line, const char* format, ...) __attribute__((format(printf, 3, 4)));
 // mode 0: none, 1: how many threads gave a true predicate; 2: all of them; 3: any of them
@@ -63,6 +64,7 @@ void sim_async_wait(unsigned groups_left, void (*copy)(void* target, const void*
 int sim_print(const char* format, ...) __attribute__((format(printf, 1, 2)));
 unsigned long long sim_clock();
 }
+#pragma GCC visibility pop
 
 }  // namespace sim
 

@@ -33,6 +33,12 @@ inline void order_threads(Block& block) {
     for (unsigned i = 0; i < n; ++i) block.rank[block.order[i]] = i;
 }
 
+inline void mark_all(Block& block) {
+    unsigned n = block.launch->threads;
+    for (unsigned w = 0; w < MAX_THREADS / 64; ++w)
+        block.ready[w] = n <= w * 64 ? 0 : n - w * 64 >= 64 ? ~uint64_t(0) : (uint64_t(1) << (n - w * 64)) - 1;
+}
+
 inline void begin_block(Block& block, Index3 index) {
     Launch& launch = *block.launch;
     unsigned n = launch.threads;
@@ -43,10 +49,7 @@ inline void begin_block(Block& block, Index3 index) {
     block.barrier.file = nullptr;
     block.cursor = 0;
     if (launch.order == Order::random) order_threads(block);
-    for (unsigned w = 0; w < MAX_THREADS / 64; ++w) {
-        unsigned first = w * 64;
-        block.ready[w] = n <= first ? 0 : n - first >= 64 ? ~uint64_t(0) : (uint64_t(1) << (n - first)) - 1;
-    }
+    mark_all(block);
     for (unsigned w = 0; w * 32 < n; ++w) {
         unsigned lanes = n - w * 32;
         block.warps[w] = {lanes >= 32 ? ~0u : (1u << lanes) - 1, nullptr};

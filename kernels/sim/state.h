@@ -31,7 +31,8 @@ struct AsyncCopies {
 
 enum class Where : unsigned char { not_started, running, waiting, spinning, left };
 
-struct Thread {
+// The first cache line is what a switch needs.
+struct alignas(64) Thread {
     Fiber* fiber;
     Block* block;
     Index3 index;

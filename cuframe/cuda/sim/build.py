@@ -21,8 +21,9 @@ from cuframe.cuda.sources import read_source
 __all__ = ["CompileError", "Compiler", "build_kernels", "build_runtime", "compiler"]
 
 # No fused products and sums: __fmul_rn and its like must round, and results then are the same on every host.
-_COMMON = ("-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti",
-           "-fno-strict-aliasing", "-ffp-contract=off", "-march=native")
+_LIBRARY = ("-std=c++17", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-fno-plt",
+            "-ftls-model=initial-exec")
+_KERNELS = (*_LIBRARY, "-fno-strict-aliasing", "-ffp-contract=off", "-march=native")
 _SANITIZE = {"": (), "address": ("-fsanitize=address", "-g"), "thread": ("-fsanitize=thread", "-g", "-Wno-tsan")}
 _RUNTIME_DEFINE = {"": (), "address": ("-DSIM_ADDRESS",), "thread": ("-DSIM_THREAD",)}
 
@@ -72,7 +73,8 @@ def compiler() -> Compiler:
     wanted = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
     path = next((found for name in wanted if (found := shutil.which(name))), None)
     if path is None:
-        raise RuntimeError(f"device 'sim' compiles kernels with g++, and {' or '.join(wanted)} was not found. {_hint()}")
+        raise RuntimeError(f"device 'sim' compiles kernels with g++, and {' or '.join(wanted)} was not found. "
+                           f"{_hint()}")
     try:
         said = subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
@@ -112,7 +114,7 @@ def _flags() -> tuple[str, ...]:
         level = ("-O1", "-fno-omit-frame-pointer")
     undefined = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
     unique = () if compiler().clang else ("-fno-gnu-unique",)
-    return (*_COMMON, *level, *_SANITIZE[settings.sanitizer()], *undefined, *unique)
+    return (*_KERNELS, *level, *_SANITIZE[settings.sanitizer()], *undefined, *unique)
 
 
 def _compile(what: str, source: Path, flags: Sequence[str], name: str, cache: Cache) -> Path:
@@ -140,7 +142,7 @@ def build_runtime(cache: Cache | None = None) -> Path:
     source = read_source(_paths.kernels_dir() / "sim" / "runtime.cpp")
     mode = settings.sanitizer()
     # never instrumented itself: see kernels/sim/sanitizer.h
-    flags = ("-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-fno-exceptions", "-fno-rtti", *_RUNTIME_DEFINE[mode])
+    flags = (*_LIBRARY, "-O2", "-g1", *_RUNTIME_DEFINE[mode])
     name = f"sim-runtime-{digest(source.key, compiler().identity, *flags)}.so"
     return cache.find(name) or _compile("the runtime", source.path, flags, name, cache)
 

@@ -151,7 +151,7 @@ def _source_line(message: str) -> tuple[str, int] | None:
     frames = [f.split(" (")[0].rpartition(":") for f in done.stdout.split("\n")]
     known = [(f[0], int(f[2])) for f in frames if f[2].isdigit() and "?" not in f[0]]
     kernels = [k for k in known if k[0].endswith(".cu")]
-    return (kernels or known or [None])[0]
+    return next(iter(kernels or known), None)
 
 
 def load(path: Path, expressions: Sequence[str], includes: Sequence[Path] = (), options: Sequence[str] = ()) -> Program:
