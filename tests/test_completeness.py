@@ -58,6 +58,8 @@ FILES: dict[str, str] = {
     "test_engine.py": "backward end_of_backward grad",
     "test_function.py": "Function FunctionCtx once_differentiable",
     "test_functional_derivatives.py": "hessian hvp jacobian jvp vhp vjp",
+    "test_kernel_launch.py": "Kernel kernel",
+    "test_sim_device.py": "device_count is_available set_sim_device_count sim_device_count",
     "test_init.py": (
         "calculate_gain constant_ dirac_ eye_ kaiming_normal_ kaiming_uniform_ ones_ orthogonal_ sparse_ "
         "trunc_normal_ xavier_normal_ xavier_uniform_ zeros_"
@@ -78,7 +80,7 @@ FILES: dict[str, str] = {
     ),
     "test_norm.py": (
         "BatchNorm1d BatchNorm2d BatchNorm3d InstanceNorm1d InstanceNorm2d InstanceNorm3d GroupNorm "
-        "LayerNorm LocalResponseNorm RMSNorm"
+        "LayerNorm LocalResponseNorm RMSNorm SyncBatchNorm"
     ),
     "test_norm_hooks.py": "weight_norm remove_weight_norm spectral_norm remove_spectral_norm",
     "test_optim.py": (

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from cuframe.cuda import kernel as kernel_module
-from cuframe.cuda.kernel import Kernel
+from cuframe.cuda import launch as launch_module
+from cuframe.cuda.launch import Kernel
 from cuframe.cuda.sources import Source, text_source
 
 
@@ -32,7 +33,8 @@ class Recorder:
     def address(self, array: Array) -> int:
         return array.ctypes.data
 
-    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...]) -> Any:
+    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
+             siblings: Sequence[str]) -> Any:
         self.loads.append((expression, device))
 
         def launch(grid: tuple, block: tuple, shared: int, params: int, cooperative: bool) -> None:
@@ -50,7 +52,7 @@ class Recorder:
 def recorder(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Recorder:
     monkeypatch.setenv("CUFRAME_CACHE_DIR", str(tmp_path))
     made = Recorder()
-    monkeypatch.setitem(kernel_module._launchers, Array, made)
+    monkeypatch.setitem(launch_module._launchers, Array, made)
     return made
 
 

@@ -30,7 +30,7 @@ class CudaBackend(Backend):
         self.xp = cupy
         self.array_type = cupy.ndarray
         from ..cuda.driver import CudaLauncher
-        from ..cuda.kernel import register_launcher
+        from ..cuda.launch import register_launcher
 
         register_launcher(cupy.ndarray, CudaLauncher(cupy))
 

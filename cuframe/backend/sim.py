@@ -10,14 +10,18 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..cpu.scatter import add_at, sum_at
 from .base import Backend, Device, register_backend
+
+if TYPE_CHECKING:
+    from ..cuda.launch import Loaded
+    from ..cuda.sources import Source
 
 __all__ = ["SimArray", "SimBackend", "set_sim_device_count", "sim_device_count"]
 
@@ -199,6 +203,29 @@ class _SimModule(ModuleType):
         return value
 
 
+class _SimLauncher:
+    """Runs kernels on SimArrays in the simulator."""
+
+    def __init__(self) -> None:
+        self._programs: dict[Any, Any] = {}
+
+    def device(self, array: SimArray) -> int:
+        return array.device_index
+
+    def address(self, array: SimArray) -> int:
+        return array.__array_interface__["data"][0]
+
+    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
+             siblings: Sequence[str]) -> Loaded:
+        from ..cuda import sim
+
+        # the compiler's start is dear: all instances of a file at once
+        key = (source.path, source.key, options, tuple(siblings))
+        if key not in self._programs:
+            self._programs[key] = sim.load(source.path, siblings, source.folders, options)
+        return self._programs[key].loaded(expression)
+
+
 class SimBackend(Backend):
     """Simulated GPUs."""
 
@@ -206,7 +233,10 @@ class SimBackend(Backend):
     array_type = SimArray
 
     def __init__(self) -> None:
+        from ..cuda.launch import register_launcher
+
         self.xp = _SimModule(np, "sim")
+        register_launcher(SimArray, _SimLauncher())
 
     def _index(self, where: Device) -> int:
         index = where.index or 0

@@ -1,8 +1,11 @@
-"""CUDA devices: are there any, and how many."""
+"""CUDA devices, simulated ones, and kernels of one's own."""
 
 from __future__ import annotations
 
-__all__ = ["device_count", "is_available"]
+from ..backend.sim import set_sim_device_count, sim_device_count
+from .launch import Kernel, kernel
+
+__all__ = ["Kernel", "device_count", "is_available", "kernel", "set_sim_device_count", "sim_device_count"]
 
 
 def device_count() -> int:

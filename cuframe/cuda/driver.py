@@ -6,6 +6,7 @@ installed CuPy, and run in tests against a recording stand-in, where there is no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from cuframe.cuda.compile import compile_kernel
@@ -50,7 +51,8 @@ class CudaLauncher:
         """The architecture name of a device, "sm_90"."""
         return f"sm_{self.fact(device, _MAJOR)}{self.fact(device, _MINOR)}"
 
-    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...]) -> _Function:
+    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
+             siblings: Sequence[str] = ()) -> _Function:
         binary = compile_kernel(source, expression, self.arch(device), options)
         with self._cupy.cuda.Device(device):
             module = self._driver.moduleLoadData(binary.cubin)

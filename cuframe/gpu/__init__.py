@@ -1,6 +1,6 @@
 """The GPU half of the fused operations: which kernels run, with which launch shapes, on `cuda` and `sim` arrays.
 
-A family is a module that declares its kernels (`cuframe.cuda.kernel.Kernel`) and offers the functions that the same
+A family is a module that declares its kernels (`cuframe.cuda.Kernel`) and offers the functions that the same
 family of `cuframe.cpu` offers; `Backend.kernel(name)` of those devices returns it.
 """
 
@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cuframe.cuda.kernel import Kernel
+    from cuframe.cuda.launch import Kernel
 
 __all__ = ["all_kernels", "families", "family"]
 
@@ -28,7 +28,7 @@ def family(name: str) -> object | None:
 
 def all_kernels() -> list[Kernel]:
     """The kernels of all families, in the order of their declaration."""
-    from cuframe.cuda.kernel import declared_kernels
+    from cuframe.cuda.launch import declared_kernels
 
     for name in families():
         import_module(f"{__name__}.{name}")

@@ -60,8 +60,9 @@ class Launcher(Protocol):
     def address(self, array: Any) -> int:
         """Where its first element is."""
 
-    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...]) -> Loaded:
-        """Compile and load one instance."""
+    def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
+             siblings: Sequence[str]) -> Loaded:
+        """Compile and load one instance; `siblings` are all of its file, for where one go is cheaper."""
 
 
 _launchers: dict[type, Launcher] = {}
@@ -208,7 +209,7 @@ class Kernel:
         if len(values) != len(self._arguments):
             raise TypeError(f"{self.name}: takes {len(self._arguments)} arguments "
                             f"({', '.join(a.name for a in self._arguments)}), got {len(values)}")
-        first = next((values[i] for i in self._places if values[i] is not None), None)
+        first: Any = next((values[i] for i in self._places if values[i] is not None), None)
         launcher = _launchers.get(type(first))
         if launcher is None:
             raise self._no_launcher(first)
@@ -271,7 +272,11 @@ class Kernel:
             if found.get(name) is None:
                 raise TypeError(f"{self.name}: no array given tells the type {name}")
         chosen = [C_NAMES[found[n].name] for n in self.types] + [_constant(constants[n]) for n in self.constants]
-        return launcher.load(self.source, self._expression(chosen), device, self.options)
+        expression = self._expression(chosen)
+        siblings = [e for k in (_declared if self in _declared else [self]) if k._source == self._source
+                    and k.options == self.options for e in k.instances()]
+        return launcher.load(self.source, expression, device, self.options,
+                             siblings if expression in siblings else [expression])
 
     def _no_launcher(self, first: Any) -> Exception:
         if first is None:
