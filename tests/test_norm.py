@@ -101,7 +101,8 @@ def test_dtype_and_repr() -> None:
     assert repr(nn.RMSNorm(3)) == "RMSNorm((3,), eps=None, elementwise_affine=True)"
     assert repr(nn.GroupNorm(1, 2)) == "GroupNorm(1, 2, eps=1e-05, affine=True)"
     assert repr(nn.LocalResponseNorm(2)) == "LocalResponseNorm(2, alpha=0.0001, beta=0.75, k=1.0)"
-    assert repr(nn.InstanceNorm1d(2)).startswith("InstanceNorm1d(2, eps=1e-05, momentum=0.1, affine=False, track")
+    assert repr(nn.BatchNorm1d(2, bias=False)).endswith("affine=True, bias=False, track_running_stats=True)")
+    assert repr(nn.InstanceNorm1d(2)).startswith("InstanceNorm1d(2, eps=1e-05, momentum=0.1, affine=False, bias=False, track")
 
 
 @pytest.mark.parametrize("function", [
@@ -138,3 +139,47 @@ def test_float32_parameters_of_half_precision_input() -> None:
     assert out.dtype == cf.bfloat16
     out.sum().backward()
     assert x.grad.dtype == cf.bfloat16 and layer.weight.grad.dtype == cf.float32
+
+
+# -- SyncBatchNorm ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 2), (4, 3, 2, 2), (2, 3, 2, 2, 2), (2, 3, 1, 2, 2, 2)])
+def test_sync_batch_norm_of_one_process_is_batch_norm(shape):
+    x = cf.tensor(np.random.default_rng(0).standard_normal(shape), requires_grad=True)
+    layer, plain = nn.SyncBatchNorm(3, dtype="float64"), nn.BatchNorm1d(3, dtype="float64")
+    assert list(layer.state_dict()) == list(plain.state_dict()) and layer.process_group is None
+    y = layer(x)
+    flat = x.detach().transpose(0, 1).reshape(3, -1).t()
+    np.testing.assert_allclose(y.detach().transpose(0, 1).reshape(3, -1).t().array, plain(flat).detach().array)
+    np.testing.assert_allclose(layer.running_var.array, plain.running_var.array)
+    assert cf.autograd.gradcheck(layer, (x,), fast_mode=True)
+
+
+def test_convert_sync_batchnorm_keeps_tensors_and_modes():
+    net = nn.Sequential(
+        nn.Linear(2, 3), nn.BatchNorm1d(3, momentum=None), nn.ModuleDict({"n": nn.BatchNorm2d(2, affine=False)}),
+        nn.InstanceNorm1d(3, affine=True), nn.BatchNorm3d(2, track_running_stats=False, bias=False).eval(),
+    )  # fmt: skip
+    shared = nn.BatchNorm1d(2)
+    net.add_module("a", shared)
+    net.add_module("b", shared)
+    state, parameters, text = net.state_dict(), dict(net.named_parameters()), repr(net)
+    assert nn.SyncBatchNorm.convert_sync_batchnorm(net) is net
+    assert repr(net) == text.replace("BatchNorm1d", "SyncBatchNorm").replace("BatchNorm2d", "SyncBatchNorm").replace(
+        "BatchNorm3d", "SyncBatchNorm"
+    )
+    assert all(parameters[name] is p for name, p in net.named_parameters())
+    assert list(net.state_dict()) == list(state) and all(v.array is state[k].array for k, v in net.state_dict().items())
+    assert net[1].training and not net[4].training and net[4].bias is None and net[1].momentum is None
+    assert net.a.weight is net.b.weight
+    single = nn.BatchNorm1d(2)
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(single)
+    assert type(converted) is nn.SyncBatchNorm and converted.weight is single.weight
+
+
+def test_sync_batch_norm_errors():
+    with pytest.raises(NotImplementedError, match="SyncBatchNorm: process_group must be None, .*got str"):
+        nn.SyncBatchNorm(2, process_group="world")
+    with pytest.raises(ValueError, match=r"SyncBatchNorm: input must have at least 2 dimensions, got 1D"):
+        nn.SyncBatchNorm(2)(cf.ones(2))

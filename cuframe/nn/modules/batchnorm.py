@@ -11,7 +11,9 @@ from .. import functional as F
 from ..module import Module
 from .normalization import ones_and_zeros
 
-__all__ = ["BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d"]
+__all__ = [
+    "BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "InstanceNorm1d", "InstanceNorm2d", "InstanceNorm3d", "SyncBatchNorm",
+]  # fmt: skip
 
 
 class _ChannelNorm(Module):
@@ -65,7 +67,7 @@ class _ChannelNorm(Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
 
 
@@ -135,7 +137,7 @@ class BatchNorm2d(_BatchNorm):
     >>> import cuframe as cf
     >>> from cuframe import nn
     >>> nn.BatchNorm2d(3)
-    BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, track_running_stats=True)
+    BatchNorm2d(3, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
     """
 
     dims = (4,)
@@ -145,6 +147,77 @@ class BatchNorm3d(_BatchNorm):
     """BatchNorm of a (N, C, D, H, W) input; see `BatchNorm1d`."""
 
     dims = (5,)
+
+
+class SyncBatchNorm(_BatchNorm):
+    """BatchNorm of a (N, C, ...) input over the batches of all processes of a group.
+
+        out = (input - mean) / sqrt(var + eps) * weight + bias
+
+    Without a process group it is BatchNorm for any number of positions, with the same parameters and `state_dict`.
+    Arguments: num_features (C), eps, momentum (None: the mean over all batches), affine, track_running_stats,
+    process_group, device, dtype, bias.
+
+    Raises:
+        NotImplementedError: a process group is given.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.SyncBatchNorm(1, affine=False)(cf.tensor([[1.0], [3.0]]))
+    tensor([[-1.0000],
+            [ 1.0000]])
+    """
+
+    def __init__(
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True, process_group: Any = None, device: Any = None, dtype: Any = None, *,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
+        if process_group is not None:
+            raise NotImplementedError(
+                "SyncBatchNorm: process_group must be None, since cuframe has no process groups yet, "
+                f"got {type(process_group).__name__}"
+            )
+        super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
+        self.process_group = process_group
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.ndim < 2:
+            raise ValueError(
+                f"SyncBatchNorm: input must have at least 2 dimensions, got {input.ndim}D of shape {tuple(input.shape)}"
+            )
+
+    @classmethod
+    def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
+        """A model whose BatchNorm layers are all SyncBatchNorm, with the same parameters and statistics.
+
+        Args:
+            module: the model; its BatchNorm layers are replaced in place.
+            process_group: for the new layers.
+
+        Returns:
+            The module, or the new layer if it is a BatchNorm layer itself.
+
+        >>> from cuframe import nn
+        >>> nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm1d(2)))
+        Sequential(
+          (0): SyncBatchNorm(2, eps=1e-05, momentum=0.1, affine=True, bias=True, track_running_stats=True)
+        )
+        """
+        result = module
+        if isinstance(module, _BatchNorm):
+            result = cls(
+                module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats,
+                process_group,
+            )  # fmt: skip
+            # The very tensors, so that an optimizer that has them goes on with them.
+            result._parameters.update(module._parameters)
+            result._buffers.update(module._buffers)
+            result.training = module.training
+        for name, child in module._modules.items():
+            if child is not None:
+                result.add_module(name, cls.convert_sync_batchnorm(child, process_group))
+        return result
 
 
 class _InstanceNorm(_ChannelNorm):
