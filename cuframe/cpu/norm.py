@@ -2,7 +2,7 @@
 
 Note [Blocks of rows]
     Every pass works on so many rows that their temporaries stay in the L2 cache; memory is read once forward and once
-    or twice backward. Sums along rows are matrix-vector products.
+    or twice backward. Sums along rows are matrix-vector products. Many float32 rows go to `norm_compiled` instead.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from . import norm_compiled as compiled
 
 __all__ = ["apply", "row_moments", "row_sums", "rows_backward", "rows_forward"]
 
@@ -40,6 +42,8 @@ def rows_forward(
     Returns:
         out [R, D], mean [R, 1] or None, rstd [R, 1].
     """
+    if compiled.applies(x):
+        return compiled.rows_forward(x, w, b, eps, centred)
     rows, size = x.shape
     out = np.empty_like(x, order="C")
     mean = np.empty((rows, 1), x.dtype) if centred else None
@@ -69,6 +73,8 @@ def rows_backward(
 
     With h = (x - mean) rstd and k = g w:  gx = rstd (k - mean(k) - h mean(k h)),  gw = sum g h,  gb = sum g.
     """
+    if compiled.applies(x):
+        return compiled.rows_backward(g, x, w, mean, rstd, needs)
     size = x.shape[1]
     gx = np.empty_like(x, order="C") if needs[0] else None
     gw = np.zeros(size, x.dtype) if needs[1] else None
@@ -107,6 +113,8 @@ def rows_backward(
 # -- channels: BatchNorm, GroupNorm, InstanceNorm -----------------------------------------------------------------
 def row_moments(x: Array) -> tuple[Array, Array]:
     """The mean of each row of x [R, L], and the sum of squares about it: both [R]."""
+    if compiled.applies(x):
+        return compiled.row_moments(x)
     rows, size = x.shape
     if size == 1:
         return x[:, 0], np.zeros(rows, x.dtype)
@@ -121,6 +129,8 @@ def row_moments(x: Array) -> tuple[Array, Array]:
 
 def row_sums(g: Array, x: Array, shift: Array) -> tuple[Array, Array]:
     """sum g and sum g (x - shift) of each row; g and x [R, L], shift [R, 1]. Both are [R]."""
+    if compiled.applies(x):
+        return compiled.row_sums(g, x, shift)
     rows, size = x.shape
     if size == 1:
         return g[:, 0], g[:, 0] * (x - shift)[:, 0]
@@ -135,6 +145,8 @@ def row_sums(g: Array, x: Array, shift: Array) -> tuple[Array, Array]:
 
 def apply(terms: list[tuple[Array, Array]], constant: Array | None) -> Array:
     """The sum of array * factor over `terms`, plus a constant; arrays are [R, L], factors and constant [R, 1]."""
+    if compiled.applies(terms[0][0]):
+        return compiled.apply(terms, constant)
     out = np.empty_like(terms[0][0], order="C")
     for part in _blocks(out):
         o = out[part]
