@@ -14,7 +14,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train test test-all test-cuda lint parity kernels kernels-all bench clean
+.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ train: $(PY) ## train a character language model: examples/char_lm.py $(ARGS)
 	@cuda="$(CUDA)"; \
 	$(MAKE) -s --no-print-directory "$(VENV)/installed-plot,fast$${cuda:+,$$cuda}"
 	@$(PY) examples/char_lm.py $(ARGS)
+
+examples: $(VENV)/installed-examples,fast ## run the other examples: digits, CO2, dates; each ends with its figure
+	@set -e; for script in ctc_digits forecast_co2 dates_transformer; do \
+	  echo "== examples/$$script.py"; $(PY) examples/$$script.py; done
 
 test: $(VENV)/installed-test ## run the tests except the slow ones
 	$(PYTEST) -m "not slow and not parity and not gpu and not cupy"
