@@ -45,6 +45,9 @@ FILES: dict[str, str] = {
         "GradcheckError detect_anomaly gradcheck gradgradcheck is_anomaly_enabled set_detect_anomaly"
     ),
     "test_containers.py": "ModuleDict ModuleList ParameterDict ParameterList Sequential ReLU",
+    "test_conv.py": (
+        "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d Fold Unfold"
+    ),
     "test_ctc.py": "CTCLoss",
     "test_data.py": (
         "BatchSampler ConcatDataset DataLoader Dataset IterableDataset LengthBatchSampler RandomSampler "

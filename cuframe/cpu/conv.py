@@ -183,7 +183,7 @@ def gather(
     flat = rows <= _FEW and prod(win.kernel) > 1 and set(win.stride) == {1} and len(win.out) > 1
     blocks = _blocks(n, width, win)
     work = n * rows * prod(win.out) * width * win.groups * ((weight is not None) + (other is not None))
-    shares = min(len(blocks), jit.cpus()) if work >= _WORTH else 1
+    shares = max(1, min(len(blocks), jit.cpus())) if work >= _WORTH else 1
     sums = None if other is None else np.zeros((shares, win.groups, width, rows), src.dtype)
 
     def run(thread: int, threads: int) -> None:

@@ -8,6 +8,7 @@ from .modules.activation import *  # noqa: F403
 from .modules.adaptive import *  # noqa: F403
 from .modules.attention import *  # noqa: F403
 from .modules.batchnorm import *  # noqa: F403
+from .modules.conv import *  # noqa: F403
 from .modules.ctc import *  # noqa: F403
 from .modules.distance import *  # noqa: F403
 from .modules.dropout import *  # noqa: F403
@@ -22,7 +23,7 @@ from .modules.transformer import *  # noqa: F403
 
 __all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "utils", *containers.__all__]
 for _family in (
-    modules.activation, modules.adaptive, modules.attention, modules.batchnorm, modules.ctc,
+    modules.activation, modules.adaptive, modules.attention, modules.batchnorm, modules.conv, modules.ctc,
     modules.distance, modules.dropout, modules.embedding, modules.linear, modules.loss,
     modules.multi_label, modules.normalization, modules.padding, modules.rnn, modules.transformer,
 ):  # fmt: skip

@@ -66,10 +66,10 @@ _UNFOLD = Op("unfold", _unfold_vjp, (None, None))
 
 def unfold(
     input: Tensor,
-    kernel_size: int | tuple[int, int],
-    dilation: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    stride: int | tuple[int, int] = 1,
+    kernel_size: int | tuple[int, ...],
+    dilation: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] = 0,
+    stride: int | tuple[int, ...] = 1,
 ) -> Tensor:
     """The windows of images, each as a column.
 
@@ -115,11 +115,11 @@ def unfold(
 
 def fold(
     input: Tensor,
-    output_size: int | tuple[int, int],
-    kernel_size: int | tuple[int, int],
-    dilation: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
-    stride: int | tuple[int, int] = 1,
+    output_size: int | tuple[int, ...],
+    kernel_size: int | tuple[int, ...],
+    dilation: int | tuple[int, ...] = 1,
+    padding: int | tuple[int, ...] = 0,
+    stride: int | tuple[int, ...] = 1,
 ) -> Tensor:
     """Sum columns of windows into images: the transpose of `unfold`.
 

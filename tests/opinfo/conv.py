@@ -128,7 +128,8 @@ def transposed2d_samples(make):
 
 
 def transposed3d_samples(make):
-    yield Sample((make(1, 2, 2, 1, 2), make(2, 1, 2, 2, 2), make(1)), {"stride": (2, 1, 1), "output_padding": (1, 0, 0)})
+    settings = {"stride": (2, 1, 1), "output_padding": (1, 0, 0)}
+    yield Sample((make(1, 2, 2, 1, 2), make(2, 1, 2, 2, 2), make(1)), settings)
     yield Sample((make(1, 2, 2, 2), make(1, 2, 1, 2, 3)), {"padding": (0, 0, 1)})
 
 
@@ -160,7 +161,7 @@ def conv2d_errors(make):
     yield ErrorInput((x, w), {"padding": "same", "stride": 2}, RuntimeError, "padding='same' needs stride 1")
     yield ErrorInput((x, w), {"padding": "full"}, RuntimeError, "'same' or 'valid', got 'full'")
     yield ErrorInput((x, w), {"dilation": 3}, RuntimeError, r"input \(5, 5\).* smaller than .* spans \(7, 7\)")
-    yield ErrorInput((x, make(6, 4, 0, 3)), {}, RuntimeError, r"the kernel must not be empty, got weight \(6, 4, 0, 3\)")
+    yield ErrorInput((x, make(6, 4, 0, 3)), {}, RuntimeError, r"must not be empty, got weight \(6, 4, 0, 3\)")
     yield ErrorInput((x, make(6, 4, 3, 3, dtype="float64")), {}, RuntimeError, "one dtype, got float32 and float64")
     yield ErrorInput((make(1, 4, 5, 5, dtype="int64"), w), {}, TypeError, "input must be floating point, got int64")
     yield ErrorInput((x, np.ones((6, 4, 3, 3))), {}, TypeError, "weight must be a Tensor, got ndarray")

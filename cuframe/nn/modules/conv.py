@@ -74,25 +74,6 @@ class _Conv(Module):
             if fan_in:
                 init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
-    def _sides(self) -> list[int]:
-        """What `padding` puts before and after each dimension, the last dimension first, as `F.pad` takes it."""
-        sides: list[int] = []
-        for d in reversed(range(self.dims)):
-            if self.padding == "same":
-                total = self.dilation[d] * (self.kernel_size[d] - 1)
-                sides += (total // 2, total - total // 2)
-            else:
-                sides += (0, 0) if self.padding == "valid" else (self.padding[d],) * 2
-        return sides
-
-    def _convolve(self, input: Tensor) -> Tensor:
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            input = F.pad(input, self._sides(), mode=self.padding_mode)
-            padding = 0
-        function = getattr(F, f"conv{self.dims}d")
-        return function(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
-
     def extra_repr(self) -> str:
         words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
         for argument, plain in (("padding", 0), ("dilation", 1), ("output_padding", 0)):
@@ -108,7 +89,40 @@ class _Conv(Module):
         return ", ".join(words)
 
 
-class Conv1d(_Conv):
+class _Convolve(_Conv):
+    """The constructor of convolutions, and padding of all kinds."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes | str = 0,
+        dilation: Sizes = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None,
+        dtype: Any = None,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, 0, groups, bias, padding_mode,
+            device, dtype,
+        )  # fmt: skip
+
+    def _sides(self) -> list[int]:
+        """What `padding` puts before and after each dimension, the last dimension first, as `F.pad` takes it."""
+        sides: list[int] = []
+        for d in reversed(range(self.dims)):
+            if self.padding == "same":
+                total = self.dilation[d] * (self.kernel_size[d] - 1)
+                sides += (total // 2, total - total // 2)
+            else:
+                sides += (0, 0) if self.padding == "valid" else (self.padding[d],) * 2
+        return sides
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            input = F.pad(input, self._sides(), mode=self.padding_mode)
+            padding = 0
+        function = getattr(F, f"conv{self.dims}d")
+        return function(input, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class Conv1d(_Convolve):
     """A convolution over sequences, see `F.conv1d`.
 
     `weight` (out_channels, in_channels / groups, *kernel_size) and `bias` (out_channels,) start from U(-b, b) with
@@ -140,20 +154,8 @@ class Conv1d(_Conv):
 
     dims = 1
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes | str = 0,
-        dilation: Sizes = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None,
-        dtype: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, 0, groups, bias, padding_mode, device, dtype
-        )
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self._convolve(input)
-
-
-class Conv2d(_Conv):
+class Conv2d(_Convolve):
     """A convolution over images, see `F.conv2d`.
 
     `weight` (out_channels, in_channels / groups, *kernel_size) and `bias` (out_channels,) start as those of `Conv1d`.
@@ -175,20 +177,8 @@ class Conv2d(_Conv):
 
     dims = 2
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes | str = 0,
-        dilation: Sizes = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None,
-        dtype: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, 0, groups, bias, padding_mode, device, dtype
-        )
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self._convolve(input)
-
-
-class Conv3d(_Conv):
+class Conv3d(_Convolve):
     """A convolution over volumes, see `F.conv3d`.
 
     `weight` (out_channels, in_channels / groups, *kernel_size) and `bias` (out_channels,) start as those of `Conv1d`.
@@ -210,18 +200,6 @@ class Conv3d(_Conv):
 
     dims = 3
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Sizes | str = 0,
-        dilation: Sizes = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros", device: Any = None,
-        dtype: Any = None,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, 0, groups, bias, padding_mode, device, dtype
-        )
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self._convolve(input)
-
 
 class _ConvTranspose(_Conv):
     """The constructor and the choice of the result's size of transposed convolutions."""
@@ -236,8 +214,8 @@ class _ConvTranspose(_Conv):
         if isinstance(padding, str):
             raise TypeError(f"{type(self).__name__}: padding must be numbers, got {padding!r}")
         super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, output_padding, groups, bias, padding_mode,
-            device, dtype,
+            in_channels, out_channels, kernel_size, stride, padding, dilation, output_padding, groups, bias,
+            padding_mode, device, dtype,
         )  # fmt: skip
 
     def _output_padding(self, input: Tensor, output_size: Any) -> tuple[int, ...]:

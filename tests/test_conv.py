@@ -1,0 +1,316 @@
+"""Convolution over many blocks and threads, its memory, and the modules."""
+
+from __future__ import annotations
+
+import math
+import tracemalloc
+
+import numpy as np
+import pytest
+
+import cuframe as cf
+import cuframe.nn.functional as F
+from cuframe import nn
+from cuframe.backend import backend_for
+from cuframe.cpu import conv as cpu
+from cuframe.cpu import jit
+from cuframe.ops import correlation
+
+
+def windows(kernel, out, stride=1, lo=0, dilation=1, groups=1):
+    d = len(kernel)
+    return cpu.Windows(kernel, (stride,) * d, (dilation,) * d, (lo,) * d, out, groups)
+
+
+def integers(*shape, dtype="float64"):
+    """Small integers, whose sums are exact in any order."""
+    return np.random.default_rng(math.prod(shape)).integers(-3, 4, shape).astype(dtype)
+
+
+BLOCKED = {
+    "several images a block": ((9, 4, 5, 5), (6, 4, 3, 3), windows((3, 3), (5, 5), lo=1)),
+    "parts of an image, last dimension too": ((2, 3, 4, 90), (20, 3, 3, 3), windows((3, 3), (4, 90), lo=1)),
+    "rows in one run, parts of an image": ((2, 4, 40, 30), (4, 4, 3, 3), windows((3, 3), (40, 30), lo=1)),
+    "groups in several blocks": ((3, 12, 9, 8), (12, 1, 3, 3), windows((3, 3), (9, 8), lo=1, groups=12)),
+    "two groups with stride": ((3, 8, 30, 21), (40, 4, 3, 3), windows((3, 3), (15, 11), stride=2, lo=1, groups=2)),
+    "dilation": ((2, 3, 30, 21), (3, 3, 2, 3), windows((2, 3), (27, 15), dilation=3)),
+    "one tap": ((3, 5, 20, 20), (30, 5, 1, 1), windows((1, 1), (20, 20))),
+    "one tap with stride": ((3, 5, 20, 20), (30, 5, 1, 1), windows((1, 1), (10, 10), stride=2)),
+    "a sequence": ((3, 5, 300), (30, 5, 4), windows((4,), (300,), lo=2)),
+    "a sequence in blocks": ((2, 5, 1500), (3, 5, 4), windows((4,), (1500,), lo=2)),
+    "volumes": ((2, 3, 6, 7, 8), (4, 3, 3, 3, 3), windows((3, 3, 3), (6, 7, 8), lo=1)),
+    "windows wholly outside": ((2, 3, 2, 2), (20, 3, 3, 3), windows((3, 3), (9, 9), lo=5)),
+    "a part of the source": ((2, 3, 40, 9), (20, 3, 2, 2), windows((2, 2), (30, 6), lo=-2)),
+    "no images": ((0, 3, 4, 4), (2, 3, 3, 3), windows((3, 3), (4, 4), lo=1)),
+}
+
+
+@pytest.mark.parametrize("case", BLOCKED)
+def test_blocks_equal_one_product_a_tap(case, monkeypatch):
+    """Blocks are made small, so that every way of cutting occurs; three shares whatever the machine has."""
+    monkeypatch.setattr(cpu, "_ELEMENTS", 4000)
+    monkeypatch.setattr(cpu, "_COLUMNS", 16)
+    monkeypatch.setattr(cpu, "_WORTH", 0)
+    monkeypatch.setattr(jit, "cpus", lambda: 3)
+    shape, weight, win = BLOCKED[case]
+    x, w, b = integers(*shape), integers(*weight), integers(weight[0])
+    other = integers(shape[0], weight[0], *win.out)
+    expected, grad = correlation._gather(x, w, b, other, win)
+    out, gw = cpu.gather(x, w, b, other, win)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(gw, grad)
+    filled = np.full((*out.shape, 2), 7.0)
+    assert cpu.gather(x, w, None, None, win, filled[..., 0])[1] is None
+    np.testing.assert_array_equal(filled[..., 0], expected - b.reshape(-1, *(1,) * len(win.out)))
+    assert (filled[..., 1] == 7).all()
+    strided = np.repeat(x, 2, axis=-1)[..., ::2]
+    none, gw = cpu.gather(strided, None, None, other, win)
+    assert none is None
+    np.testing.assert_array_equal(gw, grad)
+
+
+def test_blocks_hold_every_position_once():
+    """Also where neither groups nor sizes are multiples of a block's."""
+    for n, width, win in ((5, 9, windows((3, 3), (28, 28), groups=50)), (2, 3000, windows((3, 3), (17, 300)))):
+        seen = np.zeros((n, win.groups, *win.out), int)
+        for block in cpu._blocks(n, width, win):
+            part = tuple(slice(a, a + s) for a, s in zip(block.start, block.sizes))
+            seen[(block.images, block.groups, *part)] += 1
+            columns = len(range(n)[block.images]) * math.prod(block.sizes)
+            assert columns * len(range(win.groups)[block.groups]) <= max(256, (3 << 16) // width)
+        assert (seen == 1).all()
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10])
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 2, 3, 4])
+def test_residues_name_every_pair_once(size, kernel, stride, dilation):
+    """Position, tap and window of the result belong together exactly where the definition says."""
+    for lo in (-1, 0, 2):
+        found = []
+        for where, taps, d, shift in correlation._residues(size, kernel, stride, dilation, lo):
+            held = list(range(kernel)[taps])[::-1]
+            found += [
+                (x, k, j + m * d - shift) for j, x in enumerate(range(size)[where]) for m, k in enumerate(held)
+            ]
+        wanted = [
+            (x, k, (x + lo - k * dilation) // stride)
+            for x in range(size) for k in range(kernel) if (x + lo - k * dilation) % stride == 0
+        ]  # fmt: skip
+        assert sorted(found) == sorted(wanted)
+
+
+@pytest.mark.parametrize("groups", [1, 16])
+def test_memory_is_that_of_the_results_and_some_blocks(groups):
+    """The columns of all windows would be 9 times the input: 57 MB."""
+    x = cf.randn(24, 16, 64, 64).requires_grad_()
+    w = cf.randn(16, 16 // groups, 3, 3).requires_grad_()
+    F.conv2d(x[:1], w, padding=1, groups=groups).sum().backward()
+    tracemalloc.start()
+    try:
+        out = F.conv2d(x, w, padding=1, groups=groups)
+        forward = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        out.backward(cf.ones_like(out))
+        backward = tracemalloc.get_traced_memory()[1] - before
+    finally:
+        tracemalloc.stop()
+    blocks = 4e6 * min(jit.cpus(), 8)
+    assert forward < out.nbytes + blocks
+    assert backward < 2 * x.nbytes + out.nbytes + blocks  # the ones, the gradient, and .grad's own
+
+
+def test_bits_do_not_depend_on_free_threads(monkeypatch):
+    """The threads are taken while the second run works."""
+    monkeypatch.setattr(jit, "cpus", lambda: 3)
+    rng = np.random.default_rng(0)
+    x, g = (rng.standard_normal((9, 16, 20, 20), dtype=np.float32) for _ in range(2))
+    win = windows((3, 3), (20, 20), lo=1)
+    _, first = cpu.gather(x, None, None, g, win)
+    with jit._busy:
+        _, second = cpu.gather(x, None, None, g, win)
+    assert first.tobytes() == second.tobytes()
+
+
+def test_empty_batch():
+    layer = nn.Conv2d(3, 4, 3)
+    x = cf.zeros(0, 3, 5, 5).requires_grad_()
+    out = layer(x)
+    assert out.shape == (0, 4, 3, 3)
+    out.sum().backward()
+    assert x.grad.shape == (0, 3, 5, 5)
+    assert (layer.weight.grad.array == 0).all() and layer.weight.grad.shape == (4, 3, 3, 3)
+    up = nn.ConvTranspose2d(3, 4, 3, stride=2)
+    assert up(x).shape == (0, 4, 11, 11)
+
+
+def test_only_what_is_needed_is_kept():
+    """A weight that needs no gradient does not keep the input, and the other way round."""
+    x, w = cf.ones(1, 2, 5).requires_grad_(), cf.ones(2, 2, 3)
+    assert F.conv1d(x, w).grad_fn.saved[0] == (1, 2, 5)
+    assert F.conv_transpose1d(x, w).grad_fn.saved[0] == (1, 2, 5)
+    assert F.conv1d(x.detach(), w.requires_grad_()).grad_fn.saved[1] == (2, 2, 3)
+
+
+def test_a_changed_input_is_noticed():
+    x, w = cf.ones(1, 2, 5), cf.ones(2, 2, 3).requires_grad_()
+    out = F.conv1d(x, w)
+    x.add_(1)
+    with pytest.raises(RuntimeError, match=r"convolution.*changed in place by add_"):
+        out.sum().backward()
+
+
+def test_fold_undoes_unfold_but_for_overlaps():
+    x = cf.Tensor(integers(2, 3, 6, 7))
+    settings = {"dilation": (1, 2), "padding": (1, 0), "stride": (2, 1)}
+    times = F.fold(F.unfold(cf.ones_like(x), (3, 2), **settings), (6, 7), (3, 2), **settings)
+    back = F.fold(F.unfold(x, (3, 2), **settings), (6, 7), (3, 2), **settings)
+    np.testing.assert_array_equal(back.array, (x * times).array)
+
+
+def test_unfold_times_weight_is_convolution():
+    x, w = cf.Tensor(integers(2, 3, 6, 7)), cf.Tensor(integers(4, 3, 2, 3))
+    columns = nn.Unfold((2, 3), padding=1, stride=2)(x)
+    out = (w.reshape(4, 18) @ columns).reshape(2, 4, 4, 4)
+    np.testing.assert_array_equal(out.array, F.conv2d(x, w, padding=1, stride=2).array)
+    images = nn.Fold((6, 7), (2, 3), padding=1, stride=2)(columns)
+    assert images.shape == (2, 3, 6, 7)
+
+
+# -- modules ------------------------------------------------------------------------------------------------------
+LAYERS = [nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
+
+
+@pytest.mark.parametrize("kind", LAYERS, ids=lambda k: k.__name__)
+def test_module_is_function_of_its_settings(kind):
+    transposed = "Transpose" in kind.__name__
+    dims = int(kind.__name__[-2])
+    kwargs = {"stride": 2, "padding": 1, "dilation": 2, "groups": 2}
+    layer = kind(4, 6, 3, **kwargs).double()
+    assert list(layer.state_dict()) == ["weight", "bias"]
+    assert layer.weight.shape == ((4, 3) if transposed else (6, 2)) + (3,) * dims
+    x = cf.Tensor(np.random.default_rng(0).standard_normal((2, 4, *range(6, 6 + dims))))
+    function = getattr(F, f"conv_transpose{dims}d" if transposed else f"conv{dims}d")
+    np.testing.assert_array_equal(layer(x).array, function(x, layer.weight, layer.bias, **kwargs).array)
+    np.testing.assert_allclose(layer(x[1]).array, layer(x).array[1], 1e-12, 1e-12)
+    bare = kind(4, 6, 3, bias=False, dtype="float64")
+    assert bare.bias is None and list(bare.state_dict()) == ["weight"]
+    np.testing.assert_array_equal(bare(x).array, function(x, bare.weight).array)
+
+
+@pytest.mark.parametrize("kind", LAYERS, ids=lambda k: k.__name__)
+def test_initial_values_fill_their_range(kind):
+    cf.manual_seed(0)
+    layer = kind(24, 36, 5, groups=2)
+    bound = 1 / math.sqrt(math.prod(layer.weight.shape[1:]))
+    for p in (layer.weight.array, layer.bias.array):
+        assert np.abs(p).max() <= bound
+        assert np.abs(p).max() > 0.9 * bound
+        assert abs(p.mean()) < 0.25 * bound
+
+
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+@pytest.mark.parametrize("padding", ["same", 2, (1, 2), "valid"])
+def test_padding_modes(mode, padding):
+    layer = nn.Conv2d(2, 3, (3, 4), padding=padding, padding_mode=mode, dilation=(2, 1), dtype="float64")
+    x = cf.Tensor(np.random.default_rng(0).standard_normal((2, 2, 6, 7)))
+    before, after = {
+        "same": ((2, 1), (2, 2)), 2: ((2, 2), (2, 2)), (1, 2): ((1, 2), (1, 2)), "valid": ((0, 0), (0, 0)),
+    }[padding]  # fmt: skip
+    how = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
+    wide = np.pad(x.array, [(0, 0), (0, 0), *zip(before, after)], how)
+    expected = F.conv2d(cf.Tensor(wide), layer.weight, layer.bias, dilation=(2, 1))
+    np.testing.assert_allclose(layer(x).array, expected.array, 1e-12)
+    assert layer(x).shape[2:] == ((6, 7) if padding == "same" else expected.shape[2:])
+
+
+def test_padding_mode_of_sequences_and_volumes():
+    x = cf.Tensor(integers(1, 1, 5))
+    layer = nn.Conv1d(1, 1, 3, padding="same", padding_mode="circular", bias=False, dtype="float64")
+    layer.weight.data = cf.ones(1, 1, 3, dtype="float64")
+    np.testing.assert_array_equal(layer(x).array, x.array + np.roll(x.array, 1, 2) + np.roll(x.array, -1, 2))
+    volume = nn.Conv3d(1, 1, 1, padding=1, padding_mode="replicate", bias=False)
+    volume.weight.data = cf.ones(1, 1, 1, 1, 1)
+    y = cf.randn(1, 1, 2, 3, 2)
+    np.testing.assert_array_equal(volume(y).array, np.pad(y.array, [(0, 0)] * 2 + [(1, 1)] * 3, "edge"))
+
+
+def test_output_size():
+    up = nn.ConvTranspose2d(2, 3, 3, stride=(3, 2), padding=1)
+    x = cf.randn(1, 2, 4, 5)
+    assert up(x).shape == (1, 3, 10, 9)
+    for size in ((10, 9), (12, 10), (11, 9)):
+        extra = (size[0] - 10, size[1] - 9)
+        expected = F.conv_transpose2d(x, up.weight, up.bias, (3, 2), 1, extra).array
+        for given in (size, [1, 3, *size], cf.Size((1, 3, *size))):
+            np.testing.assert_array_equal(up(x, given).array, expected)
+    assert up(x[0], (3, 12, 10)).shape == (3, 12, 10)
+    with pytest.raises(ValueError, match=r"output_size must be from \(10, 9\) to \(12, 10\) .* got \(13, 9\)"):
+        up(x, (13, 9))
+    with pytest.raises(ValueError, match=r"output_size must have 2 or 4 numbers, got \(9,\)"):
+        up(x, (9,))
+
+
+def test_repr():
+    shown = {
+        nn.Conv1d(2, 4, 3): "Conv1d(2, 4, kernel_size=(3,), stride=(1,))",
+        nn.Conv2d(2, 4, 3, padding="same", bias=False): (
+            "Conv2d(2, 4, kernel_size=(3, 3), stride=(1, 1), padding='same', bias=False)"
+        ),
+        nn.Conv3d(2, 4, (1, 2, 3), 2, (0, 1, 1), 2, 2, padding_mode="circular"): (
+            "Conv3d(2, 4, kernel_size=(1, 2, 3), stride=(2, 2, 2), padding=(0, 1, 1), dilation=(2, 2, 2), groups=2, "
+            "padding_mode=circular)"
+        ),
+        nn.ConvTranspose2d(2, 4, 3, stride=2, output_padding=1): (
+            "ConvTranspose2d(2, 4, kernel_size=(3, 3), stride=(2, 2), output_padding=(1, 1))"
+        ),
+        nn.Fold((4, 5), 2, stride=2): "Fold(output_size=(4, 5), kernel_size=2, dilation=1, padding=0, stride=2)",
+        nn.Unfold((2, 3)): "Unfold(kernel_size=(2, 3), dilation=1, padding=0, stride=1)",
+    }
+    for module, text in shown.items():
+        assert repr(module) == text
+
+
+@pytest.mark.parametrize(
+    ("make", "exception", "match"),
+    [
+        (lambda: nn.Conv1d(3, 4, 3, groups=2), ValueError, "Conv1d: in_channels must be a multiple of groups 2"),
+        (lambda: nn.Conv1d(4, 3, 3, groups=2), ValueError, "out_channels must be a multiple of groups 2, got 3"),
+        (lambda: nn.Conv2d(4, 4, 3, groups=0), ValueError, "Conv2d: groups must be positive, got 0"),
+        (lambda: nn.Conv2d(4, 4, 3, padding="full"), ValueError, "Conv2d: padding must be .* got 'full'"),
+        (lambda: nn.Conv2d(4, 4, 3, 2, "same"), ValueError, r"Conv2d: padding='same' needs stride 1, got \(2, 2\)"),
+        (lambda: nn.Conv2d(4, 4, 3, padding_mode="zero"), ValueError, "reflect, replicate, circular, got 'zero'"),
+        (lambda: nn.Conv3d(4, 4, (3, 3)), TypeError, r"Conv3d: kernel_size must be an int or 3 ints, got \(3, 3\)"),
+        (lambda: nn.Conv3d(4, 4, 0), RuntimeError, "Conv3d: kernel_size must be at least 1, got 0"),
+        (lambda: nn.ConvTranspose1d(4, 4, 3, padding_mode="reflect"), ValueError, "must be one of zeros, got"),
+        (lambda: nn.ConvTranspose1d(4, 4, 3, padding="same"), TypeError, "ConvTranspose1d: padding must be numbers"),
+    ],
+)  # fmt: skip
+def test_constructor_errors(make, exception, match):
+    with pytest.raises(exception, match=match):
+        make()
+
+
+def test_a_small_network_learns():
+    """Convolution, stride and transposed convolution: an autoencoder's loss falls to a tenth."""
+    cf.manual_seed(0)
+    x = cf.randn(4, 1, 6, 6)
+    net = nn.Sequential(
+        nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
+        nn.ConvTranspose2d(16, 1, 4, stride=2, padding=1),
+    )  # fmt: skip
+    optimizer = cf.optim.Adam(net.parameters(), lr=0.02)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = F.mse_loss(net(x), x)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] / 10
+
+
+def test_the_cpu_serves_convolution():
+    assert backend_for("cpu").kernel("conv") is cpu
