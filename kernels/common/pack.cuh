@@ -26,16 +26,25 @@ __device__ __forceinline__ bool pack_aligned(const T* address) {
     return reinterpret_cast<unsigned long long>(address) % (sizeof(T) * N) == 0;
 }
 
+// A GPU refuses a misaligned vector access; the host would let it pass.
 template <int N, class T>
-__device__ __forceinline__ Pack<T, N> load_pack(const T* address) {
-    assert(pack_aligned<N>(address));
+__device__ __forceinline__ void require_aligned(const T* address AND_CALLER) {
+#if defined(CUFRAME_SIM)
+    if (!pack_aligned<N>(address))
+        ::sim::sim_fail(file, line, "a pack of %d bytes at %p, which is not aligned to that", int(sizeof(T) * N), (void*)address);
+#endif
+}
+
+template <int N, class T>
+__device__ __forceinline__ Pack<T, N> load_pack(const T* address AND_CALLER) {
+    require_aligned<N>(address AND_PASS_CALLER);
     Pack<T, N> pack;
     pack.bits = *reinterpret_cast<const typename Pack<T, N>::Bits*>(address);
     return pack;
 }
 
 template <int N, class T>
-__device__ __forceinline__ void store_pack(T* address, const Pack<T, N>& pack) {
-    assert(pack_aligned<N>(address));
+__device__ __forceinline__ void store_pack(T* address, const Pack<T, N>& pack AND_CALLER) {
+    require_aligned<N>(address AND_PASS_CALLER);
     *reinterpret_cast<typename Pack<T, N>::Bits*>(address) = pack.bits;
 }

@@ -7,10 +7,18 @@
 //   SHARED_ARRAY(type, name, count), DYNAMIC_SHARED(type, name): shared memory; raw __shared__ is refused
 //   leave_barriers(): this thread returns before later __syncthreads of its block
 //   Pack<T, N>, load_pack, store_pack: vector loads and stores
+//   CALLER, AND_CALLER, PASS_CALLER, AND_PASS_CALLER: how a helper that waits tells the simulator its caller's line
 #pragma once
 
 #if defined(CUFRAME_SIM)
 #include "sim/cuda.h"
+
+// A helper that holds a barrier or a collective takes CALLER as its only or AND_CALLER after its other parameters, and
+// passes it on the same way. On a GPU all four are nothing.
+#define CALLER SIM_PLACE
+#define AND_CALLER , SIM_PLACE
+#define PASS_CALLER file, line
+#define AND_PASS_CALLER , file, line
 #else
 
 #include <cuda_bf16.h>
@@ -40,6 +48,11 @@ __device__ __forceinline__ void leave_barriers() {}
 #ifndef NAN
 #define NAN __int_as_float(0x7FFFFFFF)
 #endif
+
+#define CALLER
+#define AND_CALLER
+#define PASS_CALLER
+#define AND_PASS_CALLER
 
 // Checked in the simulator; on a GPU every assertion costs registers and a branch.
 #undef assert
