@@ -1,4 +1,4 @@
-"""Where cuframe keeps its files: kernel sources that ship with it, and the per-user cache."""
+"""Where cuframe is installed and keeps its files: kernel sources that ship with it, and the per-user cache."""
 
 import os
 from pathlib import Path
@@ -10,6 +10,12 @@ def checkout_root() -> Path | None:
     """Return the root of the source checkout cuframe runs from, or None for an installed wheel."""
     root = _PACKAGE.parent
     return root if (root / "setup.py").is_file() and (root / "kernels").is_dir() else None
+
+
+def install_command(extra: str) -> str:
+    """Return the pip command that adds `extra` to this installation."""
+    root = checkout_root()
+    return f"pip install 'cuframe[{extra}]'" if root is None else f"pip install -e '{root}[{extra}]'"
 
 
 def kernels_dir() -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy
 import pytest
 
-from cuframe import cli
+from cuframe import _paths, cli
 from cuframe._version import __version__
 from cuframe.cli import _driver, _facts
 from cuframe.cli import info as info_command
@@ -277,7 +277,7 @@ def test_a_driver_without_cupy_asks_for_the_extra_that_fits():
     driver = _driver.Driver((13, 0), "580.1", (_driver.Gpu(0, "Fake", (9, 0), 1, None),), None)
     facts = {"cupy": None, "packages": {"matplotlib": "3"}}
     assert _facts._missing(facts, driver) == [
-        {"what": "CuPy, to use the GPU", "install": _facts.install_command("cuda13")}
+        {"what": "CuPy, to use the GPU", "install": _paths.install_command("cuda13")}
     ]
 
 
@@ -289,10 +289,19 @@ def test_a_cupy_too_new_for_the_driver_is_reported():
     }
     (needed,) = _facts._missing(facts, driver)
     assert needed["what"] == "a CuPy that this driver can run: `pip uninstall cupy-cuda13x`, then"
-    assert needed["install"] == _facts.install_command("cuda12")
+    assert needed["install"] == _paths.install_command("cuda12")
 
 
 def test_install_command_fits_the_installation(monkeypatch):
-    assert _facts.install_command("plot") == f"pip install -e '{ROOT}[plot]'"
-    monkeypatch.setattr(_facts._paths, "checkout_root", lambda: None)
-    assert _facts.install_command("plot") == "pip install 'cuframe[plot]'"
+    assert _paths.install_command("plot") == f"pip install -e '{ROOT}[plot]'"
+    monkeypatch.setattr(_paths, "checkout_root", lambda: None)
+    assert _paths.install_command("plot") == "pip install 'cuframe[plot]'"
+
+
+def test_a_cuda_device_without_cupy_says_what_info_says(monkeypatch):
+    from cuframe.backend.cuda import CudaBackend
+
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(RuntimeError, match="device 'cuda' needs CuPy") as error:
+        CudaBackend()
+    assert _paths.install_command("cuda12") in str(error.value)

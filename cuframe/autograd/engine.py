@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import tensor as _tensor
 from . import versions
-from .graph import FREED, Leaf, Node, Op, Output, mode
+from .graph import CLONE, FREED, Leaf, Node, Output, mode
 from .modes import enable_grad, set_grad_enabled
 from .region import Region
 
@@ -421,13 +421,6 @@ def _owned(entry: list) -> Any:
     return g if whole and _base_references(g) == _BASE_ALONE else g.copy()
 
 
-def _clone_vjp(g: Any, needs: tuple) -> tuple:
-    return (g,)
-
-
-_CLONE = Op("clone", _clone_vjp, ())
-
-
 def _result(entry: list) -> Any:
     """The gradient of an entry as a Tensor (or as it is, if it is sparse)."""
     if isinstance(entry[1], Tensor) or getattr(entry[1], "is_sparse", False):
@@ -444,7 +437,7 @@ def _deliver(entry: list) -> None:
     old = leaf.grad
     if isinstance(entry[1], Tensor):
         g = entry[1]
-        leaf.grad = record(g.array.copy(), _CLONE, (g,), ()) if old is None else old + g
+        leaf.grad = record(g.array.copy(), CLONE, (g,), ()) if old is None else old + g
     elif getattr(entry[1], "is_sparse", False):
         leaf.grad = entry[1] if old is None else entry[1] + old
     else:
@@ -488,7 +481,7 @@ def _hooks(node: Node, g: Any, create_graph: bool) -> Any:
                 )
             g = replacement if create_graph else replacement.array
     for hook in list(meta.get("retain", {}).values()):
-        hook(record(g.array.copy(), _CLONE, (g,), ()) if isinstance(g, Tensor) else Tensor(np.array(g)))
+        hook(record(g.array.copy(), CLONE, (g,), ()) if isinstance(g, Tensor) else Tensor(np.array(g)))
     return g
 
 
@@ -521,7 +514,7 @@ def _vjp_composite(node: Node, g: Any, needs: tuple) -> tuple:
     for item, source in zip(node.saved, op.saves or ()):
         if isinstance(source, int):
             if item is not None:
-                arguments[source] = record(item, _CLONE, (Tensor(item, inputs[source]),), ())
+                arguments[source] = record(item, CLONE, (Tensor(item, inputs[source]),), ())
         elif source == "constant":
             constants.append(item)
     outputs = op.composite(*arguments, *constants)  # type: ignore[misc]

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["FREED", "Leaf", "Node", "Op", "Output", "mode", "next_sequence"]
+__all__ = ["CLONE", "FREED", "Leaf", "Node", "Op", "Output", "mode", "next_sequence"]
 
 _sequence = itertools.count(1)
 next_sequence = _sequence.__next__
@@ -68,6 +68,12 @@ class Op:
     def __repr__(self) -> str:
         return f"Op({self.name})"
 
+
+def _clone_vjp(g: Any, needs: tuple) -> tuple:
+    return (g,)
+
+
+CLONE = Op("clone", _clone_vjp)
 
 FREED: Any = object()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._paths import install_command
 from .base import Backend, Device, register_backend
 
 __all__ = ["CudaBackend"]
@@ -21,7 +22,7 @@ class CudaBackend(Backend):
             import cupy
         except ImportError as error:
             raise RuntimeError(
-                "device 'cuda' needs CuPy: pip install 'cuframe[cuda12]' (or cuframe[cuda13] for a CUDA 13 driver)"
+                f"device 'cuda' needs CuPy: {install_command('cuda12')} (or the extra cuda13 for a CUDA 13 driver)"
             ) from error
         try:
             self.count = cupy.cuda.runtime.getDeviceCount()

@@ -187,12 +187,6 @@ def _kernel_cache() -> dict[str, Any]:
     return {"path": str(folder), "files": len(sizes), "bytes": sum(sizes)}
 
 
-def install_command(extra: str) -> str:
-    """Return the pip command that adds `extra` to this installation."""
-    root = _paths.checkout_root()
-    return f"pip install 'cuframe[{extra}]'" if root is None else f"pip install -e '{root}[{extra}]'"
-
-
 def _missing(facts: dict[str, Any], driver: Driver | None) -> list[dict[str, str]]:
     cupy = facts["cupy"]
     fitting = driver.extra if driver else None
@@ -214,4 +208,4 @@ def _missing(facts: dict[str, Any], driver: Driver | None) -> list[dict[str, str
             found.append((", ".join(broken), wanted))
     if facts["packages"]["matplotlib"] is None:
         found.append(("matplotlib, for loss curves", "plot"))
-    return [{"what": what, "install": install_command(extra)} for what, extra in found]
+    return [{"what": what, "install": _paths.install_command(extra)} for what, extra in found]

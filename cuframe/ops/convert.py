@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.graph import mode
+from ..autograd.graph import CLONE, mode
 from ..backend import Device, backend_for, backend_of
 from ..dtypes import as_dtype, bfloat16, is_floating
 from ..tensor import Size, Tensor
@@ -19,13 +19,6 @@ from .inplace import check_writable, overwrite, write
 from .shape import expand, wrap_dim
 
 __all__ = ["clone", "is_floating_point", "is_tensor", "numel"]
-
-
-def _clone_vjp(g: Any, needs: tuple) -> tuple:
-    return (g,)
-
-
-_CLONE = Op("clone", _clone_vjp)
 
 
 @numpy_name(np.copy)
@@ -37,7 +30,7 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
     tensor([1, 2])
     """
     need_tensor("clone", "input", input)
-    return record(input.array.copy(), _CLONE, (input,), ())
+    return record(input.array.copy(), CLONE, (input,), ())
 
 
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
@@ -45,7 +38,7 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
     x = self.array
     if x.flags.c_contiguous:
         return self
-    return record(backend_of(x).xp.ascontiguousarray(x), _CLONE, (self,), ())
+    return record(backend_of(x).xp.ascontiguousarray(x), CLONE, (self,), ())
 
 
 def is_contiguous(self: Tensor) -> bool:
@@ -256,7 +249,7 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
     result = cast(result, self.array.dtype)
     if result.array.__class__ is not self.array.__class__ or result.device != self.device:
         result = move(result, self.device)
-    return write(self, record(result.array, _CLONE, (result,), ()), "copy_")
+    return write(self, record(result.array, CLONE, (result,), ()), "copy_")
 
 
 def _fits(shape: tuple, into: tuple) -> bool:

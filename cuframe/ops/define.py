@@ -72,7 +72,7 @@ def _cast_vjp(g: Any, needs: tuple, dtype: Any) -> tuple:
     return (g.astype(dtype),)
 
 
-_CAST = Op("to", _cast_vjp, (None,))
+_CAST = Op("to_copy", _cast_vjp, (None,))
 
 
 def cast(t: Tensor, dtype: np.dtype) -> Tensor:
