@@ -18,6 +18,7 @@ from .modules.loss import *  # noqa: F403
 from .modules.multi_label import *  # noqa: F403
 from .modules.normalization import *  # noqa: F403
 from .modules.padding import *  # noqa: F403
+from .modules.pooling import *  # noqa: F403
 from .modules.rnn import *  # noqa: F403
 from .modules.transformer import *  # noqa: F403
 
@@ -25,6 +26,7 @@ __all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "uti
 for _family in (
     modules.activation, modules.adaptive, modules.attention, modules.batchnorm, modules.conv, modules.ctc,
     modules.distance, modules.dropout, modules.embedding, modules.linear, modules.loss,
-    modules.multi_label, modules.normalization, modules.padding, modules.rnn, modules.transformer,
+    modules.multi_label, modules.normalization, modules.padding, modules.pooling, modules.rnn,
+    modules.transformer,
 ):  # fmt: skip
     __all__ += _family.__all__

@@ -332,8 +332,9 @@ def _fractional_max_pool(
     else:
         need_tensor(name, "_random_samples", samples)
         drawn = samples.array
-        if drawn.shape != (*lead, dims):
+        if drawn.ndim != 3 or drawn.shape[1:] != (lead[1], dims) or drawn.shape[0] < lead[0]:
             raise RuntimeError(f"{name}: _random_samples must be {(*lead, dims)}, got {tuple(drawn.shape)}")
+        drawn = drawn[: lead[0]]
     drawn = drawn.reshape((*x.shape[:-dims], dims))
     index = _fractional_index(widened(x), drawn, kernel, sizes)
     out = _FRACTIONAL[dims](input, index, x.ndim - dims, x.shape)
@@ -354,7 +355,7 @@ def fractional_max_pool2d(
         output_size: the output's size, an int or (H_out, W_out); or else
         output_ratio: its ratio to the input's, a number in (0, 1) or one for each dimension.
         return_indices: also return where the maxima are, as h * W + w.
-        _random_samples: numbers in [0, 1), (N, C, 2) for W and H, in place of drawn ones.
+        _random_samples: numbers in [0, 1), (N or more, C, 2) for W and H, in place of drawn ones.
 
     Returns:
         (N, C, H_out, W_out) or (C, H_out, W_out); with return_indices also the indices, int64.

@@ -10,7 +10,6 @@ import numpy as np
 
 from ..backend import backend_of
 from ..tensor import Tensor
-from .activation import relu
 from .linear_map import LinearMap
 from .pool_windows import Axis, at, axes_of_windows, replaced, taps
 from .shape import as_int
@@ -179,7 +178,7 @@ def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Any, strid
     if p == 0:
         raise ValueError(f"{name}: norm_type must not be 0")
     mean: Any = _MEAN[dims](input if p == 1 else input**p, axes, True, None)
-    total = relu(mean) * prod(w.k for w in axes)  # odd powers may sum to less than 0
+    total = mean * prod(w.k for w in axes)
     # The root has no gradient at 0: there it is taken of 1, and put back.
     zero = total == 0
     return np.where(zero, 0.0, np.where(zero, 1.0, total) ** (1 / p))  # type: ignore[return-value]
@@ -192,7 +191,8 @@ def lp_pool1d(
 
         out = (sum over the window of input^p)^(1/p)
 
-    p = 1 gives sums, large p approaches maxima. Sums below 0 count as 0, where the gradient is 0, too.
+    p = 1 gives sums, large p approaches maxima of positive inputs. The gradient is 0 where the sum of the powers is 0;
+    where that is negative, the result is NaN.
 
     Args:
         input: (N, C, L) or (C, L), floating point.
