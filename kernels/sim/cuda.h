@@ -21,8 +21,7 @@ typedef unsigned long long uint64;
 #define __align__(bytes) alignas(bytes)
 #define __constant__ static const
 #define __grid_constant__
-#define __shared__ _Pragma("GCC error \"__shared__: declare shared memory with SHARED_ARRAY(type, name, count) or " \
-                           "DYNAMIC_SHARED(type, name), which the simulator can watch\"")
+#define __shared__ _Pragma("GCC error \"use SHARED_ARRAY(type, name, count) or DYNAMIC_SHARED(type, name), not __shared__\"")
 
 #define threadIdx (::sim::sim_now.thread)
 #define blockIdx (::sim::sim_now.block)

@@ -135,23 +135,21 @@ class Program:
         report = _runtime().sim_report().contents
         message, file, line = report.message.decode(errors="replace"), report.file.decode(errors="replace"), report.line
         if not file:
-            found = _source_line(message)
-            if found:
-                file, line = found
+            message, file, line = _with_source_line(message)
         return SimError(message, expression, file or None, line or None, report.block.tuple(), report.thread.tuple())
 
 
-def _source_line(message: str) -> tuple[str, int] | None:
-    """File and line of the `[object+offset]` in a fault's report, if binutils are there to ask."""
+def _with_source_line(message: str) -> tuple[str, str, int]:
+    """Turn the `[object+offset]` at a fault report's end into file and line, if binutils are there to ask."""
     m = re.search(r" \[(.+)\+(0x[0-9a-f]+)\]$", message)
     tool = shutil.which("addr2line")
     if not m or not tool:
-        return None
+        return message, "", 0
     done = subprocess.run([tool, "-i", "-e", m[1], m[2]], capture_output=True, text=True, check=False)
     frames = [f.split(" (")[0].rpartition(":") for f in done.stdout.split("\n")]
-    known = [(f[0], int(f[2])) for f in frames if f[2].isdigit() and "?" not in f[0]]
-    kernels = [k for k in known if k[0].endswith(".cu")]
-    return next(iter(kernels or known), None)
+    known = [(f[0], int(f[2])) for f in frames if f[2].isdigit() and f[0].endswith((".cu", ".cuh"))]
+    known.sort(key=lambda frame: frame[0].endswith(".cuh"))  # the kernel's own line, not that of a helper in it
+    return (message[:m.start()], *known[0]) if known else (message, "", 0)
 
 
 def load(path: Path, expressions: Sequence[str], includes: Sequence[Path] = (), options: Sequence[str] = ()) -> Program:
