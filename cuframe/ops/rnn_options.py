@@ -16,7 +16,9 @@ from .linear import linear
 from .normalization import layer_norm
 from .rnn import layer_arrays, needs_backward, walk
 
-__all__: list[str] = ["held_dropout", "keep_factors", "rnn_options_composite", "rnn_options_layer", "zoneout_mask"]
+__all__: list[str] = [
+    "held_dropout", "keep_factors", "packed_places", "rnn_options_composite", "rnn_options_layer", "zoneout_mask",
+]  # fmt: skip
 
 # The gates that share the statistics of a layer normalisation, in PyTorch's order.
 _SETS = {"lstm": ((0, 4),), "gru": ((0, 2), (2, 3)), "rnn_tanh": ((0, 1),), "rnn_relu": ((0, 1),)}
@@ -128,27 +130,36 @@ RNN = Op("rnn", _vjp, _SAVES, rnn_options_composite)
 
 
 # -- what is drawn ----------------------------------------------------------------------------------------------------
-def keep_factors(p: float, batch: int, size: int, like: Any) -> Any:
+# All masks are drawn for sequences in the caller's order and with every step, so that packing changes nothing.
+def keep_factors(p: float, batch: int, size: int, like: Any, order: Any = None) -> Any:
     """Dropout's factors [N, size] for the whole of a sequence: 0 with probability p, else 1 / (1 - p)."""
-    scale = 0.0 if p == 1 else 1 / (1 - p)
     kept = random.default_generator.bernoulli(1 - p, (batch, size))
-    return backend_of(like).asarray((kept * scale).astype(like.dtype), like)
+    factors = (kept * (0.0 if p == 1 else 1 / (1 - p))).astype(like.dtype)
+    return backend_of(like).asarray(factors if order is None else factors[order], like)
 
 
-def zoneout_mask(p: float, steps: int, batch: int, size: int, like: Any) -> Any:
-    """A bool mask [T, N, size], True with probability p, beside `like`."""
-    return backend_of(like).asarray(random.default_generator.bernoulli(p, (steps, batch, size)), like)
+def zoneout_mask(
+    p: float, steps: int, batch: int, size: int, like: Any, batch_sizes: Any = None, order: Any = None
+) -> Any:
+    """A bool mask [T, N, size], or that of the packed rows [S, size]; True with probability p."""
+    mask = random.default_generator.bernoulli(p, (steps, batch, size))
+    if batch_sizes is not None:
+        step, column = packed_places(batch_sizes)
+        mask = mask[step, column if order is None else order[column]]
+    return backend_of(like).asarray(mask, like)
 
 
-def packed_columns(batch_sizes: Any) -> tuple[Any, Any]:
+def packed_places(batch_sizes: Any) -> tuple[Any, Any]:
     """The step and the place in the batch of each packed row."""
     sizes = np.asarray(batch_sizes)
-    steps, columns = np.nonzero(np.arange(sizes[0] if len(sizes) else 0) < sizes[:, None])
-    return steps, columns
+    step, column = np.nonzero(np.arange(sizes[0] if len(sizes) else 0) < sizes[:, None])
+    return step, column
 
 
-def held_dropout(x: Tensor, factors: Any, batch_sizes: Any = None) -> Tensor:
-    """x [T, N, F], or packed rows, times `factors` [N, F] at every step."""
-    if batch_sizes is not None:
-        factors = factors[packed_columns(batch_sizes)[1]]
-    return x * Tensor(factors)
+def held_dropout(x: Tensor, p: float, batch_sizes: Any = None, order: Any = None) -> Tensor:
+    """Dropout of x [T, N, F], or of packed rows [S, F], with one mask for all steps of a sequence."""
+    if batch_sizes is None:
+        return x * Tensor(keep_factors(p, x.shape[1], x.shape[2], x.array))
+    batch = int(batch_sizes[0]) if len(batch_sizes) else 0
+    factors = keep_factors(p, batch, x.shape[1], x.array, order)
+    return x * Tensor(factors[packed_places(batch_sizes)[1]])

@@ -1,230 +1,14 @@
-"""Recurrent layers and cells: RNN, LSTM, GRU."""
+"""Recurrent layers RNN, LSTM and GRU; their cells are in `rnn_cell`."""
 
 from __future__ import annotations
 
-import math
-import warnings
 from typing import Any
 
-from ...ops.create import empty
-from ...ops.join import cat, stack
-from ...ops.rnn import rnn_layer
-from ...tensor import Parameter, Tensor
-from .. import functional as F
-from .. import init
-from ..module import Module
-from ..utils.rnn import PackedSequence
+from ...tensor import Tensor
+from .rnn_base import RNNBase
+from .rnn_cell import GRUCell, LSTMCell, RNNCell, RNNCellBase
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNBase", "RNNCell", "RNNCellBase"]
-
-_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-
-
-def _check_sizes(name: str, input_size: int, hidden_size: int) -> None:
-    for argument, value in (("input_size", input_size), ("hidden_size", hidden_size)):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError(f"{name}: {argument} must be an int, got {type(value).__name__}")
-        if value <= 0:
-            raise ValueError(f"{name}: {argument} must be positive, got {value}")
-
-
-class RNNBase(Module):
-    """What RNN, LSTM and GRU share: the weights of all layers and directions, and the walk through them.
-
-    Weights carry PyTorch's names: `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, with `_l1`, ... for
-    further layers, `_reverse` for the second direction and `weight_hr_l0` for a projection.
-    """
-
-    def __init__(
-        self,
-        cell: str,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int = 1,
-        bias: bool = True,
-        batch_first: bool = False,
-        dropout: float = 0.0,
-        bidirectional: bool = False,
-        proj_size: int = 0,
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        super().__init__()
-        name = type(self).__name__
-        _check_sizes(name, input_size, hidden_size)
-        if not isinstance(num_layers, int) or num_layers <= 0:
-            raise ValueError(f"{name}: num_layers must be a positive int, got {num_layers!r}")
-        if not isinstance(dropout, (int, float)) or isinstance(dropout, bool) or not 0 <= dropout <= 1:
-            raise ValueError(f"{name}: dropout must be a probability in [0, 1], got {dropout!r}")
-        for argument, value in (("bias", bias), ("batch_first", batch_first)):
-            if not isinstance(value, bool):
-                raise TypeError(f"{name}: {argument} must be a bool, got {type(value).__name__}")
-        if proj_size and cell != "lstm":
-            raise ValueError(f"{name}: proj_size is for LSTM only")
-        if not 0 <= proj_size < hidden_size:
-            raise ValueError(f"{name}: proj_size must be in [0, hidden_size), got {proj_size} of {hidden_size}")
-        if dropout > 0 and num_layers == 1:
-            warnings.warn(
-                f"{name}: dropout applies between layers, so with num_layers=1 dropout={dropout} has no effect",
-                stacklevel=3,
-            )
-        self.cell = cell
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.num_layers = num_layers
-        self.bias = bias
-        self.batch_first = batch_first
-        self.dropout = float(dropout)
-        self.bidirectional = bidirectional
-        self.proj_size = proj_size
-        out_size = proj_size or hidden_size
-        gates = _GATES[cell] * hidden_size
-        for layer in range(num_layers):
-            in_size = input_size if layer == 0 else out_size * (2 if bidirectional else 1)
-            for direction in range(2 if bidirectional else 1):
-                shapes: dict[str, tuple[int, ...]] = {
-                    "weight_ih": (gates, in_size),
-                    "weight_hh": (gates, out_size),
-                }
-                if bias:
-                    shapes["bias_ih"] = shapes["bias_hh"] = (gates,)
-                if proj_size:
-                    shapes["weight_hr"] = (proj_size, hidden_size)
-                for kind, shape in shapes.items():
-                    self.register_parameter(
-                        _weight_name(kind, layer, direction), Parameter(empty(*shape, device=device, dtype=dtype))
-                    )
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights from U(-1/sqrt(H), 1/sqrt(H))."""
-        bound = 1.0 / math.sqrt(self.hidden_size)
-        for weight in self.parameters():
-            init.uniform_(weight, -bound, bound)
-
-    def flatten_parameters(self) -> None:
-        """Nothing: the kernels take weights wherever they lie. Kept for scripts that call it."""
-
-    @property
-    def all_weights(self) -> list[list[Parameter]]:
-        """The weights of each layer and direction."""
-        return [
-            [w for w in self._weights(layer, direction) if w is not None]
-            for layer in range(self.num_layers)
-            for direction in range(2 if self.bidirectional else 1)
-        ]
-
-    def _weights(self, layer: int, direction: int) -> tuple:
-        # getattr, not _parameters: a parametrized weight is computed on access.
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-        return tuple(getattr(self, _weight_name(kind, layer, direction), None) for kind in kinds)
-
-    def extra_repr(self) -> str:
-        parts = [f"{self.input_size}, {self.hidden_size}"]
-        for name, default in (("proj_size", 0), ("num_layers", 1), ("bias", True), ("batch_first", False),
-                              ("dropout", 0.0), ("bidirectional", False)):  # fmt: skip
-            value = getattr(self, name)
-            if value != default:
-                parts.append(f"{name}={value}")
-        return ", ".join(parts)
-
-    # -- running ------------------------------------------------------------------------------------------------
-    def _run(self, input: Any, hx: Any, cx: Any, lengths: Any) -> tuple[Any, Tensor, Tensor | None]:
-        """Check, bring to [T, N, I] (or packed rows), walk the layers, and bring back."""
-        name = type(self).__name__
-        if isinstance(input, PackedSequence):
-            if lengths is not None:
-                raise ValueError(f"{name}: a PackedSequence knows its lengths; leave out lengths")
-            x, sizes, order, back = input
-            self._check_features(x)
-            sizes_host = sizes.numpy(force=True)
-            batch = int(sizes_host[0]) if len(sizes_host) else 0
-            hx, cx = self._check_states(hx, cx, batch, True)
-            if order is not None:
-                hx = None if hx is None else hx.index_select(1, order)
-                cx = None if cx is None else cx.index_select(1, order)
-            y, h, c = self._layers(x, hx, cx, None, sizes_host)
-            if back is not None:
-                h = h.index_select(1, back)
-                c = None if c is None else c.index_select(1, back)
-            return PackedSequence(y, sizes, order, back), h, c
-        if not isinstance(input, Tensor):
-            raise TypeError(f"{name}: input must be a Tensor or a PackedSequence, got {type(input).__name__}")
-        if input.ndim not in (2, 3):
-            raise ValueError(f"{name}: input must be [T, N, I] or unbatched [T, I], got {tuple(input.shape)}")
-        self._check_features(input)
-        batched = input.ndim == 3
-        if not batched:
-            x = input.unsqueeze(1)
-        else:
-            x = input.transpose(0, 1) if self.batch_first else input
-        hx, cx = self._check_states(hx, cx, x.shape[1], batched)
-        if lengths is not None and not batched:
-            raise ValueError(f"{name}: lengths needs batched input")
-        y, h, c = self._layers(x, hx, cx, lengths, None)
-        if not batched:
-            return y.squeeze(1), h.squeeze(1), None if c is None else c.squeeze(1)
-        return (y.transpose(0, 1) if self.batch_first else y), h, c
-
-    def _check_features(self, x: Tensor) -> None:
-        if x.shape[-1] != self.input_size:
-            raise RuntimeError(
-                f"{type(self).__name__}: the input's last dimension must be input_size {self.input_size}, "
-                f"got {tuple(x.shape)}"
-            )
-        weight = next(self.parameters())
-        if x.dtype != weight.dtype:
-            raise ValueError(
-                f"{type(self).__name__}: input must be {weight.dtype.name} as the weights are, got {x.dtype.name}"
-            )
-
-    def _check_states(self, hx: Any, cx: Any, batch: int, batched: bool) -> tuple[Any, Any]:
-        """The initial states as [layers * directions, N, size], checked."""
-        rows = self.num_layers * (2 if self.bidirectional else 1)
-        states = []
-        for label, state, size in (("hx", hx, self.proj_size or self.hidden_size), ("cx", cx, self.hidden_size)):
-            if state is not None:
-                expected = (rows, batch, size) if batched else (rows, size)
-                if not isinstance(state, Tensor):
-                    raise TypeError(
-                        f"{type(self).__name__}: {label} must be a Tensor, got {type(state).__name__}"
-                    )
-                if tuple(state.shape) != expected:
-                    raise RuntimeError(
-                        f"{type(self).__name__}: {label} must have shape {expected}, got {tuple(state.shape)}"
-                    )
-                if not batched:
-                    state = state.unsqueeze(1)
-            states.append(state)
-        return states[0], states[1]
-
-    def _layers(self, x: Tensor, hx: Any, cx: Any, lengths: Any, sizes: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-        hs: list[Tensor] = []
-        cs: list[Tensor] = []
-        directions = 2 if self.bidirectional else 1
-        for layer in range(self.num_layers):
-            ys = []
-            for direction in range(directions):
-                row = layer * directions + direction
-                y, h, c = rnn_layer(
-                    self.cell, x, self._weights(layer, direction),
-                    None if hx is None else hx[row], None if cx is None else cx[row],
-                    lengths=lengths, batch_sizes=sizes, reverse=direction == 1,
-                )  # fmt: skip
-                ys.append(y)
-                hs.append(h)
-                if c is not None:
-                    cs.append(c)
-            x = ys[0] if directions == 1 else cat(ys, -1)
-            if self.dropout and layer + 1 < self.num_layers:
-                x = F.dropout(x, self.dropout, self.training)
-        if len(hs) == 1:
-            return x, hs[0].unsqueeze(0), cs[0].unsqueeze(0) if cs else None
-        return x, stack(hs), stack(cs) if cs else None
-
-
-def _weight_name(kind: str, layer: int, direction: int) -> str:
-    return f"{kind}_l{layer}{'_reverse' if direction else ''}"
 
 
 class RNN(RNNBase):
@@ -240,6 +24,11 @@ class RNN(RNNBase):
         dropout: probability of dropping outputs between layers, in training.
         bidirectional: run a second set of weights from the end to the start.
         device, dtype: of the weights.
+        variational: draw the masks of `dropout` once for a sequence and hold them over its steps.
+        input_dropout: probability of dropping a feature of the input, with such a mask.
+        recurrent_dropout: probability of dropping a unit of h_{t-1} where it enters W_hh, with such a mask.
+        zoneout: probability with which a unit of h keeps its value for a step.
+        layer_norm: normalise both products, below.
 
     Called with `(input, hx=None, lengths=None)`: input [T, N, I], unbatched [T, I] or a PackedSequence; hx
     [layers * directions, N, H], zeros if None; lengths [N] integers (zero allowed) in the place of packing.
@@ -249,6 +38,20 @@ class RNN(RNNBase):
 
     Raises:
         RuntimeError: a shape does not fit.
+
+    Dropout held over time (Gal and Ghahramani 2016, with one mask for all gates): x_t * m_x and h_{t-1} * m_h take the
+    places of x_t and h_{t-1} in the products; m = Bernoulli(1 - p) / (1 - p) of [N, features], drawn at each call for
+    each layer, m_h for each direction. In eval mode m = 1.
+
+    Zoneout (Krueger et al. 2017): h_t = d_t * h_{t-1} + (1 - d_t) * h~_t, where h~_t is what h_t is without it, and
+    d_t = Bernoulli(zoneout) is drawn for each unit, step and sequence. In eval mode d_t is its expectation, zoneout.
+
+    `layer_norm=True` (after Ba et al. 2016, input and recurrent products apart): h_t = tanh(LN(W_ih x) * g + b_ih +
+    LN(W_hh h) * k + b_hh) with LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5) over the units, and the gains
+    g = `weight_ln_ih_l0` and k = `weight_ln_hh_l0` of [H], initially 1. The biases are those of the normalisations.
+
+    All of them work with packing and `lengths`, and the masks do not depend on which of these is used. A layer is still
+    one node of the graph.
 
     >>> import cuframe as cf
     >>> y, h = cf.nn.RNN(10, 20, num_layers=2)(cf.zeros(5, 3, 10))
@@ -268,12 +71,20 @@ class RNN(RNNBase):
         bidirectional: bool = False,
         device: Any = None,
         dtype: Any = None,
+        *,
+        variational: bool = False,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
         super().__init__(
             f"rnn_{nonlinearity}", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             0, device, dtype,
+            variational=variational, input_dropout=input_dropout, recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+            layer_norm=layer_norm,
         )  # fmt: skip
         self.nonlinearity = nonlinearity
 
@@ -291,10 +102,15 @@ class GRU(RNNBase):
 
     Arguments, inputs and results as for `RNN`, without `nonlinearity`. Gate order in the weights: r, z, n.
 
+    Recurrent dropout takes h * m_h in the products only; z * h has all of h. `layer_norm=True` (Ba et al. 2016,
+    supplement) puts LN(W x) * g in the place of W x and LN(W h) * k in that of W h: with statistics over the 2H units
+    of (r, z) and over the H of n, and the gains g = `weight_ln_ih_l0` and k = `weight_ln_hh_l0` of [3H], initially 1.
+
     >>> import cuframe as cf
     >>> y, h = cf.nn.GRU(10, 20, bidirectional=True)(cf.zeros(5, 3, 10))
     >>> y.shape, h.shape
     (cuframe.Size([5, 3, 40]), cuframe.Size([2, 3, 20]))
+    >>> y, h = cf.nn.GRU(10, 20, layer_norm=True, zoneout=0.1)(cf.zeros(5, 3, 10), lengths=[5, 0, 2])
     """
 
     def __init__(
@@ -308,10 +124,18 @@ class GRU(RNNBase):
         bidirectional: bool = False,
         device: Any = None,
         dtype: Any = None,
+        *,
+        variational: bool = False,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__(
-            "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype
-        )
+            "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, 0, device, dtype,
+            variational=variational, input_dropout=input_dropout, recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+            layer_norm=layer_norm,
+        )  # fmt: skip
 
     def forward(self, input: Any, hx: Tensor | None = None, *, lengths: Any = None) -> tuple[Any, Tensor]:
         """Run all layers over all steps; see the class."""
@@ -335,6 +159,11 @@ class LSTM(RNNBase):
         bidirectional: run a second set of weights from the end to the start.
         proj_size: P > 0 projects h to P numbers; the output and h then have P in the place of H.
         device, dtype: of the weights. Gate order in the weights: i, f, g, o.
+        variational: draw the masks of `dropout` once for a sequence and hold them over its steps.
+        input_dropout: probability of dropping a feature of the input, with such a mask.
+        recurrent_dropout: probability of dropping a unit of h_{t-1} where it enters W_hh, with such a mask.
+        zoneout: probability with which a unit of h keeps its value for a step, or a pair (h, c).
+        layer_norm: normalise both products, and c, below.
 
     Called with `(input, hx=None, lengths=None)`: input [T, N, I], unbatched [T, I] or a PackedSequence; hx a pair
     (h_0 [layers * directions, N, P or H], c_0 [layers * directions, N, H]), zeros if None; lengths [N] integers
@@ -346,12 +175,28 @@ class LSTM(RNNBase):
     Raises:
         RuntimeError: a shape does not fit.
 
-    Backward keeps six numbers for each hidden unit, step and sequence (see `cuframe.cpu.rnn.Saved`).
+    Dropout held over time is that of `RNN`; c is not dropped. Zoneout (Krueger et al. 2017), with d = Bernoulli(p) for
+    each unit, step and sequence in training and d = p in eval mode, and one number standing for both p:
+
+        c_t = d_c * c_{t-1} + (1 - d_c) * c~,    c~ = f * c_{t-1} + i * g
+        h_t = d_h * h_{t-1} + (1 - d_h) * (o * tanh(c~)),    or of its projection
+
+    `layer_norm=True` (Ba et al. 2016, supplement), with LN(a) = (a - mean(a)) / sqrt(var(a) + 1e-5):
+
+        (i, f, g, o) from LN(W x) * weight_ln_ih + b + LN(U h) * weight_ln_hh + d, statistics over all 4H units
+        h' = o * tanh(LN(c') * weight_ln_c + bias_ln_c), while c' is handed on as it is
+
+    The gains `weight_ln_ih_l0` and `weight_ln_hh_l0` [4H] and `weight_ln_c_l0` [H] are initially 1, `bias_ln_c_l0` [H]
+    is 0 (absent with bias=False). All options work with packing and `lengths`, and a layer is still one node of the graph.
+
+    Backward keeps six numbers for each hidden unit, step and sequence (see `cuframe.cpu.rnn.Saved`); with recurrent
+    dropout or zoneout seven and a byte a mask, with layer normalisation sixteen (`cuframe.cpu.rnn_regularized.Saved`).
 
     >>> import cuframe as cf
     >>> y, (h, c) = cf.nn.LSTM(10, 20, proj_size=4)(cf.zeros(5, 3, 10))
     >>> y.shape, h.shape, c.shape
     (cuframe.Size([5, 3, 4]), cuframe.Size([1, 3, 4]), cuframe.Size([1, 3, 20]))
+    >>> y, (h, c) = cf.nn.LSTM(10, 20, layer_norm=True, recurrent_dropout=0.3, zoneout=(0.05, 0.5))(cf.zeros(5, 3, 10))
     """
 
     def __init__(
@@ -366,10 +211,18 @@ class LSTM(RNNBase):
         proj_size: int = 0,
         device: Any = None,
         dtype: Any = None,
+        *,
+        variational: bool = False,
+        input_dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
+        layer_norm: bool = False,
     ) -> None:
         super().__init__(
             "lstm", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size,
             device, dtype,
+            variational=variational, input_dropout=input_dropout, recurrent_dropout=recurrent_dropout, zoneout=zoneout,
+            layer_norm=layer_norm,
         )  # fmt: skip
 
     def forward(
@@ -385,127 +238,3 @@ class LSTM(RNNBase):
         y, h, c = self._run(input, h0, c0, lengths)
         assert c is not None
         return y, (h, c)
-
-
-class RNNCellBase(Module):
-    """What the cells share: the weights of one step."""
-
-    def __init__(
-        self, cell: str, input_size: int, hidden_size: int, bias: bool, device: Any = None, dtype: Any = None
-    ) -> None:
-        super().__init__()
-        _check_sizes(type(self).__name__, input_size, hidden_size)
-        self.cell = cell
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        self.bias = bias
-        gates = _GATES[cell] * hidden_size
-        self.weight_ih = Parameter(empty(gates, input_size, device=device, dtype=dtype))
-        self.weight_hh = Parameter(empty(gates, hidden_size, device=device, dtype=dtype))
-        for name in ("bias_ih", "bias_hh"):
-            self.register_parameter(name, Parameter(empty(gates, device=device, dtype=dtype)) if bias else None)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Draw all weights from U(-1/sqrt(H), 1/sqrt(H))."""
-        bound = 1.0 / math.sqrt(self.hidden_size)
-        for weight in self.parameters():
-            init.uniform_(weight, -bound, bound)
-
-    def extra_repr(self) -> str:
-        return f"{self.input_size}, {self.hidden_size}" + ("" if self.bias else ", bias=False")
-
-    def _step(self, input: Any, hx: Any, cx: Any = None) -> tuple[Tensor, Tensor | None]:
-        name = type(self).__name__
-        if not isinstance(input, Tensor):
-            raise TypeError(f"{name}: input must be a Tensor, got {type(input).__name__}")
-        if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
-            raise RuntimeError(
-                f"{name}: input must be (N, {self.input_size}) or ({self.input_size},), got {tuple(input.shape)}"
-            )
-        expected = (*input.shape[:-1], self.hidden_size)
-        for label, state in (("hx", hx), ("cx", cx)):
-            if state is not None and tuple(state.shape) != expected:
-                kind = RuntimeError if state.ndim in (1, 2) else ValueError
-                raise kind(f"{name}: {label} must have shape {expected}, got {tuple(state.shape)}")
-        batched = input.ndim == 2
-        x, h0, c0 = (
-            t if t is None or batched else t.unsqueeze(0) for t in (input, hx, cx)
-        )
-        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None)
-        _, h, c = rnn_layer(self.cell, x.unsqueeze(0), weights, h0, c0)  # a sequence of one step
-        return (h, c) if batched else (h.squeeze(0), None if c is None else c.squeeze(0))
-
-
-class RNNCell(RNNCellBase):
-    """One step of an Elman RNN: h' = tanh(W_ih x + b_ih + W_hh h + b_hh), or relu.
-
-    Called with `(input [N, I] or [I], hx [N, H] or [H] = None)`; returns h' of the shape of hx.
-
-    >>> import cuframe as cf
-    >>> cf.nn.RNNCell(10, 20)(cf.zeros(3, 10)).shape
-    cuframe.Size([3, 20])
-    """
-
-    def __init__(
-        self,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        nonlinearity: str = "tanh",
-        device: Any = None,
-        dtype: Any = None,
-    ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"RNNCell: nonlinearity must be 'tanh' or 'relu', got {nonlinearity!r}")
-        super().__init__(f"rnn_{nonlinearity}", input_size, hidden_size, bias, device, dtype)
-        self.nonlinearity = nonlinearity
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """One step; see the class."""
-        return self._step(input, hx)[0]
-
-
-class GRUCell(RNNCellBase):
-    """One step of a GRU, with the formula of `GRU`.
-
-    Called with `(input [N, I] or [I], hx [N, H] or [H] = None)`; returns h' of the shape of hx.
-
-    >>> import cuframe as cf
-    >>> cf.nn.GRUCell(10, 20)(cf.zeros(3, 10)).shape
-    cuframe.Size([3, 20])
-    """
-
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
-    ) -> None:
-        super().__init__("gru", input_size, hidden_size, bias, device, dtype)
-
-    def forward(self, input: Tensor, hx: Tensor | None = None) -> Tensor:
-        """One step; see the class."""
-        return self._step(input, hx)[0]
-
-
-class LSTMCell(RNNCellBase):
-    """One step of an LSTM, with the formula of `LSTM`.
-
-    Called with `(input [N, I] or [I], hx = (h, c) of [N, H] or [H], or None)`; returns (h', c').
-
-    >>> import cuframe as cf
-    >>> h, c = cf.nn.LSTMCell(10, 20)(cf.zeros(3, 10))
-    >>> h.shape, c.shape
-    (cuframe.Size([3, 20]), cuframe.Size([3, 20]))
-    """
-
-    def __init__(
-        self, input_size: int, hidden_size: int, bias: bool = True, device: Any = None, dtype: Any = None
-    ) -> None:
-        super().__init__("lstm", input_size, hidden_size, bias, device, dtype)
-
-    def forward(self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """One step; see the class."""
-        if hx is not None and not (isinstance(hx, (tuple, list)) and len(hx) == 2):
-            raise TypeError(f"LSTMCell: hx must be a pair (h, c), got {type(hx).__name__}")
-        h, c = self._step(input, *(hx or (None, None)))
-        assert c is not None
-        return h, c
