@@ -301,7 +301,7 @@ def test_grad_fn_names_and_edges():
     assert y.grad_fn.name() == "AddBackward0"
     (mul, _), *_ = y.grad_fn.next_functions
     assert mul.name() == "MulBackward0"
-    assert x.double().grad_fn.name() == "ToCopyBackward0"
+    assert x.to("float16").grad_fn.name() == "ToCopyBackward0"
     assert mul.next_functions[0][0].name() == "AccumulateGrad"
     assert x.grad_fn is None
 
