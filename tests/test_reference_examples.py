@@ -1,4 +1,4 @@
-"""The examples of the documentation of torch.nn 1.2, word for word, with no more than the import changed.
+"""The examples of the documentation of torch.nn 1.2, with no more than the import changed.
 
 Those that print numbers must give these numbers; of the others, shapes are looked at, and what the text says of them.
 """
@@ -30,7 +30,6 @@ def test_rnn() -> None:
     h0 = torch.randn(2, 3, 20)
     output, hn = rnn(input, h0)
     assert output.shape == (5, 3, 20) and hn.shape == (2, 3, 20)
-    # "the directions can be separated using output.view(seq_len, batch, num_directions, hidden_size)"
     assert torch.equal(output.view(5, 3, 1, 20)[-1, :, 0], hn.view(2, 1, 3, 20)[1, 0])
 
 
@@ -97,11 +96,11 @@ def test_transformer() -> None:
     src_mask = transformer_model.generate_square_subsequent_mask(10)
     tgt_mask = transformer_model.generate_square_subsequent_mask(7)
     output = transformer_model(src, tgt, src_mask=src_mask, tgt_mask=tgt_mask)
-    assert output.shape == tgt.shape  # "the output sequence length of a transformer is that of the target"
+    assert output.shape == tgt.shape
 
 
 def test_square_subsequent_mask() -> None:
-    """"The masked positions are filled with float('-inf'). Unmasked positions are filled with float(0.0).\""""
+    """-inf hides a position, 0 leaves it."""
     mask = nn.Transformer.generate_square_subsequent_mask(3)
     inf = -np.inf
     assert np.array_equal(mask.numpy(), [[0, inf, inf], [0, 0, inf], [0, 0, 0]])
@@ -141,7 +140,7 @@ def test_dropout(kind: type, shape: tuple) -> None:
     input = torch.randn(*shape)
     output = m(input)
     assert output.shape == shape and not torch.equal(output, input)
-    assert torch.equal(m.eval()(input), input)  # "during evaluation the module simply computes an identity function"
+    assert torch.equal(m.eval()(input), input)
 
 
 # -- embeddings -----------------------------------------------------------------------------------------------------
@@ -333,7 +332,7 @@ def test_spectral_norm() -> None:
 
 
 def test_packed_sequence() -> None:
-    """"given data abc and x the PackedSequence would contain data axbc with batch_sizes=[2,1,1]\""""
+    """abc and x are packed as axbc, in steps of 2, 1 and 1."""
     a, b, c, x = (torch.tensor([ord(letter)]) for letter in "abcx")
     packed = pack_sequence([torch.cat([a, b, c]), x])
     assert "".join(chr(letter) for letter in packed.data.tolist()) == "axbc"
@@ -341,10 +340,10 @@ def test_packed_sequence() -> None:
 
 
 def test_pack_padded_sequence_inverse() -> None:
-    """pad_packed_sequence "is an inverse operation to pack_padded_sequence"."""
+    """Padding takes packing back; packed labels stand in `data`."""
     padded = torch.tensor([[1, 4, 6], [2, 5, 0], [3, 0, 0]])
     packed = pack_padded_sequence(padded, torch.tensor([3, 2, 1]))
-    assert packed.data.tolist() == [1, 4, 6, 2, 5, 3]  # usable as labels: "Tensor can be retrieved by .data"
+    assert packed.data.tolist() == [1, 4, 6, 2, 5, 3]
     back, lengths = pad_packed_sequence(packed)
     assert torch.equal(back, padded) and lengths.tolist() == [3, 2, 1]
 
