@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import backend_of
 from ..dtypes import as_dtype, is_floating
 from ..tensor import Tensor
 from .define import Op, cast, need_tensor, record
@@ -57,12 +58,18 @@ def exponentials(x: Any, axis: int) -> tuple[Any, Any, Any]:
 
 
 def _softmax_array(x: Any, axis: int) -> Any:
+    kernel = backend_of(x).kernel("softmax")
+    if kernel is not None:
+        return kernel.forward(x, axis, log=False)
     e, s, _ = exponentials(widened(x), axis)
     e /= s
     return e.astype(x.dtype, copy=False)
 
 
 def _log_softmax_array(x: Any, axis: int) -> Any:
+    kernel = backend_of(x).kernel("softmax")
+    if kernel is not None:
+        return kernel.forward(x, axis, log=True)
     y = widened(x)
     y = y - row_max(y, axis)
     y -= np.log(np.exp(y).sum(axis=axis, keepdims=True))
@@ -71,9 +78,13 @@ def _log_softmax_array(x: Any, axis: int) -> Any:
 
 def _softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
     dtype = out.dtype
-    g, out = widened(g), widened(out)
     if isinstance(g, Tensor):
+        g, out = widened(g), widened(out)
         return ((out * (g - (g * out).sum(axis=axis, keepdims=True))).astype(dtype),)
+    kernel = backend_of(out).kernel("softmax")
+    if kernel is not None:
+        return (kernel.backward(g, out, axis, log=False),)
+    g, out = widened(g), widened(out)
     last = axis == out.ndim - 1
     dot = np.einsum("...i,...i->...", g, out)[..., None] if last else (g * out).sum(axis=axis, keepdims=True)
     gx = g - dot
@@ -83,6 +94,9 @@ def _softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
 
 def _log_softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
     dtype = out.dtype
+    kernel = None if isinstance(g, Tensor) else backend_of(out).kernel("softmax")
+    if kernel is not None:
+        return (kernel.backward(g, out, axis, log=True),)
     g, out = widened(g), widened(out)
     return ((g - np.exp(out) * g.sum(axis=axis, keepdims=True)).astype(dtype, copy=False),)
 
