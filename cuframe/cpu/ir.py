@@ -80,23 +80,6 @@ class Emitter:
         self.intrinsic(f"llvm.masked.store.v{self.lanes}f32.p0", ir.VoidType(),
                        [value, pointer, ir.Constant(_I32, 4), mask])
 
-    def pointers(self, address: Any, step: Any) -> Any:
-        """Addresses `address` + lane * step."""
-        ivec = ir.VectorType(_I64, self.lanes)
-        ramp = ir.Constant(ivec, list(range(self.lanes)))
-        return self.b.inttoptr(self.b.add(self.splat(address), self.b.mul(ramp, self.splat(step))),
-                               ir.VectorType(_F32.as_pointer(), self.lanes))
-
-    def scatter(self, value: Any, address: Any, step: Any, mask: Any) -> None:
-        n = self.lanes
-        self.intrinsic(f"llvm.masked.scatter.v{n}f32.v{n}p0", ir.VoidType(),
-                       [value, self.pointers(address, step), ir.Constant(_I32, 4), mask])
-
-    def gather(self, address: Any, step: Any, mask: Any) -> Any:
-        n = self.lanes
-        return self.intrinsic(f"llvm.masked.gather.v{n}f32.v{n}p0", self.vec,
-                              [self.pointers(address, step), ir.Constant(_I32, 4), mask, self.const(0)])
-
     def mask(self, left: Any) -> Any:
         """Lanes below `left`."""
         ivec = ir.VectorType(_I64, self.lanes)
@@ -112,6 +95,38 @@ class Emitter:
 
     def least(self, x: Any, y: Any) -> Any:
         return self.b.select(self.b.icmp_signed("<", x, y), x, y)
+
+    def shuffle(self, x: Any, y: Any, lanes: list[int]) -> Any:
+        return self.b.shuffle_vector(x, y, ir.Constant(ir.VectorType(_I32, len(lanes)), lanes))
+
+    def transposed(self, rows: list[Any]) -> list[Any]:
+        """Columns of a square of vectors: halves of blocks change places, from large blocks to small."""
+        rows, n = list(rows), self.lanes
+        step = n // 2
+        while step:
+            for i in range(n):
+                if not i & step:
+                    x, y = rows[i], rows[i + step]
+                    rows[i] = self.shuffle(x, y, [k if not k & step else n + k - step for k in range(n)])
+                    rows[i + step] = self.shuffle(x, y, [k + step if not k & step else n + k for k in range(n)])
+            step //= 2
+        return rows
+
+    def turn(self, rows: Any, row_step: Any, columns: Any, column_step: int, count: Any, size: Any, out: bool) -> None:
+        """Between `rows` [size, count] and `columns` [count, lanes], memory of which this does one square.
+
+        In: rows and features that do not exist become zeros. Out: those are not written.
+        """
+        n, features = self.lanes, self.mask(count)
+        to_row = [self.at(rows, self.mul(row_step, r)) for r in range(n)]
+        to_column = [self.at(columns, self.i(column_step * f)) for f in range(n)]
+        masks = [self.b.and_(features, self.splat(self.b.icmp_signed(">", size, self.i(r)))) for r in range(n)]
+        if out:
+            for v, at, mask in zip(self.transposed([self.load(at) for at in to_column]), to_row, masks):
+                self.masked_store(v, at, mask)
+        else:
+            for v, at in zip(self.transposed([self.masked_load(*row) for row in zip(to_row, masks)]), to_column):
+                self.store(v, at)
 
     # control
     def share(self, count: Any) -> tuple[Any, Any]:
@@ -197,15 +212,25 @@ class Emitter:
         bits = b.shl(b.bitcast(t, self.ivec), ir.Constant(self.ivec, [23] * self.lanes))
         return b.fmul(p, b.bitcast(b.add(bits, ir.Constant(self.ivec, [127 << 23] * self.lanes)), self.vec))
 
+    def reciprocal(self, x: Any) -> Any:
+        """1 / x for finite x of no more than 2**126, by Newton's step where a division would hold up the multipliers."""
+        if self.lanes != 16:
+            return self.b.fdiv(self.const(1.0), x)
+        guess = self.intrinsic("llvm.x86.avx512.rcp14.ps.512", self.vec,
+                               [x, self.const(0), ir.Constant(ir.IntType(16), -1)])
+        error = self.fma(self.b.fneg(x), guess, self.const(1.0))
+        return self.fma(guess, self.fma(error, error, error), guess)
+
     def sigmoid(self, x: Any) -> Any:
         c = self.const
-        return self.b.fdiv(c(1.0), self.b.fadd(c(1.0), self.exp(self.b.fsub(c(-0.0), x))))
+        return self.reciprocal(self.b.fadd(c(1.0), self.exp(self.b.fsub(c(-0.0), x))))
 
     def tanh(self, x: Any) -> Any:
         """By a polynomial near zero, by `exp` elsewhere (after Cephes)."""
         b, c = self.b, self.const
         absolute = self.intrinsic(f"llvm.fabs.v{self.lanes}f32", self.vec, [x])
-        far = b.fsub(c(1.0), b.fdiv(c(2.0), b.fadd(self.exp(b.fadd(absolute, absolute)), c(1.0))))
+        far = self.reciprocal(b.fadd(self.exp(b.fadd(absolute, absolute)), c(1.0)))
+        far = self.fma(c(-2.0), far, c(1.0))
         far = self.intrinsic(f"llvm.copysign.v{self.lanes}f32", self.vec, [far, x])
         z = b.fmul(x, x)
         near = self.fma(b.fmul(self.poly(z, _TANH), z), x, x)

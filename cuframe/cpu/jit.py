@@ -34,8 +34,8 @@ def lanes() -> int:
     return 16 if binding.get_host_cpu_features().get("avx512f") else 8
 
 
-@lru_cache(1)
 def _machine() -> Any:
+    """A description of the host; an engine owns the one it is made with."""
     from llvmlite import binding
 
     binding.initialize_native_target()

@@ -24,12 +24,12 @@ __all__ = ["BACKWARD", "CELLS", "FORWARD", "OUTER", "TILE", "UNROLL", "build_bac
 # arguments, in order, each 8 bytes; sizes count float32
 FORWARD = ("threads", "counter", "yield_", "steps", "hidden", "inputs", "blocks", "reverse", "starts", "sizes",
            "w_h", "w_x", "pack_h", "pack_x", "depth_h", "depth_x", "panels", "bias", "x", "x_stride", "turned",
-           "turned_size", "state", "state_size", "ring", "cells", "cell_size", "gates", "gate_size", "y", "scratch",
+           "turned_size", "height_x", "state", "state_size", "ring", "cells", "cell_size", "gates", "gate_size", "y", "scratch",
            "scratch_size", "padded")
 BACKWARD = ("threads", "counter", "yield_", "steps", "hidden", "inputs", "blocks", "reverse", "starts", "sizes",
             "w_h", "w_x", "pack_h", "pack_x", "panels_h", "panels_x", "gates", "gate_size", "state", "state_size",
-            "cells", "cell_size", "gy", "gy_stride", "dgates", "dgate_size", "carry", "dc", "sums", "dx", "scratch",
-            "scratch_size", "padded")
+            "cells", "cell_size", "gy", "gy_stride", "turned", "turned_size", "dgates", "dgate_size", "carry", "dc", "sums",
+            "dx", "dx_turned", "dx_size", "height_x", "scratch", "scratch_size", "padded")
 OUTER = ("threads", "counter", "yield_", "pairs", "blocks", "chunk", "starts", "sizes", "hidden", "count", "z",
          "z_stride", "dgates", "pair_size", "out", "packed", "packed_size", "panels")
 # steps of the inner loop written out
@@ -163,9 +163,24 @@ def _step(e: Emitter, s: Any) -> Any:
     return e.either(e.b.icmp_signed("!=", e.a["reverse"], e.i(0)), e.b.sub(e.add(e.a["steps"], -1), s), s)
 
 
+def _turn(e: Emitter, s: Any, rows: Any, stride: Any, count: Any, columns: Any, height: Any, cols: int,
+          out: bool) -> None:
+    """This thread's share of the s-th step's rows [size, count], `stride` apart, from or to [blocks, height, W]."""
+    a, b, width = e.a, e.b, e.lanes * cols
+    t = _step(e, s)
+    start, size = (e.index(e.add(a[f], e.mul(t, 8))) for f in ("starts", "sizes"))
+    squares = b.sdiv(e.add(count, e.lanes - 1), e.i(e.lanes))
+    with e.loop(*e.share(squares)) as square, e.loop(e.i(0), a["blocks"]) as block, e.loop(e.i(0), e.i(cols)) as c:
+        feature = e.mul(square.index, e.lanes)
+        column = e.add(e.mul(block.index, width), e.mul(c.index, e.lanes))
+        place = e.mul(e.add(e.mul(block.index, height), feature), width)
+        e.turn(e.at(rows, e.mul(e.add(start, column), stride), feature), stride,
+               e.at(columns, place, e.mul(c.index, e.lanes)), width, b.sub(count, feature), b.sub(size, column), out)
+
+
 def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> ir.Module:
     """`state` [ring of steps, blocks, padded, W] with W = cols * lanes, `cells` the same, `gates` [T, blocks, padded,
-    slots, W], `turned` [2, blocks, depth_x, W] for the input, `bias` [slots, hidden]; `pack_h` and `pack_x` [panels,
+    slots, W], `turned` [2, blocks, height_x, W] for the input, `bias` [slots, hidden]; `pack_h` and `pack_x` [panels,
     depth, units, gates] get the weights."""
     e = Emitter(name, FORWARD, lanes)
     a, b, width = e.a, e.b, lanes * cols
@@ -185,30 +200,30 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
                   e.at(a[f"pack_{side}"], e.mul(e.mul(panel.index, depth), units * gates)), units * gates)
 
     def turn_input(s: Any) -> None:
-        """This thread's share of the input of a step, columns side by side."""
-        t = _step(e, s)
-        start, size = (e.index(e.add(a[f], e.mul(t, 8))) for f in ("starts", "sizes"))
-        to = e.at(a["turned"], e.mul(b.and_(s, e.i(1)), a["turned_size"]))
-        with e.loop(*e.share(a["inputs"])) as feature, e.loop(e.i(0), a["blocks"]) as block:
-            for c in range(cols):
-                column = e.add(e.mul(block.index, width), c * lanes)
-                value = e.gather(e.at(a["x"], e.mul(e.add(start, column), a["x_stride"]), feature.index),
-                                 e.mul(a["x_stride"], 4), e.mask(b.sub(size, column)))
-                row = e.add(e.mul(block.index, a["depth_x"]), feature.index)
-                e.store(value, e.at(to, e.mul(row, width), e.i(c * lanes)))
+        _turn(e, s, a["x"], a["x_stride"], a["inputs"],
+              e.at(a["turned"], e.mul(b.and_(s, e.i(1)), a["turned_size"])), a["height_x"], cols, out=False)
+
+    def turn_output(s: Any, state: Any) -> None:
+        _turn(e, s, a["y"], a["hidden"], a["hidden"], state, a["padded"], cols, out=True)
+
+    def states(s: Any) -> Any:
+        """Those that step s starts from."""
+        return e.at(a["state"], e.mul(b.and_(s, a["ring"]), a["state_size"]))
 
     turn_input(e.i(0))
     e.barrier(a["threads"])
     with e.loop(e.i(0), a["steps"]) as step:
         s = step.index
         t = _step(e, s)
-        start, size = (e.index(e.add(a[f], e.mul(t, 8))) for f in ("starts", "sizes"))
-        old, new = (e.at(a["state"], e.mul(b.and_(i, a["ring"]), a["state_size"])) for i in (s, e.add(s, 1)))
+        size = e.index(e.add(a["sizes"], e.mul(t, 8)))
+        old, new = states(s), states(e.add(s, 1))
         c_old = e.at(a["cells"], e.mul(s, a["cell_size"]))
         c_new = e.at(c_old, a["cell_size"])
         kept = e.at(a["gates"], e.mul(t, a["gate_size"]))
         inputs = e.at(a["turned"], e.mul(b.and_(s, e.i(1)), a["turned_size"]))
         turn_input(e.least(e.add(s, 1), e.add(a["steps"], -1)))
+        with b.if_then(b.icmp_signed(">", s, e.i(0))):
+            turn_output(e.add(s, -1), old)
         with e.loop(first, last) as panel, e.loop(e.i(0), a["blocks"]) as block:
             sums = [e.const(0)] * (units * cell.slots * cols)
             runs = b.icmp_signed("<", e.mul(block.index, width), size)
@@ -217,7 +232,7 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
                 rows = [u * cell.slots + j for u, j in product(range(units), slots)]
                 each = len(rows)
                 taps = [(list(range(each * k, each * (k + 1))), width * k) for k in range(UNROLL)]
-                height = a["padded"] if side == "h" else depth
+                height = a["padded"] if side == "h" else a["height_x"]
                 sums = _multiply(e, sums, rows, e.at(a[f"pack_{side}"], e.mul(e.mul(panel.index, depth), each)),
                                  e.at(right, e.mul(e.mul(block.index, height), width)),
                                  e.either(runs, b.sdiv(depth, e.i(UNROLL)), 0), cols, taps, each * UNROLL,
@@ -229,7 +244,6 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
                 unit = e.add(base, u.index)
                 column = e.add(e.mul(block.index, width), e.mul(c.index, lanes))
                 mask = e.mask(b.sub(size, column))
-                row = e.add(start, column)
                 place = e.add(e.mul(block.index, a["padded"]), unit)
                 here = e.add(e.mul(place, width), e.mul(c.index, lanes))
                 p = []
@@ -247,8 +261,8 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
                 if cell.has_c:
                     e.store(b.select(mask, after, before), e.at(c_new, here))
                 e.store(b.select(mask, h, h_old), e.at(new, here))
-                e.scatter(h, e.at(a["y"], e.mul(row, a["hidden"]), unit), e.mul(a["hidden"], 4), mask)
         e.barrier(e.mul(e.add(s, 2), a["threads"]))
+    turn_output(e.add(a["steps"], -1), states(a["steps"]))
     b.ret_void()
     return e.module
 
@@ -278,17 +292,35 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
                 _pack(e, panel.index, sources, count, a["hidden"], a["hidden"],
                       e.at(packed(side, panel.index), e.i(j * rows)), gates * rows)
 
+    def turn_gy(j: Any) -> None:
+        """For the step that is the j-th of this walk."""
+        to = e.at(a["turned"], e.mul(b.and_(j, e.i(1)), a["turned_size"]))
+        _turn(e, b.sub(e.add(a["steps"], -1), j), a["gy"], a["gy_stride"], a["hidden"], to, a["padded"], cols, out=False)
+
+    def turn_dx(j: Any) -> None:
+        """What the panels of the input have left in turn j, of the step before."""
+        turned = e.at(a["dx_turned"], e.mul(b.and_(j, e.i(1)), a["dx_size"]))
+        with b.if_then(b.icmp_signed(">", a["panels_x"], e.i(0))):
+            _turn(e, b.sub(a["steps"], j), a["dx"], a["inputs"], a["inputs"], turned, a["height_x"], cols, out=True)
+
+    turn_gy(e.i(0))
+    e.barrier(a["threads"])
     with e.loop(e.i(0), e.add(a["steps"], 1)) as step:
         begins = b.icmp_signed("==", step.index, e.i(0))
         ends = b.icmp_signed("==", step.index, a["steps"])
         s = e.either(ends, 0, b.sub(e.add(a["steps"], -1), step.index))
         t, later = _step(e, s), _step(e, e.either(begins, s, b.sub(a["steps"], step.index)))
-        start, size, later_start, later_size = (e.index(e.add(a[f], e.mul(i, 8))) for i in (t, later)
-                                                for f in ("starts", "sizes"))
+        size, later_size = (e.index(e.add(a["sizes"], e.mul(i, 8))) for i in (t, later))
         right, new = (e.at(a["dgates"], e.mul(i, a["dgate_size"])) for i in (later, t))
         kept = e.at(a["gates"], e.mul(t, a["gate_size"]))
         h_old, c_old = (e.at(a[f], e.mul(s, a[f"{f[:-1] if f == 'cells' else f}_size"])) for f in ("state", "cells"))
         h_new, c_new = e.at(h_old, a["state_size"]), e.at(c_old, a["cell_size"])
+
+        turn_gy(e.least(e.add(step.index, 1), e.add(a["steps"], -1)))
+        with b.if_then(b.icmp_signed(">", step.index, e.i(1))):
+            turn_dx(e.add(step.index, -1))
+        gy = e.at(a["turned"], e.mul(b.and_(step.index, e.i(1)), a["turned_size"]))
+        dx = e.at(a["dx_turned"], e.mul(b.and_(step.index, e.i(1)), a["dx_size"]))
 
         def multiply(side: str, panel: Any, block: Any, sums: list[Any]) -> list[Any]:
             slots = cell.h_slots if side == "h" else cell.x_slots
@@ -318,10 +350,9 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
             with e.loop(e.i(0), e.either(ends, 0, here)) as u, e.loop(e.i(0), e.i(cols)) as c:
                 at = e.add(e.mul(e.add(place, u.index), width), e.mul(c.index, lanes))
                 column = e.add(e.mul(block.index, width), e.mul(c.index, lanes))
-                mask, row, unit = e.mask(b.sub(size, column)), e.add(start, column), e.add(base, u.index)
+                mask = e.mask(b.sub(size, column))
                 dh = e.load(e.at(scratch, e.mul(e.add(e.mul(u.index, cols), c.index), lanes)))
-                dh = b.fadd(dh, e.gather(e.at(a["gy"], e.mul(row, a["gy_stride"]), unit), e.mul(a["gy_stride"], 4),
-                                         mask))
+                dh = b.fadd(dh, e.load(e.at(gy, at)))
 
                 def slot(j: int, first: Any, u: Any = u, c: Any = c) -> Any:
                     return e.add(e.mul(e.add(e.mul(e.add(first, u.index), cell.slots), j), width),
@@ -345,16 +376,11 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
         first, last = shares["x"]
         with e.loop(e.either(begins, last, first), last) as panel, e.loop(e.i(0), a["blocks"]) as block:
             sums = multiply("x", panel.index, block.index, [e.const(0)] * (rows * cols))
+            place = e.mul(e.add(e.mul(block.index, a["height_x"]), e.mul(panel.index, rows)), width)
             for j, v in enumerate(sums):
-                e.store(v, e.at(scratch, e.i(j * lanes)))
-            base = e.mul(panel.index, rows)
-            with (e.loop(e.i(0), e.least(e.i(rows), b.sub(a["inputs"], base))) as u,
-                  e.loop(e.i(0), e.i(cols)) as c):
-                column = e.add(e.mul(block.index, width), e.mul(c.index, lanes))
-                value = e.load(e.at(scratch, e.mul(e.add(e.mul(u.index, cols), c.index), lanes)))
-                to = e.at(a["dx"], e.mul(e.add(later_start, column), a["inputs"]), base, u.index)
-                e.scatter(value, to, e.mul(a["inputs"], 4), e.mask(b.sub(later_size, column)))
-        e.barrier(e.mul(e.add(step.index, 1), a["threads"]))
+                e.store(v, e.at(dx, place, e.i(j * lanes)))
+        e.barrier(e.mul(e.add(step.index, 2), a["threads"]))
+    turn_dx(a["steps"])
     b.ret_void()
     return e.module
 

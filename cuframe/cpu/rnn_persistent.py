@@ -60,7 +60,7 @@ class _Tiling(NamedTuple):
     blocks: int
     units: int
     rows: int
-    outer: tuple[int, int]
+    outer: int
     padded: int
 
     @property
@@ -97,11 +97,11 @@ def forward(name: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b
     for b, slots in ((b_ih, cell.x_slots), (b_hh, cell.h_slots)):
         if b is not None:
             np.add.at(bias, list(slots), b.reshape(gates, hidden))
-    depth_h, depth_x = -(-hidden // 4) * 4, -(-inputs // 4) * 4
+    depth_h, depth_x = _up(hidden, 4), _up(inputs, 4)
     panels = -(-hidden // tile.units)
     pack_h, pack_x = (aligned(panels, depth, tile.units * gates) for depth in (depth_h, depth_x))
-    turned = aligned(2, tile.blocks, depth_x, tile.width)
-    turned[:, :, inputs:] = 0
+    height_x = _up(inputs, tile.lanes)
+    turned = aligned(2, tile.blocks, height_x, tile.width)
     of_steps = (tile.blocks, tile.padded, tile.width)
     keeps_states = keep and not cell.has_c
     states = aligned(steps + 1 if keeps_states else 2, *of_steps)
@@ -116,7 +116,7 @@ def forward(name: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b
     _run(_kernel("forward", name, tile), hidden * (hidden + inputs) * gates * batch, tile,
          cell.slots * tile.units * tile.cols * tile.lanes,
          steps, hidden, inputs, tile.blocks, reverse, starts, sizes, w_hh, w_ih, pack_h, pack_x, depth_h, depth_x,
-         panels, bias, x, x.strides[0] // 4, turned, turned[0].size, states, states[0].size, ring, cells,
+         panels, bias, x, x.strides[0] // 4, turned, turned[0].size, height_x, states, states[0].size, ring, cells,
          _stride(cells, keep), kept, _stride(kept, keep), y, tail=(tile.padded,))
     return (_from_blocks(states[steps & ring], hidden, batch),
             _from_blocks(cells[steps if keep else 0], hidden, batch) if cell.has_c else None,
@@ -149,12 +149,15 @@ def backward(name: str, kept: Kept, x: Array, previous: Array, w_ih: Array, w_hh
     sums = aligned(tile.padded, cell.slots, tile.width)
     sums.fill(0)
     gx = np.empty((len(x), inputs), np.float32) if needs[0] else None
+    turned = aligned(2, tile.blocks, tile.padded, tile.width)
+    height_x = max(_up(inputs, tile.lanes), panels_x * tile.rows)
+    dx_turned = aligned(2, tile.blocks, height_x, tile.width) if needs[0] else aligned(2, 0)
     _run(_kernel("backward", name, tile), hidden * (hidden + inputs * needs[0]) * gates * batch, tile,
          tile.rows * tile.cols * tile.lanes,
          steps, hidden, inputs, tile.blocks, reverse, kept.starts, kept.sizes, w_hh, w_ih, pack_h, pack_x, panels_h,
          panels_x, kept.gates, _stride(kept.gates), kept.states, _stride(kept.states), kept.cells,
-         _stride(kept.cells), gy, gy.strides[0] // 4, dgates, dgates[0].size, carry, dc, sums,
-         0 if gx is None else gx, tail=(tile.padded,))
+         _stride(kept.cells), gy, gy.strides[0] // 4, turned, turned[0].size, dgates, dgates[0].size, carry, dc, sums,
+         0 if gx is None else gx, dx_turned, dx_turned[0].size, height_x, tail=(tile.padded,))
     gw_ih, gw_hh = (_outer(name, side, kept, dgates, rows, hidden, tile) if need else None
                     for side, rows, need in ((0, x, needs[1]), (1, previous, needs[2])))
     totals = sums[:hidden].sum(2).T
@@ -165,7 +168,7 @@ def backward(name: str, kept: Kept, x: Array, previous: Array, w_ih: Array, w_hh
 
 def _outer(name: str, side: int, kept: Kept, dgates: Array, z: Array, hidden: int, tile: _Tiling) -> Array:
     """Gradient of the weights between the rows `z` and the gates: side 0 of `x`, 1 of the state."""
-    cell, units, count = _cell(name), tile.outer[side], z.shape[1]
+    cell, units, count = _cell(name), tile.outer, z.shape[1]
     gates = len(cell.h_slots)
     out = np.empty((gates * hidden, count), np.float32)
     chunk = max(1, _CHUNK_ROWS // tile.width)
@@ -193,8 +196,8 @@ def _tiling(name: str, batch: int, hidden: int) -> _Tiling:
     gates = len(cell.h_slots)
     units = max(1, rows // cell.slots)
     outer = max(1, (12 if lanes == 16 else 6) // gates)
-    padded = max(-(-hidden // n) * n for n in (4, rows, units, outer))
-    return _Tiling(lanes, cols, -(-batch // (lanes * cols)), units, rows, (outer, outer), -(-padded // 4) * 4)
+    padded = _up(max(_up(hidden, n) for n in (rows, units, outer)), lanes)
+    return _Tiling(lanes, cols, -(-batch // (lanes * cols)), units, rows, outer, padded)
 
 
 def _kernel(way: str, name: str, tile: _Tiling) -> Callable[[int, int], None]:
@@ -214,7 +217,7 @@ def _compiled(way: str, name: str, lanes: int, cols: int) -> Callable[[int, int]
         module = rnn_ir.build_backward(symbol, cell, lanes, cols, tile.rows)
     else:
         slots = cell.h_slots if way == "outer_h" else cell.x_slots
-        module = rnn_ir.build_outer(symbol, slots, cell.slots, lanes, cols, tile.outer[way == "outer_h"])
+        module = rnn_ir.build_outer(symbol, slots, cell.slots, lanes, cols, tile.outer)
     return jit.load(module, symbol)
 
 
@@ -250,6 +253,10 @@ def _dense(rows: Array) -> Array:
     if rows.dtype == np.float32 and rows.strides[1] == 4 and rows.strides[0] % 4 == 0:
         return rows
     return np.ascontiguousarray(rows, np.float32)
+
+
+def _up(n: int, to: int) -> int:
+    return -(-n // to) * to
 
 
 def _stride(steps: Array, several: bool = True) -> int:
