@@ -46,6 +46,7 @@ inline void release_barrier(Block& block) {
     block.arrived = 0;
     block.votes = 0;
     block.barrier.file = nullptr;
+    ++block.barriers_passed;
     unsigned n = block.launch->threads;
     if (block.expected == n)
         mark_all(block);
@@ -118,14 +119,17 @@ int sim_syncthreads(int mode, int predicate, const char* what, const char* file,
     }
     stand(thread, Where::waiting, block.barrier_what, file, line);
     block.votes += predicate != 0;
-    happens_before(&block.arrived);
+    // Two events in turn: a thread that already waits for the next barrier must not seem to come before one that has
+    // still to leave this one.
+    char* event = &block.barrier_events[block.barriers_passed & 1];
+    happens_before(event);
     if (++block.arrived == block.expected)
         release_barrier(block);
     else if (block.arrived + block.deserted == block.expected)
         report_deserted(block, thread);
     wait(thread);
     go_on(thread);
-    happens_after(&block.arrived);
+    happens_after(event);
     return block.result;
 }
 

@@ -143,6 +143,8 @@ inline void begin_thread(Thread* thread) {
         snprintf(name, sizeof name, "block (%u,%u,%u) thread (%u,%u,%u)", b.x, b.y, b.z, t.x, t.y, t.z);
         // What the fiber's last thread did to this stack is no race.
         AnnotateNewMemory(__FILE__, __LINE__, thread->fiber->stack, STACK_BYTES);
+        // What creates a fiber happens before it, so that must not be another CUDA thread.
+        __tsan_switch_to_fiber(worker->launch->main_race_fiber, 1);
         thread->race_fiber = __tsan_create_fiber(0);
         __tsan_set_fiber_name(thread->race_fiber, name);
         __tsan_switch_to_fiber(thread->race_fiber, 1);

@@ -67,6 +67,8 @@ struct Block {
     int votes;
     int result;
     int barrier_mode;
+    unsigned barriers_passed;
+    char barrier_events[2];
     const char* barrier_what;
     Place barrier;
     unsigned cursor;

@@ -1,0 +1,59 @@
+"""Run scripts on the simulated GPU, with sanitizers, another thread order, or a debugger."""
+
+import argparse
+import os
+import subprocess
+import sys
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run_parser = commands.add_parser(
+        "run", help="run a Python script whose kernels are watched",
+        description="Run SCRIPT in a Python of its own; what it puts on device 'sim' runs as asked for here.")
+    run_parser.add_argument("--sanitize", choices=("address", "thread"),
+                            help="address: accesses out of bounds or after free; thread: races between CUDA threads")
+    run_parser.add_argument("--order", type=_order, metavar="forward|reverse|random:SEED",
+                            help="in which order the threads of a block run")
+    run_parser.add_argument("--gdb", action="store_true", help="run under gdb, kernels compiled without optimisation")
+    run_parser.add_argument("script", metavar="SCRIPT")
+    run_parser.add_argument("args", nargs=argparse.REMAINDER, metavar="...", help="the script's own arguments")
+
+
+def _order(text: str) -> str:
+    from cuframe.cuda.sim.settings import parse_order
+
+    try:
+        parse_order(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def run(args: argparse.Namespace) -> int:
+    from cuframe.cuda.sim.sanitizers import prepared, without_randomised_addresses
+
+    environment = dict(os.environ)
+    if args.order:
+        environment["CUFRAME_SIM_ORDER"] = args.order
+    command = [sys.executable, args.script, *args.args]
+    if args.gdb:
+        environment["CUFRAME_SIM_DEBUG"] = "1"
+    try:
+        if args.sanitize:
+            environment = prepared(args.sanitize, environment)
+        if args.gdb:
+            # the sanitizer's library belongs into Python, not into gdb
+            preload = environment.pop("LD_PRELOAD", None)
+            inside = ["-iex", f"set exec-wrapper env LD_PRELOAD={preload}"] if preload else []
+            command = ["gdb", "-q", *inside, "--args", *command]
+        sys.stdout.flush()
+        done = subprocess.run(command, env=environment, check=False,
+                              preexec_fn=without_randomised_addresses if args.sanitize == "thread" else None)
+    except FileNotFoundError as error:
+        print(f"cuframe sim: {error.filename} was not found", file=sys.stderr)
+        return 127
+    except RuntimeError as error:
+        print(f"cuframe sim: {error}", file=sys.stderr)
+        return 2
+    return 128 - done.returncode if done.returncode < 0 else done.returncode
