@@ -49,6 +49,11 @@ FILES: dict[str, str] = {
         "Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d Fold Unfold"
     ),
     "test_ctc.py": "CTCLoss",
+    "test_cuda_driver.py": (
+        "Event Stream current_device current_stream device empty_cache get_device_name get_device_properties "
+        "max_memory_allocated mem_get_info memory_allocated memory_reserved memory_stats reset_peak_memory_stats "
+        "set_device stream synchronize"
+    ),
     "test_data.py": (
         "BatchSampler ConcatDataset DataLoader Dataset IterableDataset LengthBatchSampler RandomSampler "
         "SequentialSampler Subset SubsetRandomSampler TensorDataset WeightedRandomSampler WorkerInfo "

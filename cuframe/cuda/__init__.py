@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from ..backend.sim import set_sim_device_count, sim_device_count
+from . import streams
 from .launch import Kernel, kernel
+from .streams import *  # noqa: F403
 
-__all__ = ["Kernel", "device_count", "is_available", "kernel", "set_sim_device_count", "sim_device_count"]
+__all__ = [
+    "Kernel", "device_count", "is_available", "kernel", "set_sim_device_count", "sim_device_count", *streams.__all__,
+]  # fmt: skip
 
 
 def device_count() -> int:
