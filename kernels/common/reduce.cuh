@@ -21,10 +21,14 @@ struct Minimum {
 // The lanes of each aligned group of `width` lanes, a power of two, reduce among themselves.
 template <int width = 32, class T, class Combine>
 __device__ __forceinline__ T warp_reduce(T value, Combine combine AND_CALLER) {
+#if defined(CUFRAME_SIM)
+    return ::sim::butterfly<width>(value, combine, file, line);
+#else
 #pragma unroll
     for (int offset = width / 2; offset > 0; offset /= 2)
-        value = combine(value, __shfl_xor_sync(FULL_WARP, value, offset, 32 AND_PASS_CALLER));
+        value = combine(value, __shfl_xor_sync(FULL_WARP, value, offset));
     return value;
+#endif
 }
 
 template <class T> __device__ __forceinline__ T warp_sum(T value AND_CALLER) {

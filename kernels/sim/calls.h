@@ -161,6 +161,7 @@ sim::Meeting* sim_meet(const char* what, unsigned mask, const void* value, unsig
         meeting->mask = mask;
         meeting->present = 0;
         meeting->size = size;
+        meeting->combined = false;
         meeting->what = what;
         meeting->file = file;
         meeting->line = line;

@@ -29,6 +29,7 @@ constexpr unsigned MAX_PUBLISHED = 64;
 struct Meeting {
     unsigned mask, present;  // lanes named by the caller; lanes that came (the others have left the kernel)
     unsigned size, readers;
+    bool combined;  // data holds results, made by the first lane that read
     const char* what;
     const char* file;
     int line;
