@@ -161,7 +161,7 @@ class Emitter:
         state.values = phis
 
     def barrier(self, target: Any) -> None:
-        """Wait until the counter has reached `target`; after some thousand turns give the core away at each turn."""
+        """Wait until the counter has reached `target`; after a thousand turns give the core away at each turn."""
         b, f = self.b, self.function
         counter = b.inttoptr(self.a["counter"], _I64.as_pointer())
         b.atomic_rmw("add", counter, self.i(1), "acq_rel")
@@ -177,7 +177,7 @@ class Emitter:
             self.intrinsic("llvm.x86.sse2.pause", ir.VoidType(), [])
         more = self.add(turns, 1)
         turns.add_incoming(more, b.block)
-        b.cbranch(b.icmp_signed("<", turns, self.i(4000)), spin, give)
+        b.cbranch(b.icmp_signed("<", turns, self.i(1000)), spin, give)
         b.position_at_end(give)
         b.call(b.inttoptr(self.a["yield_"], ir.FunctionType(_I32, []).as_pointer()), [])
         turns.add_incoming(turns, b.block)
@@ -213,7 +213,8 @@ class Emitter:
         return b.fmul(p, b.bitcast(b.add(bits, ir.Constant(self.ivec, [127 << 23] * self.lanes)), self.vec))
 
     def reciprocal(self, x: Any) -> Any:
-        """1 / x for finite x of no more than 2**126, by Newton's step where a division would hold up the multipliers."""
+        """1 / x for x that is not infinite, by Newton's step where a division would hold up the multipliers; what is
+        below 2**-126 may become zero."""
         if self.lanes != 16:
             return self.b.fdiv(self.const(1.0), x)
         guess = self.intrinsic("llvm.x86.avx512.rcp14.ps.512", self.vec,

@@ -65,22 +65,38 @@ def yield_address() -> int:
     return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
 
 
+class _Call:
+    """One use of the threads; it holds what `run` refers to until the last of them is through."""
+
+    def __init__(self, run: Callable[[int, int], None], threads: int) -> None:
+        self.run, self.threads = run, threads
+        self.open = list(range(1, threads))     # parts that no thread has begun
+        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
+
+    def serve(self) -> None:
+        """Run a part, unless they have been withdrawn."""
+        try:
+            part = self.open.pop()
+        except IndexError:
+            return
+        failure = None
+        try:
+            self.run(part, self.threads)
+        except BaseException as error:  # handed to the caller; the thread goes on serving
+            failure = error
+        self.done.put(failure)
+
+
 class _Worker:
-    """A thread that runs one job at a time."""
+    """A thread that serves one call at a time."""
 
     def __init__(self) -> None:
-        self.jobs: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self.done: SimpleQueue[BaseException | None] = SimpleQueue()
+        self.calls: SimpleQueue[_Call] = SimpleQueue()
         threading.Thread(target=self._serve, name="cuframe-kernel", daemon=True).start()
 
     def _serve(self) -> None:
         while True:
-            failure = None
-            try:
-                self.jobs.get()()
-            except BaseException as error:  # handed to the caller; the thread goes on serving
-                failure = error
-            self.done.put(failure)
+            self.calls.get().serve()
 
 
 _workers: list[_Worker] = []
@@ -98,10 +114,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def parallel(run: Callable[[int, int], None], threads: int) -> None:
+def parallel(run: Callable[[int, int], None], threads: int, release: Callable[[], None] | None = None) -> None:
     """`run(i, n)` for i < n at the same time; n is `threads`, or 1 while another caller has the threads.
 
-    The runs may wait for each other: each has a thread of its own.
+    The runs may wait for each other: each has a thread of its own.  Should the caller's own run end by an exception,
+    such as Ctrl-C before it has begun, `release` is called, after which the others must not wait any more.
     """
     if threads == 1 or not _busy.acquire(blocking=False):
         run(0, 1)
@@ -109,13 +126,17 @@ def parallel(run: Callable[[int, int], None], threads: int) -> None:
     try:
         while len(_workers) < threads - 1:
             _workers.append(_Worker())
-        helpers = _workers[:threads - 1]
-        for i, worker in enumerate(helpers, 1):
-            worker.jobs.put(lambda i=i: run(i, threads))  # type: ignore[misc]
+        call = _Call(run, threads)
         try:
+            for worker in _workers[:threads - 1]:
+                worker.calls.put(call)
             run(0, threads)
-        finally:
-            failures = [worker.done.get() for worker in helpers]
+        except BaseException:
+            call.open.clear()
+            if release is not None:
+                release()
+            raise
+        failures = [call.done.get() for _ in range(threads - 1)]
         for failure in failures:
             if failure is not None:
                 raise failure

@@ -24,12 +24,12 @@ __all__ = ["BACKWARD", "CELLS", "FORWARD", "OUTER", "TILE", "UNROLL", "build_bac
 # arguments, in order, each 8 bytes; sizes count float32
 FORWARD = ("threads", "counter", "yield_", "steps", "hidden", "inputs", "blocks", "reverse", "starts", "sizes",
            "w_h", "w_x", "pack_h", "pack_x", "depth_h", "depth_x", "panels", "bias", "x", "x_stride", "turned",
-           "turned_size", "height_x", "state", "state_size", "ring", "cells", "cell_size", "gates", "gate_size", "y", "scratch",
-           "scratch_size", "padded")
+           "turned_size", "height_x", "state", "state_size", "ring", "cells", "cell_size", "gates", "gate_size", "y",
+           "scratch", "scratch_size", "padded")
 BACKWARD = ("threads", "counter", "yield_", "steps", "hidden", "inputs", "blocks", "reverse", "starts", "sizes",
             "w_h", "w_x", "pack_h", "pack_x", "panels_h", "panels_x", "gates", "gate_size", "state", "state_size",
-            "cells", "cell_size", "gy", "gy_stride", "turned", "turned_size", "dgates", "dgate_size", "carry", "dc", "sums",
-            "dx", "dx_turned", "dx_size", "height_x", "scratch", "scratch_size", "padded")
+            "cells", "cell_size", "gy", "gy_stride", "turned", "turned_size", "dgates", "dgate_size", "carry", "dc",
+            "sums", "dx", "dx_turned", "dx_size", "height_x", "scratch", "scratch_size", "padded")
 OUTER = ("threads", "counter", "yield_", "pairs", "blocks", "chunk", "starts", "sizes", "hidden", "count", "z",
          "z_stride", "dgates", "pair_size", "out", "packed", "packed_size", "panels")
 # steps of the inner loop written out
@@ -295,7 +295,8 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
     def turn_gy(j: Any) -> None:
         """For the step that is the j-th of this walk."""
         to = e.at(a["turned"], e.mul(b.and_(j, e.i(1)), a["turned_size"]))
-        _turn(e, b.sub(e.add(a["steps"], -1), j), a["gy"], a["gy_stride"], a["hidden"], to, a["padded"], cols, out=False)
+        s = b.sub(e.add(a["steps"], -1), j)
+        _turn(e, s, a["gy"], a["gy_stride"], a["hidden"], to, a["padded"], cols, out=False)
 
     def turn_dx(j: Any) -> None:
         """What the panels of the input have left in turn j, of the step before."""

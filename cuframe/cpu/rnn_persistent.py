@@ -228,15 +228,19 @@ def _run(kernel: Callable[[int, int], None], work: int, tile: _Tiling, scratch: 
     threads = max(1, min(jit.cpus(), work // _THREAD_WORK))
     space = aligned(threads, scratch + 16)
     counter = np.zeros(16, np.int64)
+    arrays = (*values, space, scratch + 16, *tail)
     words = [counter.ctypes.data, jit.yield_address(),
-             *(v.ctypes.data if isinstance(v, np.ndarray) else int(v)
-               for v in (*values, space, scratch + 16, *tail))]
+             *(v.ctypes.data if isinstance(v, np.ndarray) else int(v) for v in arrays)]
+    arguments = {count: np.array([count, *words], np.int64) for count in {1, threads}}
 
     def one(thread: int, count: int) -> None:
-        arguments = np.array([count, *words], np.int64)
-        kernel(arguments.ctypes.data, thread)
+        assert arrays                   # held for as long as a thread may be at work
+        kernel(arguments[count].ctypes.data, thread)
 
-    jit.parallel(one, threads)
+    def release() -> None:
+        counter[0] = 1 << 62            # more than any barrier waits for
+
+    jit.parallel(one, threads, release)
 
 
 def _rows_of_steps(layout: Layout) -> tuple[Array, Array]:
