@@ -1,4 +1,4 @@
-"""Layer normalisation, dropout held over time and zoneout in recurrent layers: a plain loop over the formulas agrees."""
+"""Layer normalisation, dropout held over time and zoneout in recurrent layers, against a loop over the formulas."""
 
 import itertools
 

@@ -51,7 +51,7 @@ __all__ = ["Grads", "Saved", "backward", "forward"]
 
 Array = npt.NDArray[Any]
 
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 22
 
 
 class Grads(NamedTuple):
@@ -95,9 +95,9 @@ class Saved:
     h_unit: Array | None        # [S, gates * H] W_hh h, brought to length 1 if there is a norm
     x_unit: Array | None        # [S, gates * H] W_ih x, likewise
     c_unit: Array | None        # [S, H] c, likewise
-    h_length: Array | None      # [sets, S] the lengths they had: Note [Unit rows]
-    x_length: Array | None      # [sets, S]
-    c_length: Array | None      # [1, S]
+    h_length: Array | None      # [S] or [S, gates] the lengths they had: Note [Unit rows]
+    x_length: Array | None      # likewise
+    c_length: Array | None      # [S]
     tanh_c: Array | None        # [S, H]
     mask: Array | None          # [N, P] factors on h where it meets W_hh
     zone_h: Array | None        # [S, P] bool, or a number that is seen [S, P]
@@ -161,8 +161,8 @@ def forward(
     def rows(width: int, wanted: bool, count: int = kept) -> Any:
         return np.empty((count, width), work) if wanted else None
 
-    def lengths_of(sets: tuple, wanted: bool) -> Any:
-        return np.empty((len(sets), kept), work) if wanted else None
+    def lengths_of(pool: Array | None, wanted: bool) -> Any:
+        return np.empty((kept,) if pool is None else (kept, kind.gates), work) if wanted else None
 
     s = Saved(
         kind, dtype, reverse, sizes is not None, layout, blocks, x, weights, norm,
@@ -172,9 +172,9 @@ def forward(
         h_unit=rows(wide_gates, True, kept if norm or kind.splits else batch),
         x_unit=rows(wide_gates, norm is not None),
         c_unit=rows(hidden, kind.has_c and norm is not None),
-        h_length=lengths_of(kind.h_sets, norm is not None),
-        x_length=lengths_of(kind.x_sets, norm is not None),
-        c_length=lengths_of((0,), kind.has_c and norm is not None),
+        h_length=lengths_of(norm and norm.h_pool, norm is not None),
+        x_length=lengths_of(norm and norm.x_pool, norm is not None),
+        c_length=lengths_of(None, kind.has_c and norm is not None),
         tanh_c=rows(hidden, kind.has_c),
         mask=None if mask is None else wide(mask if layout.order is None else mask[layout.order]),
         zone_h=zone_rows(zone_h, layout, features, work), zone_c=zone_rows(zone_c, layout, hidden, work),
@@ -209,6 +209,7 @@ def _run_forward(s: Saved, keep: bool) -> tuple[Array, Array | None]:
     c: Any = None if c_last is None else c_last[:0]
     work = Work(batch, hidden, h_last.shape[1], kind.gates, dtype, h_bias)
     h_unit, h_length, every = cast(Array, s.h_unit), cast(Array, s.h_length), norm is not None or kind.splits
+    h_groups = _groups(h_unit, norm and norm.h_pool, hidden)
     way = slice(None, None, -1 if s.reverse else 1)
     for block in s.blocks[way]:
         first = block.rows.start
@@ -220,13 +221,14 @@ def _run_forward(s: Saved, keep: bool) -> tuple[Array, Array | None]:
         else:
             assert s.x_unit is not None and s.x_length is not None
             product(x_rows[block.rows], w_x, s.x_unit[here])
-            normalise(s.x_unit[here], kind.x_sets, hidden, s.x_length[:, here], norm.x_floor)
+            normalise(_groups(s.x_unit, norm.x_pool, hidden)[here], s.x_length[here], norm.x_pool, norm.x_floor)
             np.multiply(s.x_unit[here], gain_x, gates)
         if bias is not None:
             gates += bias
         zone_h, zone_c = shares(s.zone_h, block, dtype), shares(s.zone_c, block, dtype)
         for row, n in block.steps[way]:
-            if n != len(h):
+            if n != work.n:
+                work.resize(n)
                 h_last[: len(h)] = h
                 h = h_last[:n]
                 if c_last is not None:
@@ -234,27 +236,27 @@ def _run_forward(s: Saved, keep: bool) -> tuple[Array, Array | None]:
                     c = c_last[:n]
             at, local = slice(row - shift, row - shift + n), slice(row - first, row - first + n)
             # the product with W_hh, normalised
-            h_in = h if s.mask is None else np.multiply(h, s.mask[:n], work.features[:n])
+            h_in = h if s.mask is None else np.multiply(h, s.mask[:n], work.features)
             u = h_unit[at] if every else h_unit[:n]
             np.dot(h_in, w_h, u)
             if norm is not None:
-                normalise(u, kind.h_sets, hidden, h_length[:, at], norm.h_floor)
-                u = np.multiply(u, gain_h, work.gates[:n])
+                normalise(h_groups[at], h_length[at], norm.h_pool, norm.h_floor)
+                u = np.multiply(u, gain_h, work.gates)
             # the gates, and what h and c would become
             y = y_rows[row : row + n]
-            new = work.hidden[:n] if w_hr is not None else y
+            new = work.hidden if w_hr is not None else y
             if c_rows is None:
                 kind.step(s, at, u, h, None, new, work)
             else:
                 c_new = c_rows[row : row + n]
                 kind.step(s, at, u, c, c_new, new, work)
                 if zone_c is not None:
-                    zone_out(c_new, c, zone_c[0][local], zone_c[1][local], work.spare[:n])
+                    zone_out(c_new, c, zone_c[0][local], zone_c[1][local], work.spare)
                 c = c_new
             if w_hr is not None:
                 np.dot(new, w_hr.T, y)
             if zone_h is not None:
-                zone_out(y, h, zone_h[0][local], zone_h[1][local], work.features[:n])
+                zone_out(y, h, zone_h[0][local], zone_h[1][local], work.features)
             h = y
     h_last[: len(h)] = h
     if c_last is not None:
@@ -354,6 +356,8 @@ def _run_backward(
     work = Work(batch, hidden, gh.shape[1], kind.gates, dtype, slab_biases(kind, *s.weights[2:4], hidden)[1])
     back = slice(None, None, 1 if s.reverse else -1)
     h_unit, h_length = cast(Array, s.h_unit), cast(Array, s.h_length)
+    pool = norm and norm.h_pool
+    h_groups, d_groups = _groups(h_unit, pool, hidden), _groups(d_h, pool, hidden)
     most = max((b.rows.stop - b.rows.start for b in s.blocks), default=0)
     space, wide_space = np.empty((most, hidden), dtype), np.empty((most, x_width), dtype)
     for block in s.blocks[back]:
@@ -364,26 +368,29 @@ def _run_backward(
         kind.factors(s, rows, before[rows], d[rows], through, work)
         zone_h, zone_c = shares(s.zone_h, block, dtype), shares(s.zone_c, block, dtype)
         for row, n in block.steps[back]:
+            if n != work.n:
+                work.resize(n)
             at, local = slice(row, row + n), slice(row - first, row - first + n)
             g = gh[:n]
             if gy is not None:
                 g += gy[at]
             stay = None
             if zone_h is not None:
-                stay = np.multiply(g, zone_h[0][local], work.features[:n])
+                stay = np.multiply(g, zone_h[0][local], work.features)
                 g *= zone_h[1][local]
             if g_out is not None:
                 g_out[at] = g
-            full = g if w_hr is None else np.dot(g, w_hr, work.hidden[:n])
+            full = g if w_hr is None else np.dot(g, w_hr, work.hidden)
             d_t = d[at]
             carry = kind.step_back(
                 s, at, full, d_t, through[local], None if gc is None else gc[:n],
                 None if zone_c is None else (zone_c[0][local], zone_c[1][local]), work,
             )  # fmt: skip
-            u = d_t[:, h_at:]
+            u = d_h[at]
             if norm is not None:
-                u = np.multiply(u, gain_h, d_h[at])
-                normalise_backward(u, h_unit[at], kind.h_sets, hidden, h_length[:, at], work.gates[:n])
+                np.multiply(d_t[:, h_at:], gain_h, u)
+                spare = work.gates if norm.h_pool is None else work.gates.reshape(n, kind.gates, hidden)
+                normalise_backward(d_groups[at], h_groups[at], h_length[at], norm.h_pool, spare)
             np.matmul(u, w_h, g)  # unlike np.dot it takes rows with gaps without a copy
             if s.mask is not None:
                 g *= s.mask[:n]
@@ -394,9 +401,16 @@ def _run_backward(
         _block_sums(s, rows, d, through, sums)
         if norm is not None:
             assert s.x_unit is not None and s.x_length is not None
-            part = d[rows, :x_width]
-            part *= gain_x
-            normalise_backward(part, s.x_unit[rows], kind.x_sets, hidden, s.x_length[:, rows], wide_space[:count])
+            d[rows, :x_width] *= gain_x
+            part = d[rows] if norm.x_pool is None else d.reshape(-1, kind.d_slabs, hidden)[rows, : kind.gates]
+            unit = _groups(s.x_unit, norm.x_pool, hidden)[rows]
+            spare = _groups(wide_space[:count], norm.x_pool, hidden)
+            normalise_backward(part, unit, s.x_length[rows], norm.x_pool, spare)
+
+
+def _groups(rows: Array, pool: Array | None, hidden: int) -> Array:
+    """Rows as `Norm` has them normalised: whole, or in slabs."""
+    return rows if pool is None else rows.reshape(len(rows), -1, hidden)
 
 
 def _block_sums(s: Saved, rows: slice, d: Array, through: Array, sums: dict[str, Array]) -> None:

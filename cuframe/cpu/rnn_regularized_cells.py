@@ -32,54 +32,54 @@ _sqrt, _tanh, _vecdot = np.sqrt, np.tanh, np.vecdot
 class Norm(NamedTuple):
     """The normalisations of a layer: gains times sqrt(D) in PyTorch's gate order, the bias of that of c, and D eps.
 
-    `x_floor` and `h_floor` are [sets, 1], one for each set of gates that shares its statistics.
+    Where one set of gates is all of them, rows `[n, D]` are normalised and the floor is a number. Otherwise slabs
+    `[n, gates, H]` are: a product of their sums `[n, gates]` with the pool gives each slab the sum of its set.
     """
 
     ih: Array
     hh: Array
     c: Array | None
     c_bias: Array | None
+    x_pool: Array | None
     x_floor: Array
+    h_pool: Array | None
     h_floor: Array
     c_floor: Array
 
 
 class Work:
-    """Scratch rows for one step, `[N, P]`, `[N, gates * H]` and four of `[N, H]`, and constants."""
+    """Scratch rows for a step, `[n, P]`, `[n, gates * H]` and four of `[n, H]`, and constants; `resize` sets n."""
 
-    __slots__ = ("carry", "features", "gates", "h_bias", "half", "hidden", "share", "spare", "temp")
+    __slots__ = ("_full", "carry", "features", "gates", "h_bias", "half", "hidden", "n", "share", "spare", "temp")
 
     def __init__(self, batch: int, hidden: int, features: int, gates: int, dtype: Any, h_bias: Array | None) -> None:
-        self.features = np.empty((batch, features), dtype)
-        self.gates = np.empty((batch, gates * hidden), dtype)
-        self.hidden, self.spare, self.carry, self.temp = np.empty((4, batch, hidden), dtype)
+        widths = (features, gates * hidden, hidden, hidden, hidden, hidden)
+        self._full = [np.empty((batch, width), dtype) for width in widths]
         self.share = np.full(hidden, 1 / hidden, dtype)  # a product with it is the mean of a row
         self.half = np.array(0.5, dtype)  # ufuncs convert a Python number at each call
         self.h_bias = h_bias
+        self.resize(0)
+
+    def resize(self, n: int) -> None:
+        """Views of n rows, made only when n changes."""
+        self.n = n
+        self.features, self.gates, self.hidden, self.spare, self.carry, self.temp = (a[:n] for a in self._full)
 
 
-def normalise(a: Array, sets: tuple, hidden: int, length: Array, floor: Array) -> None:
-    """Bring rows that are centred over each set of slabs to length 1; their `length` [sets, n] was that."""
-    if len(sets) == 1:
-        _vecdot(a, a, length[0])
-        _add(length, floor, length)
-        _divide(a, _sqrt(length, length)[0, :, None], a)
-        return
-    parts = [a[:, start * hidden : stop * hidden] for start, stop in sets]
-    for part, r in zip(parts, length):
-        _vecdot(part, part, r)
-    _add(length, floor, length)
-    for part, r in zip(parts, _sqrt(length, length)):
-        _divide(part, r[:, None], part)
+def normalise(a: Array, length: Array, pool: Array | None, floor: Array) -> None:
+    """Bring centred rows to length 1; `length` gets what theirs was."""
+    _vecdot(a, a, length)
+    _add(length if pool is None else np.dot(length, pool), floor, length)
+    _divide(a, _sqrt(length, length)[..., None], a)
 
 
-def normalise_backward(g: Array, unit: Array, sets: tuple, hidden: int, length: Array, spare: Array) -> None:
+def normalise_backward(g: Array, unit: Array, length: Array, pool: Array | None, spare: Array) -> None:
     """Turn the gradient of unit rows into that of the centred rows, in place (Note [Centred weights])."""
-    for (start, stop), r in zip(sets, length):
-        part, x = g[:, start * hidden : stop * hidden], unit[:, start * hidden : stop * hidden]
-        along = _multiply(x, _vecdot(part, x)[:, None], spare[:, start * hidden : stop * hidden])
-        _subtract(part, along, part)
-        _divide(part, r[:, None], part)
+    along = _vecdot(g, unit)
+    if pool is not None:
+        along = np.dot(along, pool)
+    _subtract(g, _multiply(unit, along[..., None], spare), g)
+    _divide(g, length[..., None], g)
 
 
 def _sigmoid(a: Array, work: Work) -> None:
@@ -96,15 +96,15 @@ def lstm_step(s: Any, at: slice, u: Array, c: Array, c_new: Array, out: Array, w
     _tanh(g, g)
     _sigmoid(g[:, : 3 * hidden], work)
     _multiply(g[:, 2 * hidden : 3 * hidden], c, c_new)
-    new = _multiply(g[:, hidden : 2 * hidden], g[:, 3 * hidden :], work.temp[: len(g)])
+    new = _multiply(g[:, hidden : 2 * hidden], g[:, 3 * hidden :], work.temp)
     _add(c_new, new, c_new)
     norm = s.norm
     if norm is None:
         _tanh(c_new, t)
     else:
-        unit, length = s.c_unit[at], s.c_length[:, at]
-        _subtract(c_new, np.matmul(c_new, work.share, length[0])[:, None], unit)
-        normalise(unit, _WHOLE, hidden, length, norm.c_floor)
+        unit, length = s.c_unit[at], s.c_length[at]
+        _subtract(c_new, np.dot(c_new, work.share, length)[:, None], unit)
+        normalise(unit, length, None, norm.c_floor)
         _multiply(unit, norm.c, t)
         if norm.c_bias is not None:
             _add(t, norm.c_bias, t)
@@ -132,24 +132,23 @@ def lstm_step_back(
 ) -> Array | None:
     """Gradients of the gates; `gc` becomes dL/dc_{t-1}. With a norm `through` ends as the gradient of its result."""
     n, hidden = gh.shape
-    spare, norm = work.spare[:n], s.norm
+    spare, norm = work.spare, s.norm
     d[:, :hidden] *= gh
     dc = _multiply(through, gh, through)
     if norm is not None:
-        dc = _multiply(through, norm.c, work.temp[:n])
-        unit = s.c_unit[at]
-        _multiply(unit, _vecdot(dc, unit)[:, None], spare)
-        _subtract(dc, np.matmul(dc, work.share)[:, None], dc)
-        _subtract(dc, spare, dc)
-        _divide(dc, s.c_length[0, at, None], dc)
+        dc = _multiply(through, norm.c, work.temp)
+        mean = np.dot(dc, work.share)
+        normalise_backward(dc, s.c_unit[at], s.c_length[at], None, spare)
+        mean /= s.c_length[at]
+        _subtract(dc, mean[:, None], dc)
     f = s.gates[at, 2 * hidden : 3 * hidden]
     gates = d.reshape(n, 4, hidden)[:, 1:]
     if zone is None:
         # not into `through`, which the gain's gradient needs
-        dc = _add(dc, gc, work.temp[:n])
+        dc = _add(dc, gc, work.temp)
         _multiply(dc, f, gc)
     else:
-        dc = _add(dc, _multiply(gc, zone[1], spare), work.temp[:n])
+        dc = _add(dc, _multiply(gc, zone[1], spare), work.temp)
         gc *= zone[0]
         gc += _multiply(dc, f, spare)
     _multiply(gates, dc[:, None], gates)
@@ -166,7 +165,7 @@ def gru_step(s: Any, at: slice, u: Array, h: Array, c_new: Array | None, out: Ar
     _sigmoid(sigmoids, work)
     if work.h_bias is not None:
         _add(part, work.h_bias, part)
-    _add(n, _multiply(g[:, hidden : 2 * hidden], part, work.temp[: len(g)]), n)
+    _add(n, _multiply(g[:, hidden : 2 * hidden], part, work.temp), n)
     _tanh(n, n)
     _subtract(h, n, out)
     _multiply(out, g[:, 2 * hidden :], out)
@@ -200,7 +199,7 @@ def gru_step_back(
     n, hidden = gh.shape
     d = d.reshape(n, 4, hidden)
     _multiply(d, gh[:, None], d)
-    return _multiply(gh, s.gates[at, 2 * hidden :], work.carry[:n])
+    return _multiply(gh, s.gates[at, 2 * hidden :], work.carry)
 
 
 # -- plain RNN --------------------------------------------------------------------------------------------------------

@@ -52,11 +52,18 @@ def check_options(
 def make_norm(kind: Kind, ih: Array, hh: Array, c: Array | None, c_bias: Array | None, eps: float, hidden: int) -> Norm:
     """The gains as Note [Unit rows] wants them."""
     roots = set_roots(kind, hidden, ih.dtype)
-    floors = [
-        np.array([[(stop - start) * hidden * eps] for start, stop in sets], ih.dtype)
-        for sets in (kind.x_sets, kind.h_sets, ((0, 1),))
-    ]
-    return Norm(ih * roots, hh * roots, None if c is None else c * ih.dtype.type(hidden**0.5), c_bias, *floors)
+    c_gain = None if c is None else c * ih.dtype.type(hidden**0.5)
+    return Norm(ih * roots, hh * roots, c_gain, c_bias, *_pool(kind.x_sets, hidden, eps, ih.dtype),
+                *_pool(kind.h_sets, hidden, eps, ih.dtype), np.array(hidden * eps, ih.dtype))  # fmt: skip
+
+
+def _pool(sets: tuple[tuple[int, int], ...], hidden: int, eps: float, dtype: Any) -> tuple[Array | None, Array]:
+    """Pool and floor of `Norm` for these sets of slabs."""
+    sizes = np.repeat([stop - start for start, stop in sets], [stop - start for start, stop in sets])
+    if len(sets) == 1:
+        return None, np.array(sizes[0] * hidden * eps, dtype)
+    member = np.repeat(np.arange(len(sets)), [stop - start for start, stop in sets])
+    return (member[:, None] == member).astype(dtype), (sizes * hidden * eps).astype(dtype)
 
 
 def set_roots(kind: Kind, hidden: int, dtype: Any) -> Array:

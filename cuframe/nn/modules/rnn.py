@@ -187,7 +187,8 @@ class LSTM(RNNBase):
         h' = o * tanh(LN(c') * weight_ln_c + bias_ln_c), while c' is handed on as it is
 
     The gains `weight_ln_ih_l0` and `weight_ln_hh_l0` [4H] and `weight_ln_c_l0` [H] are initially 1, `bias_ln_c_l0` [H]
-    is 0 (absent with bias=False). All options work with packing and `lengths`, and a layer is still one node of the graph.
+    is 0 (absent with bias=False). All options work with packing and `lengths`, and a layer is still one node of the
+    graph.
 
     Backward keeps six numbers for each hidden unit, step and sequence (see `cuframe.cpu.rnn.Saved`); with recurrent
     dropout or zoneout seven and a byte a mask, with layer normalisation sixteen (`cuframe.cpu.rnn_regularized.Saved`).
