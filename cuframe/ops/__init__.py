@@ -26,6 +26,7 @@ from . import shape as _shape
 from . import softmax as _softmax
 from . import sort as _sort
 from . import typed as _typed
+from . import strided as _strided
 from . import window as _window
 from .arithmetic import *  # noqa: F403
 from .compare import *  # noqa: F403
@@ -48,12 +49,13 @@ from .shape import *  # noqa: F403
 from .softmax import *  # noqa: F403
 from .sort import *  # noqa: F403
 from .typed import *  # noqa: F403
+from .strided import *  # noqa: F403
 from .window import *  # noqa: F403
 
 # The names of activation, embedding, dropout, loss and rnn belong to `cuframe.nn.functional` and are not offered here.
 _FAMILIES = (
     _arithmetic, _compare, _convert, _create, _cumulative, _elementwise, _gather, _index, _join, _mask, _matmul, _pairs,
-    _pick, _random, _rearrange, _reduce, _scatter_reduce, _shape, _softmax, _sort, _typed,
+    _pick, _random, _rearrange, _reduce, _scatter_reduce, _shape, _softmax, _sort, _strided, _typed,
     _window,
 )  # fmt: skip
 __all__ = sorted({name for family in _FAMILIES for name in family.__all__})

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 import cuframe as cf
+from tests.parity.bridge import quietly
 
 # Entries of op_db that name something in cuframe, yet are not compared.
 OPS: dict[str, str] = {
+    "as_strided.partial_views": "memory around a view: the comparison copies the view alone (tests/test_strided.py)",
     "norm.nuc": "the nuclear norm needs an SVD; cuframe has none",
 }
 
@@ -37,7 +40,8 @@ TOLERANCES = {
 # The functions of networks that are for integers.
 INTEGER_FUNCTIONS = {
     "nn.functional.one_hot", "nn.functional.pad.constant", "nn.functional.pad.circular", "nn.functional.pad.reflect",
-    "nn.functional.pad.replicate", "nn.functional.pad.replicate_negative",
+    "nn.functional.pad.replicate", "nn.functional.pad.replicate_negative", "nn.functional.channel_shuffle",
+    "nn.functional.pixel_shuffle", "nn.functional.pixel_unshuffle",
 }  # fmt: skip
 
 
@@ -68,6 +72,8 @@ ADAPTED: dict[str, Callable] = {
     "normal.in_place": lambda input, *args: cf.Tensor.normal_(input.detach(), *args),
     "nn.functional.fractional_max_pool2d": _fractional_pool(2),
     "nn.functional.fractional_max_pool3d": _fractional_pool(3),
+    "nn.functional.upsample_bilinear": partial(quietly, cf.nn.functional.upsample_bilinear),
+    "nn.functional.upsample_nearest": partial(quietly, cf.nn.functional.upsample_nearest),
     "nn.functional.embedding": lambda weight, input, **kwargs: cf.nn.functional.embedding(input, weight, **kwargs),
     "nn.functional.embedding_bag": lambda weight, input, **kwargs: (
         cf.nn.functional.embedding_bag(input, weight, **kwargs)
