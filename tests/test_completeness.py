@@ -110,6 +110,9 @@ FILES: dict[str, str] = {
         "BoolTensor ByteTensor CharTensor DoubleTensor FloatTensor HalfTensor IntTensor LongTensor ShortTensor"
     ),
     "test_repr.py": "set_printoptions",
+    "test_resize.py": (
+        "ChannelShuffle PixelShuffle PixelUnshuffle Upsample UpsamplingBilinear2d UpsamplingNearest2d"
+    ),
     "test_rnn_modules.py": "GRU LSTM RNN GRUCell LSTMCell RNNCell PackedSequence",
     "test_schedulers.py": (
         "ChainedScheduler ConstantLR CosineAnnealingLR CosineAnnealingWarmRestarts CyclicLR ExponentialLR "

@@ -52,10 +52,11 @@ def test_module_is_function(module: nn.Module, function: Any, shown: str) -> Non
     assert not module.state_dict()
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
-def test_unpool_restores_the_maxima(dims: int) -> None:
+@pytest.mark.parametrize("kind", [nn.MaxUnpool1d, nn.MaxUnpool2d, nn.MaxUnpool3d], ids=lambda k: k.__name__)
+def test_unpool_restores_the_maxima(kind: type) -> None:
+    unpool = kind(2)
+    dims = dims_of(unpool)
     pool = getattr(nn, f"MaxPool{dims}d")(2, return_indices=True)
-    unpool = getattr(nn, f"MaxUnpool{dims}d")(2)
     x = cf.arange(1.0, 2 * 4**dims + 1).reshape(1, 2, *(4,) * dims)
     out, indices = pool(x)
     back = unpool(out, indices).numpy()
@@ -66,9 +67,9 @@ def test_unpool_restores_the_maxima(dims: int) -> None:
     assert repr(unpool) == f"MaxUnpool{dims}d(kernel_size={(2,) * dims}, stride={(2,) * dims}, padding={(0,) * dims})"
 
 
-@pytest.mark.parametrize("dims", [2, 3])
-def test_fractional(dims: int) -> None:
-    kind = getattr(nn, f"FractionalMaxPool{dims}d")
+@pytest.mark.parametrize("kind", [nn.FractionalMaxPool2d, nn.FractionalMaxPool3d], ids=lambda k: k.__name__)
+def test_fractional(kind: type) -> None:
+    dims = int(kind.__name__[-2])
     x = cf.randn(2, 3, *(6,) * dims)
     cf.manual_seed(1)
     first, index = kind(2, output_size=3, return_indices=True)(x)
@@ -77,7 +78,7 @@ def test_fractional(dims: int) -> None:
     flat = x.numpy().reshape(2, 3, -1)
     picked = np.take_along_axis(flat, index.numpy().reshape(2, 3, -1), 2)
     np.testing.assert_array_equal(picked.reshape(first.shape), first.numpy())
-    with pytest.raises(ValueError, match=rf"FractionalMaxPool{dims}d: needs either"):
+    with pytest.raises(ValueError, match=f"{kind.__name__}: needs either"):
         kind(2)
     with pytest.raises(ValueError, match=r"output_ratio must be in \(0, 1\)"):
         kind(2, output_ratio=1.0)

@@ -21,12 +21,13 @@ from .modules.padding import *  # noqa: F403
 from .modules.pooling import *  # noqa: F403
 from .modules.rnn import *  # noqa: F403
 from .modules.transformer import *  # noqa: F403
+from .modules.vision import *  # noqa: F403
 
 __all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "utils", *containers.__all__]
 for _family in (
     modules.activation, modules.adaptive, modules.attention, modules.batchnorm, modules.conv, modules.ctc,
     modules.distance, modules.dropout, modules.embedding, modules.linear, modules.loss,
     modules.multi_label, modules.normalization, modules.padding, modules.pooling, modules.rnn,
-    modules.transformer,
+    modules.transformer, modules.vision,
 ):  # fmt: skip
     __all__ += _family.__all__

@@ -40,11 +40,15 @@ from ..ops.padding import __all__ as _padding
 from ..ops.pairs import pdist as pdist
 from ..ops.pooling import *  # noqa: F403
 from ..ops.pooling import __all__ as _pooling
+from ..ops.resize import *  # noqa: F403
+from ..ops.resize import __all__ as _resize
+from ..ops.shuffle import *  # noqa: F403
+from ..ops.shuffle import __all__ as _shuffle
 from ..ops.softmax import *  # noqa: F403
 from ..ops.softmax import __all__ as _softmax
 
 __all__ = sorted(
-    ["one_hot", "pdist", "sigmoid", "tanh", *_activation, *_adaptive_pooling, *_attention, *_convolution, *_ctc,
-     *_distance, *_dropout, *_embedding, *_embedding_bag, *_fold, *_linear, *_loss, *_max_pooling, *_multi_head,
-     *_multi_label, *_norm, *_padding, *_pooling, *_softmax]
+    ["one_hot", "pdist", "sigmoid", "tanh", *_activation, *_adaptive_pooling, *_attention, *_convolution,
+     *_ctc, *_distance, *_dropout, *_embedding, *_embedding_bag, *_fold, *_linear, *_loss, *_max_pooling,
+     *_multi_head, *_multi_label, *_norm, *_padding, *_pooling, *_resize, *_shuffle, *_softmax]
 )

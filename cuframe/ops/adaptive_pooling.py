@@ -11,8 +11,8 @@ from ..backend import backend_of
 from ..tensor import Tensor
 from .define import check_floating, need_tensor
 from .linear_map import LinearMap
-from .max_pooling import flat_take
-from .pool_windows import at, numbers, replaced, spatial_shape
+from .max_pooling import flat_take, maximum_map, pool_maxima
+from .pool_windows import Axis, at, numbers, replaced, spatial_shape
 from .random import rand
 from .shape import as_int
 from .softmax import widened
@@ -178,11 +178,17 @@ def _adaptive_index(x: Any, sizes: tuple) -> Any:
 
 
 _ADAPTIVE_MAX = {dims: LinearMap(f"adaptive_max_pool{dims}d", _take, _flat_add) for dims in (1, 2, 3)}
+_UNIFORM_MAX = {dims: maximum_map(f"adaptive_max_pool{dims}d") for dims in (1, 2, 3)}
 
 
 def _adaptive_max_pool(dims: int, input: Tensor, output_size: Any, return_indices: bool) -> Any:
     sizes = _sizes(f"adaptive_max_pool{dims}d", input, dims, output_size)
     x = input.array
+    spatial = x.shape[-dims:]
+    if all(o and n % o == 0 for n, o in zip(spatial, sizes)):
+        lead = x.ndim - dims
+        axes = [Axis(lead + i, n, n // o, n // o, 0, 1, o) for i, (n, o) in enumerate(zip(spatial, sizes))]
+        return pool_maxima(_UNIFORM_MAX[dims], input, tuple(axes), return_indices)
     index = _adaptive_index(widened(x), sizes)
     out = _ADAPTIVE_MAX[dims](input, index, x.ndim - dims, x.shape)
     return (out, Tensor(index)) if return_indices else out

@@ -35,6 +35,7 @@ def _max_along(x: Any, w: Axis, where: bool) -> tuple[Any, Any]:
     shape = replaced(x.shape, w.axis, w.size)
     found, whole = taps(w)
     best = xp.empty(shape, x.dtype) if whole else xp.full(shape, -np.inf, x.dtype)
+    strided = w.s > 1 and w.axis == x.ndim - 1  # read three times: once in steps, then in a row
     which: Any = xp.zeros(shape, np.min_scalar_type(w.k - 1)) if where else None
     for tap in found:
         if tap.fresh:
@@ -46,6 +47,8 @@ def _max_along(x: Any, w: Axis, where: bool) -> tuple[Any, Any]:
             windows, elements = at(w.axis, tap.seen[0]), at(w.axis, tap.seen[1])
             top, value = best[windows], x[elements]
             if where:
+                if strided:
+                    value = value.copy()
                 better = value > top
                 better |= value != value
                 part = which[windows]
@@ -91,7 +94,12 @@ def _picked_transpose(g: Any, steps: tuple[Step, ...]) -> Any:
 
 
 # -- pooling ------------------------------------------------------------------------------------------------------
-_MAX = {dims: LinearMap(f"max_pool{dims}d_with_indices", _picked, _picked_transpose) for dims in (1, 2, 3)}
+def maximum_map(name: str) -> LinearMap:
+    """An operation that takes the taps that `pool_maxima` found."""
+    return LinearMap(name, _picked, _picked_transpose)
+
+
+_MAX = {dims: maximum_map(f"max_pool{dims}d_with_indices") for dims in (1, 2, 3)}
 
 
 def _positions(x: Any, dims: int) -> Any:
@@ -101,22 +109,28 @@ def _positions(x: Any, dims: int) -> Any:
     return xp.broadcast_to(xp.arange(prod(spatial), dtype=np.int64).reshape(spatial), x.shape)
 
 
-def _max_pool(
-    dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool,
-    return_indices: bool,
-) -> Any:  # fmt: skip
-    name = f"max_pool{dims}d"
-    axes = axes_of_windows(name, input, dims, kernel_size, stride, padding, dilation, ceil_mode)
+def pool_maxima(op: LinearMap, input: Tensor, axes: tuple[Axis, ...], return_indices: bool) -> Any:
+    """The maxima of windows as an operation and, if asked for, their flat positions."""
     x = input.array
     where = return_indices or input.node is not None
     y, steps = widened(x), []
     for w in reversed(axes) if where else axes:
         y, which = _max_along(y, w, where)
         steps.append((w, which))
-    out = _MAX[dims].record(y.astype(x.dtype, copy=False), input, tuple(steps))
+    out = op.record(y.astype(x.dtype, copy=False), input, tuple(steps))
     if not return_indices:
         return out
-    return out, Tensor(_picked(_positions(x, dims), tuple(steps)))
+    return out, Tensor(_picked(_positions(x, len(axes)), tuple(steps)))
+
+
+def _max_pool(
+    dims: int, input: Tensor, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool,
+    return_indices: bool,
+) -> Any:  # fmt: skip
+    axes = axes_of_windows(
+        f"max_pool{dims}d", input, dims, kernel_size, stride, padding, dilation, ceil_mode
+    )
+    return pool_maxima(_MAX[dims], input, axes, return_indices)
 
 
 def max_pool1d(
