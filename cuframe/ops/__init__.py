@@ -25,8 +25,8 @@ from . import scatter_reduce as _scatter_reduce
 from . import shape as _shape
 from . import softmax as _softmax
 from . import sort as _sort
-from . import typed as _typed
 from . import strided as _strided
+from . import typed as _typed
 from . import window as _window
 from .arithmetic import *  # noqa: F403
 from .compare import *  # noqa: F403
@@ -48,8 +48,8 @@ from .scatter_reduce import *  # noqa: F403
 from .shape import *  # noqa: F403
 from .softmax import *  # noqa: F403
 from .sort import *  # noqa: F403
-from .typed import *  # noqa: F403
 from .strided import *  # noqa: F403
+from .typed import *  # noqa: F403
 from .window import *  # noqa: F403
 
 # The names of activation, embedding, dropout, loss and rnn belong to `cuframe.nn.functional` and are not offered here.
