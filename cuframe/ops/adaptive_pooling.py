@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backend import backend_of
 from ..tensor import Tensor
-from .define import check_floating, need_tensor
+from .define import need_tensor
 from .linear_map import LinearMap
 from .max_pooling import flat_take, maximum_map, pool_maxima
 from .pool_windows import Axis, at, numbers, replaced, spatial_shape
@@ -27,8 +27,7 @@ __all__ = [
 
 def _sizes(name: str, input: Tensor, dims: int, output_size: Any) -> tuple[int, ...]:
     """The output sizes; None stands for the input's."""
-    check_floating(name, "input", input)
-    shape = spatial_shape(name, input, dims)
+    shape = spatial_shape(name, input, dims, ValueError)
     given = output_size if isinstance(output_size, (tuple, list)) else (output_size,) * dims
     if len(given) != dims:
         raise RuntimeError(f"{name}: output_size must be an int or {dims} of them, got {output_size}")
@@ -108,8 +107,9 @@ def adaptive_avg_pool1d(input: Tensor, output_size: Any) -> Tensor:
         (N, C, output_size) or (C, output_size).
 
     Raises:
-        RuntimeError: shapes or sizes do not fit.
+        RuntimeError: an empty input, or sizes that do not fit.
         TypeError: the input is not floating point.
+        ValueError: the input has another number of dimensions.
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
@@ -209,8 +209,9 @@ def adaptive_max_pool1d(input: Tensor, output_size: Any, return_indices: bool = 
         first of equal maxima.
 
     Raises:
-        RuntimeError: shapes or sizes do not fit.
+        RuntimeError: an empty input, or sizes that do not fit.
         TypeError: the input is not floating point.
+        ValueError: the input has another number of dimensions.
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F

@@ -104,18 +104,21 @@ def numbers(name: str, argument: str, value: Any, dims: int) -> tuple[int, ...]:
 _SPATIAL = {1: "L", 2: "H, W", 3: "D, H, W"}
 
 
-def spatial_shape(name: str, input: Tensor, dims: int) -> tuple[int, ...]:
+def spatial_shape(
+    name: str, input: Tensor, dims: int, error: type[Exception] = RuntimeError
+) -> tuple[int, ...]:
     """The sizes of the last `dims` dimensions of (N, C, ...) or (C, ...).
 
     Raises:
-        RuntimeError: the input has another number of dimensions, or one of size 0 other than N.
+        error: the input has another number of dimensions.
+        RuntimeError: a dimension other than N has size 0.
         TypeError: it is not floating point.
     """
     check_floating(name, "input", input)
     shape = tuple(input.array.shape)
     if len(shape) not in (dims + 1, dims + 2):
         letters = _SPATIAL[dims]
-        raise RuntimeError(f"{name}: input must be (C, {letters}) or (N, C, {letters}), got shape {shape}")
+        raise error(f"{name}: input must be (C, {letters}) or (N, C, {letters}), got shape {shape}")
     if 0 in shape[-dims - 1 :]:
         raise RuntimeError(f"{name}: only the batch dimension of input may have size 0, got shape {shape}")
     return shape[-dims:]

@@ -237,7 +237,7 @@ def adaptive_samples(dims, kind):
 def adaptive_errors(dims, name):
     def errors(make):
         x = make(1, 2, *SHAPES[dims])
-        yield ErrorInput((make(3), 2), {}, RuntimeError, rf"{name}: input must be .* got shape \(3,\)")
+        yield ErrorInput((make(3), 2), {}, ValueError, rf"{name}: input must be .* got shape \(3,\)")
         yield ErrorInput((x, (2,) * (dims + 1)), {}, RuntimeError, f"{name}: output_size must be an int or {dims} of")
         yield ErrorInput((x, -1), {}, RuntimeError, f"{name}: output_size must not be negative")
 
