@@ -107,12 +107,10 @@ def test_two_forwards_before_one_backward():
 def test_spectral_norm_of_transposed_weights_and_of_given_dimension():
     m = nn.Bilinear(2, 3, 4)
     assert tuple(spectral_norm(m, dim=1).weight_u.shape) == (2,) and tuple(m.weight_v.shape) == (12,)
-    m = linear()
-    m.transposed = True  # as transposed convolutions say
-    assert tuple(spectral_norm(m).weight_u.shape) == (3,)
-    m = linear()
-    m.transposed = True
-    assert tuple(parametrizations.spectral_norm(m).parametrizations.weight[0]._u.shape) == (3,)
+    assert tuple(spectral_norm(nn.Conv1d(2, 5, 3)).weight_u.shape) == (5,)
+    assert tuple(spectral_norm(nn.ConvTranspose1d(2, 5, 3)).weight_u.shape) == (5,)
+    m = parametrizations.spectral_norm(nn.ConvTranspose1d(2, 5, 3))
+    assert tuple(m.parametrizations.weight[0]._u.shape) == (5,)
 
 
 @HOOKS
@@ -170,8 +168,10 @@ def test_dtype_moves_with_the_module(add, remove):
 def test_errors_change_nothing(add, remove):
     name = add.__name__
     m = add(linear())
-    with pytest.raises(RuntimeError, match=f"{name}: 'weight' of Linear has one already"):
-        add(m)
+    for another in (weight_norm, spectral_norm):
+        text = f"{another.__name__}: 'weight' of Linear has {name} already; {remove.__name__} takes it off"
+        with pytest.raises(RuntimeError, match=text):
+            another(m)
     m = nn.Linear(3, 4, bias=False)
     for bad, error, text in (
         ({"name": "w"}, AttributeError, "Linear has no parameter 'w'"),

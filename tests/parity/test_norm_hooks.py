@@ -22,6 +22,8 @@ pytestmark = pytest.mark.parity
 LAYERS: dict[str, tuple[str, tuple, str, tuple]] = {
     "Linear": ("Linear", (3, 4), "weight", (2, 3)),
     "Bilinear": ("Bilinear", (3, 2, 4), "weight", (2, 3)),
+    "Conv2d": ("Conv2d", (3, 4, 2), "weight", (2, 3, 4, 3)),
+    "ConvTranspose1d": ("ConvTranspose1d", (3, 4, 2), "weight", (2, 3, 3)),
     "LSTM": ("LSTM", (3, 4), "weight_hh_l0", (5, 2, 3)),
     "GRU": ("GRU", (3, 4), "weight_ih_l0", (5, 2, 3)),
     "Embedding": ("Embedding", (5, 3), "weight", (2, 2)),

@@ -53,12 +53,16 @@ class ComputedWeight:
         """The parameter that is to be computed, taken from the module.
 
         Raises:
-            RuntimeError: it is computed in this way already.
+            RuntimeError: it is computed already.
             AttributeError: the module has no such parameter.
             ValueError: the parameter is None.
         """
-        if _find(module, type(self), self.name) is not None:
-            raise RuntimeError(f"{self.kind}: {self.name!r} of {type(module).__name__} has one already")
+        other = _find(module, ComputedWeight, self.name)
+        if other is not None:
+            raise RuntimeError(
+                f"{self.kind}: {self.name!r} of {type(module).__name__} has {other.kind} already; "
+                f"remove_{other.kind} takes it off"
+            )
         if module._parameters.get(self.name, self) is None:
             raise ValueError(f"{self.kind}: {self.name!r} of {type(module).__name__} is None")
         weight = module.get_parameter(self.name)
