@@ -242,7 +242,7 @@ def test_kl_divergence_reductions() -> None:
 
 
 def test_ctc_mean() -> None:
-    """The mean is of losses divided by their target's length; targets may be joined; too short an input costs infinity."""
+    """The mean is of losses over their target's length; targets may be joined; too short an input costs infinity."""
     x = cf.randn(9, 2, 4).log_softmax(2)
     padded, sizes, steps = cf.tensor([[1, 2, 3], [2, 2, 0]]), cf.tensor([3, 2]), cf.tensor([9, 7])
     each = nn.CTCLoss(reduction="none")(x, padded, steps, sizes)

@@ -161,6 +161,8 @@ SHOWN_AS: dict[str, tuple[str, ...]] = {
 OTHER_ERRORS: dict[str, tuple[type[Exception], ...]] = {
     # PyTorch's cases have a target of floats as well, which is what cuframe names first
     "nn.functional.multi_margin_loss": (ValueError, TypeError),
+    # a wrong number of dimensions, for which PyTorch raises RuntimeError in all other poolings
+    **{f"nn.functional.adaptive_{k}_pool{d}d": (ValueError, RuntimeError) for k in ("avg", "max") for d in (2, 3)},
 }
 
 

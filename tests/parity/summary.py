@@ -52,7 +52,7 @@ def write(out: Any, tables: dict[str, list[dict]]) -> None:
 def _write_entries(out: Any, rows: list[dict]) -> None:
     """Full entries in columns; below them what was left out, by reason, and one line for each entry not full."""
     rows = sorted(rows, key=lambda e: e["name"])
-    full = [e for e in rows if e["passed"] == e["total"]]
+    full = [e for e in rows if 0 < e["passed"] == e["total"]]
     cells = [f"{e['name'].removeprefix(FUNCTIONS)} {e['passed']}/{e['total']}" for e in full]
     width = max((len(c) for c in cells), default=0) + 2
     columns = max(1, WIDTH // width)
@@ -65,6 +65,10 @@ def _write_entries(out: Any, rows: list[dict]) -> None:
     for reason, counts in sorted(by_reason.items()):
         out.write_line(f"-- left out, {sum(counts.values())} samples: {reason}")
         _write_wrapped(out, [f"{name.removeprefix(FUNCTIONS)}:{count}" for name, count in counts.items()])
+    empty = [e["name"].removeprefix(FUNCTIONS) for e in rows if not e["total"]]
+    if empty:
+        out.write_line(f"-- no samples to compare, in {len(empty)} entries:")
+        _write_wrapped(out, empty)
     for e in rows:
         if e["passed"] != e["total"]:
             out.write_line(f"NOT FULL: {e['name']} {e['passed']}/{e['total']}")
@@ -95,8 +99,9 @@ def _write_wrapped(out: Any, words: list[str]) -> None:
 def _write_total(out: Any, title: str, rows: list[dict]) -> None:
     counts: Counter[str] = Counter()
     for e in rows:
-        counts.update(passed=e["passed"], total=e["total"], excluded=e["excluded"], full=e["passed"] == e["total"])
+        counts.update(passed=e["passed"], total=e["total"], excluded=e["excluded"], entries=e["total"] > 0,
+                      full=0 < e["passed"] == e["total"])  # fmt: skip
     out.write_line(
-        f"{title + ':':22} {counts['full']:>4} of {len(rows):>4} entries full, {counts['passed']:>6} of "
+        f"{title + ':':22} {counts['full']:>4} of {counts['entries']:>4} entries full, {counts['passed']:>6} of "
         f"{counts['total']:>6} samples pass, {counts['excluded']:>5} left out with reasons"
     )
