@@ -13,7 +13,7 @@ import cuframe.nn.functional as F
 from cuframe import nn
 from cuframe.backend import backend_for
 from cuframe.cpu import conv as cpu
-from cuframe.cpu import jit
+from cuframe.cpu import conv_compiled, jit
 from cuframe.ops import correlation
 
 
@@ -45,21 +45,33 @@ BLOCKED = {
 }
 
 
+@pytest.mark.parametrize("code", ["NumPy", "NumPy in runs", "compiled"])
 @pytest.mark.parametrize("case", BLOCKED)
-def test_blocks_equal_one_product_a_tap(case, monkeypatch):
+def test_blocks_equal_one_product_a_tap(case, code, monkeypatch):
     """Blocks are made small, so that every way of cutting occurs; three shares whatever the machine has."""
     monkeypatch.setattr(cpu, "_ELEMENTS", 4000)
     monkeypatch.setattr(cpu, "_COLUMNS", 16)
     monkeypatch.setattr(cpu, "_WORTH", 0)
+    monkeypatch.setattr(cpu, "_LONG", 0)
+    monkeypatch.setattr(cpu, "_FEW", 0 if code == "NumPy" else 1000)
+    monkeypatch.setattr(cpu, "_IMAGES", 0 if "sequence" in case else 1 << 30)
     monkeypatch.setattr(jit, "cpus", lambda: 3)
+    if code == "compiled" and not jit.available():
+        pytest.skip("llvmlite is not installed, or switched off")
+    monkeypatch.setattr(jit, "available", lambda: code == "compiled")
     shape, weight, win = BLOCKED[case]
-    x, w, b = integers(*shape), integers(*weight), integers(weight[0])
-    other = integers(shape[0], weight[0], *win.out)
+    x, w, b = (integers(*s, dtype="float32") for s in (shape, weight, weight[:1]))
+    other = integers(shape[0], weight[0], *win.out, dtype="float32")
     expected, grad = correlation._gather(x, w, b, other, win)
+    calls = []
+    multiply = conv_compiled.multiply
+    monkeypatch.setattr(conv_compiled, "multiply", lambda *args: (calls.append(args), multiply(*args)))
     out, gw = cpu.gather(x, w, b, other, win)
+    runs = shape[0] > 0 and math.prod(win.kernel) > 1 and set(win.stride) == {1}
+    assert bool(calls) == (code == "compiled" and runs)
     np.testing.assert_array_equal(out, expected)
     np.testing.assert_array_equal(gw, grad)
-    filled = np.full((*out.shape, 2), 7.0)
+    filled = np.full((*out.shape, 2), 7, np.float32)
     assert cpu.gather(x, w, None, None, win, filled[..., 0])[1] is None
     np.testing.assert_array_equal(filled[..., 0], expected - b.reshape(-1, *(1,) * len(win.out)))
     assert (filled[..., 1] == 7).all()
@@ -69,11 +81,32 @@ def test_blocks_equal_one_product_a_tap(case, monkeypatch):
     np.testing.assert_array_equal(gw, grad)
 
 
+@pytest.mark.skipif(not jit.available(), reason="llvmlite is not installed, or switched off")
+@pytest.mark.parametrize("rows", [1, 3, 4, 9])
+@pytest.mark.parametrize("count", [1, 15, 64, 100])
+def test_compiled_tiles(rows, count):
+    """Rows, taps and positions that fill tiles, and that do not; NaN behind the last group does no harm."""
+    taps, groups = 7, 2
+    base = np.full((groups * 200 + 64,), np.nan, np.float32)
+    base[: groups * 200] = integers(groups * 200)
+    base[200 + 40 + count :] = np.nan
+    offsets = np.array([0, 1, 2, 17, 18, 19, 40])
+    weight, other = integers(groups, rows, taps, dtype="float32"), integers(groups, rows, count, dtype="float32")
+    result = np.empty((groups, rows, conv_compiled.padded(count)), np.float32)
+    total = np.ones((groups, taps, rows), np.float32)
+    images = base[: groups * 200].reshape(groups, 1, 200)
+    conv_compiled.multiply(images, offsets, conv_compiled.pack(weight), result)
+    conv_compiled.add_gradient(images, offsets, other, total)
+    columns = np.stack([images[:, 0, o : o + count] for o in offsets], axis=1)
+    np.testing.assert_array_equal(result[..., :count], weight @ columns)
+    np.testing.assert_array_equal(total, 1 + columns @ other.swapaxes(1, 2))
+
+
 def test_blocks_hold_every_position_once():
     """Also where neither groups nor sizes are multiples of a block's."""
     for n, width, win in ((5, 9, windows((3, 3), (28, 28), groups=50)), (2, 3000, windows((3, 3), (17, 300)))):
         seen = np.zeros((n, win.groups, *win.out), int)
-        for block in cpu._blocks(n, width, win):
+        for block in cpu._blocks(n, width, win, n):
             part = tuple(slice(a, a + s) for a, s in zip(block.start, block.sizes))
             seen[(block.images, block.groups, *part)] += 1
             columns = len(range(n)[block.images]) * math.prod(block.sizes)

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from . import blas, jit
+from . import blas, conv_compiled, jit
 
 __all__ = ["Windows", "gather"]
 
@@ -32,7 +32,10 @@ Array = npt.NDArray[Any]
 _ELEMENTS = 3 << 16  # of the columns of a block: three quarters of a megabyte in float32
 _COLUMNS = 256  # a product with fewer is slow, so a block has as many however long they are
 _FEW = 16  # channels out of a group below which copying columns takes longer than multiplying them
-_WORTH = 1 << 22  # multiply-adds from which threads are worth waking
+_WORTH = 1 << 22  # multiply-adds from which threads are worth waking, and compiling worth its time
+_LONG = 512  # positions of an image from which compiled code is faster than columns and BLAS with many rows, too
+_IMAGES = 1 << 21  # multiply-adds above which an image is a block of compiled code
+_SLACK = 64  # zeros behind a copied part of the source, for tiles that reach beyond it
 
 
 class Windows(NamedTuple):
@@ -61,8 +64,8 @@ class _Block(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def _blocks(n: int, width: int, win: Windows) -> list[_Block]:
-    """All blocks; `width` is the length of a column within a group."""
+def _blocks(n: int, width: int, win: Windows, images: int) -> list[_Block]:
+    """All blocks; `width` numbers are held for each position and group, and so many images at most taken together."""
     limit = max(_COLUMNS, _ELEMENTS // max(1, width))
     left = limit
     sizes: list[int] = []
@@ -72,7 +75,7 @@ def _blocks(n: int, width: int, win: Windows) -> list[_Block]:
         left = max(1, left // max(1, size))
     per_image = max(1, prod(sizes))
     groups = min(win.groups, max(1, limit // per_image))
-    images = max(1, limit // (per_image * groups)) if tuple(sizes) == win.out else 1
+    images = min(images, max(1, limit // (per_image * groups))) if tuple(sizes) == win.out else 1
     return [
         _Block(slice(g, min(win.groups, g + groups)), slice(i, min(n, i + images)), start,
                tuple(min(size, total - s) for size, total, s in zip(sizes, win.out, start)))
@@ -97,33 +100,53 @@ class _Scratch:
         return flat[:size].reshape(shape)
 
 
-def _region(src: Array, block: _Block, channels: slice, win: Windows, alone: bool, scratch: _Scratch) -> Array:
+class _Task(NamedTuple):
+    """What `gather` was asked for; the weight is [groups, rows, width], or as `conv_compiled` packs it."""
+
+    src: Array
+    weight: Array | None
+    bias: Array | None
+    other: Array | None
+    out: Array | None
+    win: Windows
+    rows: int
+    flat: bool  # images with margins in one run
+    compiled: bool
+
+
+def _region(task: _Task, block: _Block, scratch: _Scratch) -> Array:
     """[channels, images, *span]: what the windows of a block reach over, zero outside the source.
 
-    Memory of its own if `alone`, and where a part lies outside; else the source's.
+    Memory of its own for runs, and where a part lies outside; else the source's.
     """
+    win, sizes = task.win, task.src.shape[2:]
+    inside = task.src.shape[1] // win.groups
+    channels = slice(block.groups.start * inside, block.groups.stop * inside)
     span = win.span(block.sizes)
     begin = [a * s - lo for a, s, lo in zip(block.start, win.stride, win.lo)]
-    inner = [slice(max(0, b), max(0, min(size, b + n))) for b, n, size in zip(begin, span, src.shape[2:])]
-    part = src[(block.images, channels, *inner)].swapaxes(0, 1)
+    inner = [slice(max(0, b), max(0, min(size, b + n))) for b, n, size in zip(begin, span, sizes)]
+    part = task.src[(block.images, channels, *inner)].swapaxes(0, 1)
     whole = part.shape[2:] == span
-    if whole and not alone:
+    if whole and not task.flat:
         return part
-    buffer = scratch.take("source", (*part.shape[:2], *span))
-    if not whole:
-        buffer.fill(0)
+    shape = (*part.shape[:2], *span)
+    size = prod(shape)
+    memory = scratch.take("source", (size + _SLACK,))
+    memory[0 if not whole else size :] = 0
+    buffer = memory[:size].reshape(shape)
     held = [slice(i.start - b, i.start - b + n) for i, b, n in zip(inner, begin, part.shape[2:])]
     buffer[(slice(None), slice(None), *held)] = part
     return buffer
 
 
-def _columns(base: Array, block: _Block, win: Windows, flat: bool, scratch: _Scratch) -> Array:
-    """[channels * kernel, positions] of all images of a block, seen as [groups, -1, positions]."""
+def _columns(base: Array, block: _Block, task: _Task, scratch: _Scratch) -> Array:
+    """[groups, channels of each * kernel, positions] of all images of a block."""
+    win = task.win
     channels, images = base.shape[:2]
     steps = base.strides[2:]
     taps = tuple(d * step for d, step in zip(win.dilation, steps))
     groups = block.groups.stop - block.groups.start
-    if flat:
+    if task.flat:
         count = _run(base, block)
         cols = scratch.take("columns", (channels, *win.kernel, count))
         np.copyto(cols, np.ndarray(cols.shape, cols.dtype, base, 0, (base.strides[0], *taps, base.itemsize)))
@@ -138,8 +161,18 @@ def _columns(base: Array, block: _Block, win: Windows, flat: bool, scratch: _Scr
     return cols.reshape(groups, channels // groups * prod(win.kernel), images * prod(block.sizes))
 
 
+def _offsets(base: Array, block: _Block, win: Windows) -> Array:
+    """Where the taps of a group's first position lie, counted in numbers."""
+    groups = block.groups.stop - block.groups.start
+    steps = (base.strides[0], *(d * step for d, step in zip(win.dilation, base.strides[2:])))
+    total = np.zeros(1, np.int64)
+    for count, step in zip((base.shape[0] // groups, *win.kernel), steps):
+        total = np.add.outer(total, np.arange(count) * (step // base.itemsize)).reshape(-1)
+    return total
+
+
 def _run(base: Array, block: _Block) -> int:
-    """Elements from the first to the last position of a block, in an image with margins as `base` holds it."""
+    """Numbers from the first to the last position of a block, in an image with margins as `base` holds it."""
     return sum((n - 1) * step for n, step in zip((base.shape[1], *block.sizes), base.strides[1:])) // base.itemsize + 1
 
 
@@ -171,18 +204,26 @@ def gather(
         out, or None without `weight`; grad [O, C / groups, *kernel], or None without `other`.
     """
     n, channels = src.shape[:2]
-    given = weight if weight is not None else other
-    assert given is not None
-    rows = (given.shape[0] if weight is not None else given.shape[1]) // win.groups
+    rows = (weight.shape[0] if weight is not None else other.shape[1]) // win.groups  # type: ignore[union-attr]
     inside = channels // win.groups
     width = inside * prod(win.kernel)
+    per_image = rows * prod(win.out) * width * win.groups
+    work = n * per_image * ((weight is not None) + (other is not None))
+    runs = prod(win.kernel) > 1 and set(win.stride) == {1}
+    pays = work >= _WORTH and (rows <= _FEW or prod(win.out) >= _LONG)
+    compiled = runs and pays and src.dtype == np.float32 and jit.available()
+    flat = compiled or (runs and rows <= _FEW and len(win.out) > 1)
     if weight is not None:
         if out is None:
             out = np.empty((n, rows * win.groups, *win.out), src.dtype)
         weight = weight.reshape(win.groups, rows, width)
-    flat = rows <= _FEW and prod(win.kernel) > 1 and set(win.stride) == {1} and len(win.out) > 1
-    blocks = _blocks(n, width, win)
-    work = n * rows * prod(win.out) * width * win.groups * ((weight is not None) + (other is not None))
+        if compiled:
+            weight = conv_compiled.pack(weight)
+    task = _Task(src, weight, bias, other, out, win, rows, flat, compiled)
+    if compiled:  # margins between images are computed for nothing
+        blocks = _blocks(n, inside + rows, win, max(1, _IMAGES // max(1, per_image)))
+    else:
+        blocks = _blocks(n, width, win, max(1, n))
     shares = max(1, min(len(blocks), jit.cpus())) if work >= _WORTH else 1
     sums = None if other is None else np.zeros((shares, win.groups, width, rows), src.dtype)
 
@@ -190,7 +231,7 @@ def gather(
         scratch = _Scratch(src.dtype)
         for share in range(thread, shares, threads):
             for block in blocks[len(blocks) * share // shares : len(blocks) * (share + 1) // shares]:
-                _one(block, src, weight, bias, other, win, flat, scratch, out, None if sums is None else sums[share])
+                _one(task, block, None if sums is None else sums[share], scratch)
 
     if shares == 1:
         run(0, 1)
@@ -209,34 +250,39 @@ def _one_thread() -> Any:
     return nullcontext(jit.cpus()) if control is None else blas._single(control)
 
 
-def _one(
-    block: _Block, src: Array, weight: Array | None, bias: Array | None, other: Array | None, win: Windows, flat: bool,
-    scratch: _Scratch, out: Array | None, total: Array | None,
-) -> None:  # fmt: skip
+def _one(task: _Task, block: _Block, total: Array | None, scratch: _Scratch) -> None:
     """One block of `gather`: fills its part of `out`, adds to `total` [groups, width, rows]."""
-    inside = src.shape[1] // win.groups
-    channels = slice(block.groups.start * inside, block.groups.stop * inside)
-    base = _region(src, block, channels, win, flat, scratch)
-    cols = _columns(base, block, win, flat, scratch)
-    groups, _, count = cols.shape
-    where = tuple(slice(a, a + s) for a, s in zip(block.start, block.sizes))
-    if weight is not None and out is not None:
-        rows = weight.shape[1]
-        o = slice(block.groups.start * rows, block.groups.stop * rows)
-        r = np.matmul(weight[block.groups], cols, out=scratch.take("result", (groups, rows, count)))
-        target = out[(block.images, o, *where)]
-        if bias is None:
-            np.copyto(target, _positions(r, base, block, flat))
+    rows, flat = task.rows, task.flat
+    groups = block.groups.stop - block.groups.start
+    base = _region(task, block, scratch)
+    if task.compiled:
+        offsets, count = _offsets(base, block, task.win), _run(base, block)
+    else:
+        cols = _columns(base, block, task, scratch)
+        count = cols.shape[2]
+    channels = slice(block.groups.start * rows, block.groups.stop * rows)
+    part = (block.images, channels, *(slice(a, a + s) for a, s in zip(block.start, block.sizes)))
+    if task.weight is not None and task.out is not None:
+        weight = task.weight[block.groups]
+        if task.compiled:
+            r = scratch.take("result", (groups, rows, conv_compiled.padded(count)))
+            conv_compiled.multiply(base, offsets, weight, r)
         else:
-            np.add(_positions(r, base, block, flat), bias[o].reshape(-1, *(1,) * len(win.out)), out=target)
-    if other is not None and total is not None:
-        rows = total.shape[2]
-        o = slice(block.groups.start * rows, block.groups.stop * rows)
-        part = other[(block.images, o, *where)]
+            r = np.matmul(weight, cols, out=scratch.take("result", (groups, rows, count)))
+        values, target = _positions(r, base, block, flat), task.out[part]
+        if task.bias is None:
+            np.copyto(target, values)
+        else:
+            np.add(values, task.bias[channels].reshape(-1, *(1,) * len(block.sizes)), out=target)
+    if task.other is not None and total is not None:
+        g = task.other[part]
         if flat:
             wide = scratch.take("other", (groups, rows, count))
             wide.fill(0)
-            _positions(wide, base, block, flat)[...] = part
+            _positions(wide, base, block, flat)[...] = g
         else:
-            wide = part.swapaxes(0, 1).reshape(groups, rows, count)
-        total[block.groups] += np.matmul(cols, wide.swapaxes(1, 2))
+            wide = g.swapaxes(0, 1).reshape(groups, rows, count)
+        if task.compiled:
+            conv_compiled.add_gradient(base, offsets, wide, total[block.groups])
+        else:
+            total[block.groups] += np.matmul(cols, wide.swapaxes(1, 2))
