@@ -80,17 +80,46 @@ def _put_back(g: Any, w: Axis, which: Any) -> Any:
     return out
 
 
-def _picked(x: Any, steps: tuple[Step, ...]) -> Any:
-    for w, which in steps:
-        x = _taken(x, w, which)
-    return x
+# -- over all rows ------------------------------------------------------------------------------------------------
+# A pooled input: for each block of rows (samples times channels) its place, and the steps from the last axis on.
+Blocks = tuple[tuple[slice, tuple[Step, ...]], ...]
+_BLOCK = 1 << 20  # bytes of input: every pass but the first then finds its operands in the caches
 
 
-def _picked_transpose(g: Any, steps: tuple[Step, ...]) -> Any:
-    wide = widened(g)
-    for w, which in reversed(steps):
-        wide = _put_back(wide, w, which)
-    return wide.astype(g.dtype, copy=False)
+def _row_slices(x: Any) -> list[slice]:
+    """The rows of an array in blocks that fit into a CPU's caches; one block where nothing is gained by that."""
+    rows = x.shape[0]
+    per_block = rows if backend_of(x).xp is not np else max(1, _BLOCK * rows // max(1, x.nbytes))
+    return [slice(i, min(i + per_block, rows)) for i in range(0, rows, per_block)] if rows else [slice(0, 0)]
+
+
+def _as_rows(x: Any, dims: int) -> Any:
+    """(rows, ...) of (N, C, ...) or (C, ...)."""
+    return x.reshape((prod(x.shape[:-dims]), *x.shape[-dims:]))
+
+
+def _picked(x: Any, blocks: Blocks) -> Any:
+    axes = [w for w, _ in blocks[0][1]]
+    rows = _as_rows(x, len(axes))
+    out = backend_of(x).xp.empty((rows.shape[0], *(w.size for w in sorted(axes))), x.dtype)
+    for place, steps in blocks:
+        part = rows[place]
+        for w, which in steps:
+            part = _taken(part, w, which)
+        out[place] = part
+    return out.reshape((*x.shape[: x.ndim - len(axes)], *out.shape[1:]))
+
+
+def _picked_transpose(g: Any, blocks: Blocks) -> Any:
+    axes = [w for w, _ in blocks[0][1]]
+    rows = _as_rows(g, len(axes))
+    out = backend_of(g).xp.empty((rows.shape[0], *(w.n for w in sorted(axes))), g.dtype)
+    for place, steps in blocks:
+        part = widened(rows[place])
+        for w, which in reversed(steps):
+            part = _put_back(part, w, which)
+        out[place] = part
+    return out.reshape((*g.shape[: g.ndim - len(axes)], *out.shape[1:]))
 
 
 # -- pooling ------------------------------------------------------------------------------------------------------
@@ -102,25 +131,31 @@ def maximum_map(name: str) -> LinearMap:
 _MAX = {dims: maximum_map(f"max_pool{dims}d_with_indices") for dims in (1, 2, 3)}
 
 
-def _positions(x: Any, dims: int) -> Any:
-    """The number of each element within its last `dims` dimensions."""
-    xp = backend_of(x).xp
-    spatial = x.shape[-dims:]
-    return xp.broadcast_to(xp.arange(prod(spatial), dtype=np.int64).reshape(spatial), x.shape)
-
-
 def pool_maxima(op: LinearMap, input: Tensor, axes: tuple[Axis, ...], return_indices: bool) -> Any:
     """The maxima of windows as an operation and, if asked for, their flat positions."""
     x = input.array
+    xp = backend_of(x).xp
+    dims = len(axes)
     where = return_indices or input.node is not None
-    y, steps = widened(x), []
-    for w in reversed(axes) if where else axes:
-        y, which = _max_along(y, w, where)
-        steps.append((w, which))
-    out = op.record(y.astype(x.dtype, copy=False), input, tuple(steps))
+    rows = _as_rows(x, dims)
+    inner = [w._replace(axis=w.axis - x.ndim + dims + 1) for w in axes]
+    sizes = tuple(w.size for w in axes)
+    out = xp.empty((rows.shape[0], *sizes), x.dtype)
+    blocks = []
+    for place in _row_slices(rows):
+        part, steps = widened(rows[place]), []
+        for w in reversed(inner) if where else inner:
+            part, which = _max_along(part, w, where)
+            steps.append((w, which))
+        out[place] = part
+        blocks.append((place, tuple(steps)))
+    shape = (*x.shape[: x.ndim - dims], *sizes)
+    result = op.record(out.reshape(shape), input, tuple(blocks))
     if not return_indices:
-        return out
-    return out, Tensor(_picked(_positions(x, len(axes)), tuple(steps)))
+        return result
+    spatial = x.shape[x.ndim - dims :]
+    positions = xp.broadcast_to(xp.arange(prod(spatial), dtype=np.int64).reshape(spatial), rows.shape)
+    return result, Tensor(_picked(positions, tuple(blocks)).reshape(shape))
 
 
 def _max_pool(
