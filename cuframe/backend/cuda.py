@@ -67,6 +67,11 @@ class CudaBackend(Backend):
 
         return family(name)
 
+    def matmul(self, a: Any, b: Any) -> Any:
+        from ..cuda.gemm import matmul
+
+        return matmul(self.xp, a, b)
+
     def special(self) -> Any:
         import cupyx.scipy.special
 

@@ -276,6 +276,12 @@ class SimBackend(Backend):
 
         return family(name)
 
+    def matmul(self, a: Any, b: Any) -> Any:
+        """As cuBLAS does it: 16-bit operands accumulate in float32 and are rounded once."""
+        if a.dtype.itemsize == 2:
+            return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
+        return np.matmul(a, b)
+
     def special(self) -> Any:
         import scipy.special
 

@@ -6,7 +6,8 @@
 Note [Arguments] An argument is declared as in C: `const T* x[rows, cols]`, `int32* lengths?[N]`, `float eps`.
 
 - Pointers take arrays.  The dtype must be the declared one; a type parameter (`T`) takes that of the first array
-  declared with it and so chooses the instance.  In brackets stands the shape, for the check and for the reader: names
+  declared with it and so chooses the instance; `acc_t<T>`, in an argument after one of T, is what T accumulates in:
+  float64 for float64, else float32.  In brackets stands the shape, for the check and for the reader: names
   are those of scalar arguments, `4*hidden` is a product; the array must have that many elements.  `?` after the name
   allows None, which arrives as a null pointer.  Arrays are C-contiguous, unless `strided` stands in front: such a
   kernel is given the strides as arguments of its own.
@@ -39,7 +40,7 @@ _DTYPE_NAMES = {c: dtype for dtype, c in C_NAMES.items()}
 # the packed form of a scalar: 8 bytes each
 _SCALARS = {"float": "f4x", "double": "d", "int32": "i4x", "uint32": "I4x", "int64": "q", "uint64": "Q", "bool": "?7x"}
 
-_ARGUMENT = re.compile(r"(?P<strided>strided\s+)?(?:const\s+)?(?P<type>\w+)\s*(?P<star>\*)?\s*(?P<name>\w+)"
+_ARGUMENT = re.compile(r"(?P<strided>strided\s+)?(?:const\s+)?(?P<type>acc_t<\w+>|\w+)\s*(?P<star>\*)?\s*(?P<name>\w+)"
                        r"(?P<optional>\?)?\s*(?:\[(?P<shape>[^\]]*)\])?\s*$")
 
 
@@ -135,7 +136,9 @@ class Kernel:
         self._places = [i for i, _ in pointers]
         # a class of pointers is a type parameter or a C type: one dtype in a launch
         self._classes = list(dict.fromkeys(a.ctype for _, a in pointers))
-        self._dtypes = [None if c in self.types else _dtype(_DTYPE_NAMES[c]) for c in self._classes]
+        self._dtypes = [_dtype(_DTYPE_NAMES[c]) if c in _DTYPE_NAMES else None for c in self._classes]
+        # the class that an acc_t<T> follows
+        self._follows = {i: self._classes.index(c[6:-1]) for i, c in enumerate(self._classes) if c.startswith("acc_t<")}
         self._shapes = list(dict.fromkeys(a.shape for _, a in pointers if a.shape))
         self._checks = [
             (i, a.name, self._classes.index(a.ctype), tuple(_dtype(d) for d in self.types.get(a.ctype, ())), a.optional,
@@ -173,7 +176,8 @@ class Kernel:
         scalars = {m["name"]: i for i, m in enumerate(found) if m and not m["star"]}
         for text, m in zip(declarations, found):
             assert m is not None
-            known = {*self.types, *_DTYPE_NAMES} if m["star"] else set(_SCALARS)
+            derived = {f"acc_t<{t}>" for t in self.types}
+            known = {*self.types, *derived, *_DTYPE_NAMES} if m["star"] else set(_SCALARS)
             if m["type"] not in known:
                 raise ValueError(f"{self.name}: unknown type {m['type']!r} in {text!r}; "
                                  f"known: {', '.join(sorted(known))}")
@@ -231,6 +235,8 @@ class Kernel:
             dtype = array.dtype
             if dtype is not dtypes[place]:
                 wanted = dtypes[place]
+                if wanted is None and place in self._follows:
+                    wanted = dtypes[place] = _accumulator(dtypes[self._follows[place]])
                 if wanted is None and dtype in accepted:
                     dtypes[place] = dtype
                 elif wanted is None or dtype != wanted:  # a dtype equals None where it is float64
@@ -330,6 +336,10 @@ def _three(size: int | tuple[int, ...]) -> tuple[int, int, int]:
 
 def _constant(value: int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(int(value))
+
+
+def _accumulator(dtype: np.dtype[Any] | None) -> np.dtype[Any]:
+    return np.dtype(np.float64 if dtype is not None and dtype == np.float64 else np.float32)
 
 
 def _dtype(name: str) -> np.dtype[Any]:

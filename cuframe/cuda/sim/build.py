@@ -28,7 +28,7 @@ _SANITIZE = {"": (), "address": ("-fsanitize=address", "-g"), "thread": ("-fsani
 _RUNTIME_DEFINE = {"": (), "address": ("-DSIM_ADDRESS",), "thread": ("-DSIM_THREAD",)}
 
 # A kernel is called through an array of pointers to its arguments, as the CUDA driver's cuLaunchKernel does.
-_ENTRY = """
+_ENTRY = """#line 1 "kernel entry"
 namespace {
 template <class T> struct Plain { typedef T type; };
 template <class T> struct Plain<const T> { typedef T type; };
@@ -109,7 +109,7 @@ def _say(text: str) -> None:
 
 
 def _flags() -> tuple[str, ...]:
-    level = ("-O0", "-ggdb") if settings.debug() else ("-O2", "-g1")
+    level = ("-O0", "-ggdb3") if settings.debug() else ("-O2", "-g1")
     if settings.sanitizer() and not settings.debug():
         level = ("-O1", "-fno-omit-frame-pointer")
     undefined = ("-undefined", "dynamic_lookup") if sys.platform == "darwin" else ()
@@ -144,7 +144,7 @@ def build_runtime(cache: Cache | None = None) -> Path:
     source = read_source(_paths.kernels_dir() / "sim" / "runtime.cpp")
     mode = settings.sanitizer()
     # never instrumented itself: see kernels/sim/sanitizer.h
-    flags = (*_LIBRARY, "-O2", "-g1", *_RUNTIME_DEFINE[mode],
+    flags = (*_LIBRARY, "-O2", "-ggdb" if settings.debug() else "-g1", *_RUNTIME_DEFINE[mode],
              *(("-Wl,--unresolved-symbols=ignore-all",) if mode else ()))
     name = f"sim-runtime-{digest(source.key, compiler().identity, *flags)}.so"
     return cache.find(name) or _compile("the runtime", source.path, flags, name, cache)

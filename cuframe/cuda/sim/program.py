@@ -73,7 +73,7 @@ class Program:
     def __init__(self, path: Path, expressions: Sequence[str]) -> None:
         self._launch = _runtime().sim_launch
         self._library = ctypes.CDLL(str(path))
-        self._path = path
+        self.path = path
         self._entries: dict[str, tuple[int, bytes, list[int]]] = {}
         for i, expression in enumerate(expressions):
             entry = ctypes.cast(getattr(self._library, f"sim_entry_{i}"), ctypes.c_void_p).value

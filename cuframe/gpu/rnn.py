@@ -1,0 +1,256 @@
+"""Recurrent layers a launch and a product a step: `kernels/rnn_cells.cu`.
+
+Offers what `cuframe.cpu.rnn` offers.  The input side is one product over all steps, and so are the gradients of the
+weights; in between, a step is W_hh h and one kernel.  Nothing waits for the device: lengths stay there, and padded steps
+are computed and thrown away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cuframe.backend.base import backend_of
+from cuframe.cpu.rnn import Grads
+from cuframe.cpu.rnn_checks import check, check_lengths
+from cuframe.cuda.launch import Kernel
+
+__all__ = ["Grads", "backward", "forward"]
+
+_CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
+_GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+_KEPT = {"lstm": 4, "gru": 4, "rnn_tanh": 1, "rnn_relu": 1}
+_THREADS = 128
+
+_INSTANCES: dict[str, Any] = {
+    "types": {"T": ("float32", "float64", "float16", "bfloat16")},
+    "constants": {"CELL": (0, 1, 2, 3), "VEC": (False, True)}, "threads": _THREADS,
+}
+_FORWARD = Kernel("rnn_cells.cu", "rnn_cell_forward", (
+    "const T* x", "const T* hid", "const T* b_ih?", "const T* b_hh?", "const T* h_prev[N, H]",
+    "const acc_t<T>* c_prev?[N, H]", "const int64* lengths?[N]", "T* h[N, H]", "acc_t<T>* c?[N, H]", "T* y?[N, H]",
+    "T* kept?", "int64 step", "int32 N", "int32 H"), **_INSTANCES)
+_BACKWARD = Kernel("rnn_cells.cu", "rnn_cell_backward", (
+    "const T* kept", "const T* h_prev[N, H]", "const acc_t<T>* c_prev?[N, H]", "const acc_t<T>* c?[N, H]",
+    "const T* gy?[N, H]", "const T* through?[N, H]", "acc_t<T>* carry[N, H]", "acc_t<T>* dc?[N, H]",
+    "const int64* lengths?[N]", "T* dx", "T* dhid?", "int64 step", "int32 N", "int32 H"), **_INSTANCES)
+_KEEP = Kernel("rnn_cells.cu", "rnn_keep", (
+    "const T* fresh[N, P]", "const T* h_prev[N, P]", "const int64* lengths[N]", "T* h[N, P]", "T* y[N, P]", "int64 step",
+    "int32 N", "int32 P"), types=_INSTANCES["types"])
+
+
+@dataclass(slots=True)
+class Saved:
+    """What `backward` needs.  Rows are those of x; `steps` are the slices of rows in the order of time.
+
+    `kept` is [rows, KEPT * H]; `before` and `c_before`, `c_after` the states around each step; `full` an LSTM's h before
+    its projection.
+    """
+
+    cell: str
+    steps: list[slice]
+    batch: int
+    lengths: Any
+    reverse: bool
+    shape: tuple[int, ...]
+    x: Any
+    weights: tuple[Any, ...]
+    kept: Any
+    before: Any
+    c_before: Any
+    c_after: Any
+    full: Any
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held beyond the caller's arrays; y counts, as what each step starts from."""
+        held = (self.kept, self.before, self.c_before, self.c_after, self.full)
+        return sum(a.nbytes for a in held if a is not None)
+
+
+def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None, w_hr: Any = None,
+            h0: Any = None, c0: Any = None, *, lengths: Any = None, batch_sizes: Any = None, reverse: bool = False,
+            need_backward: bool = True) -> tuple[Any, Any, Any, Saved | None]:
+    """`cuframe.cpu.rnn.forward` for arrays of a GPU; `lengths` may be an array there."""
+    if cell not in _CELLS:
+        raise ValueError(f"rnn: cell must be one of {', '.join(_CELLS)}, got {cell!r}")
+    sizes = None if batch_sizes is None else np.asarray(batch_sizes)
+    has_c, gates = cell == "lstm", _GATES[cell]
+    batch = check(cell, gates, has_c, x, w_ih, w_hh, b_ih, b_hh, w_hr, h0, c0, sizes)
+    count = len(x) if sizes is None else len(sizes)
+    lengths = _lengths(cell, lengths, count, batch, x)
+    steps = _steps(count, batch, sizes)
+    hidden, size = len(w_hh) // gates, w_hh.shape[1]
+    rows = count * batch if sizes is None else len(x)
+    backend = backend_of(x)
+    acc = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+    def new(shape: tuple[int, ...], dtype: Any = None) -> Any:
+        return np.empty_like(x, shape=shape, dtype=dtype or x.dtype, order="C")
+
+    x2, bias = _dense(x).reshape(rows, x.shape[-1]), [None if b is None else _dense(b) for b in (b_ih, b_hh)]
+    gx = backend.matmul(x2, w_ih.T) if rows else new((0, gates * hidden))
+    h = np.zeros_like(x, shape=(batch, size), order="C") if h0 is None else h0.copy(order="C")
+    c = None
+    if has_c:
+        c = np.zeros_like(x, shape=(batch, hidden), dtype=acc, order="C") if c0 is None else c0.astype(acc, order="C")
+    y = new((rows, size))
+    before = new((rows, size)) if need_backward else None
+    c_before, c_after = (new((rows, hidden), acc) if has_c and need_backward else None for _ in range(2))
+    full = new((rows, hidden)) if w_hr is not None else None
+    nothing = None if w_hr is None else np.zeros_like(full, shape=(batch, hidden))
+    # the gates of an LSTM and of an Elman cell make room for what they become
+    kept = None if not need_backward else gx if _KEPT[cell] == gates else new((rows, _KEPT[cell] * hidden))
+    vec = hidden % (16 // x.dtype.itemsize) == 0
+    w_t, p_t, code = w_hh.T, None if w_hr is None else w_hr.T, _CELLS.index(cell)
+    for t in reversed(range(count)) if reverse else range(count):
+        at = steps[t]
+        n = at.stop - at.start
+        if not n:
+            continue
+        hid = backend.matmul(h[:n], w_t)
+        if need_backward:
+            before[at] = h[:n]
+            if has_c:
+                c_before[at] = c[:n]
+        c_n, kept_t = None if c is None else c[:n], None if kept is None else kept[at]
+        blocks = -(-(n * hidden // (16 // x.dtype.itemsize if vec else 1)) // _THREADS)
+        if w_hr is None:
+            _FORWARD(blocks, _THREADS, gx[at], hid, *bias, h[:n], c_n, lengths, h[:n], c_n, y[at], kept_t, t, n, hidden,
+                     CELL=code, VEC=vec)
+        else:
+            # c is held back beyond the length; h and y are chosen after the projection
+            _FORWARD(blocks, _THREADS, gx[at], hid, *bias, nothing[:n], c_n, lengths, full[at], c_n, None, kept_t, t, n,
+                     hidden, CELL=code, VEC=vec)
+            fresh = backend.matmul(full[at], p_t)
+            if lengths is None:
+                h[:n] = fresh
+                y[at] = fresh
+            else:
+                _KEEP(-(-n * size // _THREADS), _THREADS, fresh, h[:n], lengths, h[:n], y[at], t, n, size)
+        if need_backward and has_c:
+            c_after[at] = c[:n]
+    saved = None
+    if need_backward:
+        saved = Saved(cell, steps, batch, lengths, reverse, x.shape, x2, (w_ih, w_hh, b_ih, b_hh, w_hr), kept, before,
+                      c_before, c_after, full)
+    out = y if sizes is not None else y.reshape(count, batch, size)
+    return out, h, None if c is None else c.astype(x.dtype, copy=False), saved
+
+
+def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: Sequence[bool] = (True,) * 8) -> Grads:
+    """`cuframe.cpu.rnn.backward` for arrays of a GPU."""
+    s = saved
+    w_ih, w_hh, b_ih, b_hh, w_hr = s.weights
+    need_x, need_h0, need_c0, need_w_ih, need_w_hh, need_b_ih, need_b_hh, need_w_hr = needs
+    x, backend, has_c = s.x, backend_of(s.x), s.cell == "lstm"
+    gates = _GATES[s.cell]
+    hidden, size, rows = len(w_hh) // gates, w_hh.shape[1], len(x)
+    acc = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+
+    def state(given: Any, width: int) -> Any:
+        if given is None:
+            return np.zeros_like(x, shape=(s.batch, width), dtype=acc, order="C")
+        return given.astype(acc, order="C")
+
+    # `carry` is what comes back to h past W_hh; with a projection, past W_hr too, and the cell's own is unused
+    carry, dc = state(gh_n, size), state(gc_n, hidden) if has_c else None
+    g_rows = None if gy is None else _dense(gy).reshape(rows, size)
+    dx = np.empty_like(x, shape=(rows, gates * hidden), order="C")
+    dhid = np.empty_like(dx) if s.cell == "gru" else dx
+    g_full = np.empty_like(x, shape=(rows, size), order="C") if w_hr is not None else None
+    spare = None if w_hr is None else np.zeros_like(x, shape=(s.batch, hidden), dtype=acc, order="C")
+    vec = hidden % (16 // x.dtype.itemsize) == 0
+    code, through, last = _CELLS.index(s.cell), None, 0
+    for t, at in _order(s, backward=True):
+        n = at.stop - at.start
+        back = through
+        if through is not None and n != last:
+            back = _resized(through, n, carry, last)
+        c_n = (None, None, None) if dc is None else (s.c_before[at], s.c_after[at], dc[:n])
+        blocks = -(-(n * hidden // (16 // x.dtype.itemsize if vec else 1)) // _THREADS)
+        gy_t = None if g_rows is None else g_rows[at]
+        if w_hr is None:
+            _BACKWARD(blocks, _THREADS, s.kept[at], s.before[at], c_n[0], c_n[1], gy_t, back, carry[:n], c_n[2], s.lengths,
+                      dx[at], dhid[at] if s.cell == "gru" else None, t, n, hidden, CELL=code, VEC=vec)
+        else:
+            dh = _projected(s, t, at, gy_t, back, carry, n)
+            g_full[at] = dh
+            inner = backend.matmul(g_full[at], w_hr)
+            spare[:n] = 0
+            _BACKWARD(blocks, _THREADS, s.kept[at], s.full[at], c_n[0], c_n[1], inner, None, spare[:n], c_n[2], s.lengths,
+                      dx[at], None, t, n, hidden, CELL=code, VEC=vec)
+        through, last = backend.matmul(dhid[at], w_hh), n
+    if through is not None:
+        carry[:last] += through
+    return Grads(
+        backend.matmul(dx, w_ih).reshape(s.shape) if need_x else None,
+        carry.astype(x.dtype, copy=False) if need_h0 else None,
+        dc.astype(x.dtype, copy=False) if need_c0 and dc is not None else None,
+        backend.matmul(dx.T, x) if need_w_ih else None,
+        backend.matmul(dhid.T, s.before) if need_w_hh else None,
+        _summed(dx) if need_b_ih and b_ih is not None else None,
+        _summed(dhid) if need_b_hh and b_hh is not None else None,
+        backend.matmul(g_full.T, s.full) if need_w_hr and w_hr is not None else None,
+    )
+
+
+def _projected(s: Saved, t: int, at: slice, gy: Any, back: Any, carry: Any, n: int) -> Any:
+    """The gradient of the projected h of step t; what belongs to sequences that have ended stays in `carry`."""
+    total = carry[:n] if back is None else carry[:n] + back
+    given = total if gy is None else total + gy
+    if s.lengths is None:
+        carry[:n] = 0
+        return given
+    running = (s.lengths > t)[:n, None]
+    carry[:n] = np.where(running, 0, total)
+    return np.where(running, given, 0)
+
+
+def _resized(through: Any, n: int, carry: Any, last: int) -> Any:
+    """What came through W_hh for `last` sequences, for `n`: those that ended take theirs into `carry`, the others bring
+    none."""
+    if n < last:
+        carry[n:last] += through[n:]
+        return through[:n]
+    wider = np.zeros_like(through, shape=(n, through.shape[1]))
+    wider[:last] = through
+    return wider
+
+
+def _order(s: Saved, backward: bool) -> Iterator[tuple[int, slice]]:
+    """The steps in the order of computation, or backwards, without empty ones."""
+    numbered = list(enumerate(s.steps))
+    for t, at in reversed(numbered) if s.reverse != backward else numbered:
+        if at.stop > at.start:
+            yield t, at
+
+
+def _steps(count: int, batch: int, sizes: Any) -> list[slice]:
+    if sizes is None:
+        return [slice(t * batch, (t + 1) * batch) for t in range(count)]
+    ends = np.cumsum(sizes).tolist()
+    return [slice(end - int(n), end) for end, n in zip(ends, sizes)]
+
+
+def _lengths(cell: str, lengths: Any, steps: int, batch: int, like: Any) -> Any:
+    """Lengths on the device of `like` as int64, checked where that needs no waiting."""
+    if lengths is None:
+        return None
+    if type(lengths) is type(like):
+        if lengths.shape != (batch,) or lengths.dtype.kind not in "iu":
+            raise ValueError(f"{cell}: lengths must be ({batch},) integers, got {lengths.shape} {lengths.dtype}")
+        return lengths.astype(np.int64)
+    return backend_of(like).asarray(check_lengths(cell, lengths, steps, batch), like)
+
+
+def _summed(rows: Any) -> Any:
+    """The sum over rows in the accumulator's precision."""
+    return rows.sum(axis=0, dtype=np.float64 if rows.dtype == np.float64 else np.float32).astype(rows.dtype)
+
+
+def _dense(a: Any) -> Any:
+    return a if a.flags.c_contiguous else a.copy(order="C")
