@@ -193,7 +193,10 @@ def _run_forward(s: Saved, keep: bool) -> tuple[Array, Array | None]:
     kind, norm, (w_ih, w_hh, b_ih, b_hh, w_hr) = s.kind, s.norm, s.weights
     dtype, batch, hidden = w_hh.dtype, s.layout.batch, len(w_hh) // kind.gates
     w_x = slab_weight(w_ih, kind.x_order, kind.x_scale, kind.x_sets if norm else None, hidden).T
-    w_h = np.ascontiguousarray(slab_weight(w_hh, kind.h_order, kind.h_scale, kind.h_sets if norm else None, hidden).T)
+    by_row = slab_weight(w_hh, kind.h_order, kind.h_scale, kind.h_sets if norm else None, hidden)
+    # rows a power of two apart would share cache sets; unlike np.dot, np.matmul takes padded rows without a copy
+    w_h = np.empty((by_row.shape[1], len(by_row) + 16), dtype)[:, : len(by_row)]
+    np.copyto(w_h, by_row.T)
     bias, h_bias = slab_biases(kind, b_ih, b_hh, hidden)
     gain_x: Any = None
     gain_h: Any = None
@@ -238,7 +241,7 @@ def _run_forward(s: Saved, keep: bool) -> tuple[Array, Array | None]:
             # the product with W_hh, normalised
             h_in = h if s.mask is None else np.multiply(h, s.mask[:n], work.features)
             u = h_unit[at] if every else h_unit[:n]
-            np.dot(h_in, w_h, u)
+            np.matmul(h_in, w_h, u)
             if norm is not None:
                 normalise(h_groups[at], h_length[at], norm.h_pool, norm.h_floor)
                 u = np.multiply(u, gain_h, work.gates)
@@ -391,7 +394,7 @@ def _run_backward(
                 np.multiply(d_t[:, h_at:], gain_h, u)
                 spare = work.gates if norm.h_pool is None else work.gates.reshape(n, kind.gates, hidden)
                 normalise_backward(d_groups[at], h_groups[at], h_length[at], norm.h_pool, spare)
-            np.matmul(u, w_h, g)  # unlike np.dot it takes rows with gaps without a copy
+            np.matmul(u, w_h, g)
             if s.mask is not None:
                 g *= s.mask[:n]
             if carry is not None:
@@ -410,7 +413,7 @@ def _run_backward(
 
 def _groups(rows: Array, pool: Array | None, hidden: int) -> Array:
     """Rows as `Norm` has them normalised: whole, or in slabs."""
-    return rows if pool is None else rows.reshape(len(rows), -1, hidden)
+    return rows if pool is None else rows.reshape(-1, len(pool), hidden)
 
 
 def _block_sums(s: Saved, rows: slice, d: Array, through: Array, sums: dict[str, Array]) -> None:
