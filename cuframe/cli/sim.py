@@ -45,8 +45,10 @@ def run(args: argparse.Namespace) -> int:
         if args.gdb:
             # the sanitizer's library belongs into Python, not into gdb
             preload = environment.pop("LD_PRELOAD", None)
+            # kernels are not there yet when breakpoints are set
+            pending = ["-iex", "set breakpoint pending on"]
             inside = ["-iex", f"set exec-wrapper env LD_PRELOAD={preload}"] if preload else []
-            command = ["gdb", "-q", *inside, "--args", *command]
+            command = ["gdb", "-q", *pending, *inside, "--args", *command]
         sys.stdout.flush()
         done = subprocess.run(command, env=environment, check=False,
                               preexec_fn=without_randomised_addresses if args.sanitize == "thread" else None)

@@ -10,7 +10,10 @@
 
 #if defined(CUFRAME_SIM)
 
-template <class T> inline T load_acquire(const T* address) { return __atomic_load_n(address, __ATOMIC_ACQUIRE); }
+template <class T> inline T load_acquire(const T* address AND_CALLER) {
+    ::sim::count_atomic(file, line);
+    return __atomic_load_n(address, __ATOMIC_ACQUIRE);
+}
 template <class T> inline void store_release(T* address, T value) { __atomic_store_n(address, value, __ATOMIC_RELEASE); }
 
 template <class Predicate>

@@ -87,7 +87,7 @@ inline void mma_16x8x16(float (&c)[4], const uint32 (&a)[4], const uint32 (&b)[2
     ::sim::Meeting* meeting = ::sim::sim_meet("mma_16x8x16", ~0u, &own, sizeof own, file, line);
     ::sim::require_whole_warp(meeting, file, line);
     auto lanes = reinterpret_cast<const Fragments*>(meeting->data);
-    unsigned g = ::sim::sim_now.lane / 4, t = ::sim::sim_now.lane % 4;
+    unsigned g = sim_now.lane / 4, t = sim_now.lane % 4;
     for (int k = 0; k < 16; ++k) {
         const Fragments& left = lanes[4 * g + k % 8 / 2];
         for (int n = 0; n < 2; ++n) {
@@ -109,7 +109,7 @@ inline void mma_16x8x8_tf32(float (&c)[4], const uint32 (&a)[4], const uint32 (&
     ::sim::Meeting* meeting = ::sim::sim_meet("mma_16x8x8_tf32", ~0u, &own, sizeof own, file, line);
     ::sim::require_whole_warp(meeting, file, line);
     auto lanes = reinterpret_cast<const Fragments*>(meeting->data);
-    unsigned g = ::sim::sim_now.lane / 4, t = ::sim::sim_now.lane % 4;
+    unsigned g = sim_now.lane / 4, t = sim_now.lane % 4;
     for (int k = 0; k < 8; ++k)
         for (int n = 0; n < 2; ++n) {
             float right = lanes[4 * (2 * t + n) + k % 4].b[k / 4];

@@ -5,7 +5,8 @@
 namespace sim {
 
 template <class T, class Bits, class Change>
-inline T atomic_change(T* address, Change change) {
+inline T atomic_change(T* address, Change change, const char* file, int line) {
+    count_atomic(file, line);
     auto raw = reinterpret_cast<Bits*>(address);
     Bits old = __atomic_load_n(raw, __ATOMIC_RELAXED);
     for (;;) {
@@ -18,42 +19,43 @@ inline T atomic_change(T* address, Change change) {
 
 }  // namespace sim
 
-#define SIM_ATOMICS(T)                                                                                                 \
-    inline T atomicAdd(T* a, T v) { return __atomic_fetch_add(a, v, __ATOMIC_ACQ_REL); }                               \
-    inline T atomicAnd(T* a, T v) { return __atomic_fetch_and(a, v, __ATOMIC_ACQ_REL); }                               \
-    inline T atomicOr(T* a, T v) { return __atomic_fetch_or(a, v, __ATOMIC_ACQ_REL); }                                 \
-    inline T atomicXor(T* a, T v) { return __atomic_fetch_xor(a, v, __ATOMIC_ACQ_REL); }                               \
-    inline T atomicExch(T* a, T v) { return __atomic_exchange_n(a, v, __ATOMIC_ACQ_REL); }                             \
-    inline T atomicMin(T* a, T v) { return ::sim::atomic_change<T, T>(a, [v](T o) { return o < v ? o : v; }); }        \
-    inline T atomicMax(T* a, T v) { return ::sim::atomic_change<T, T>(a, [v](T o) { return o > v ? o : v; }); }        \
-    inline T atomicCAS(T* a, T expected, T v) {                                                                        \
-        __atomic_compare_exchange_n(a, &expected, v, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);                       \
-        return expected;                                                                                               \
+#define SIM_SIMPLE(name, T, builtin)                         \
+    inline T name(T* address, T value, SIM_PLACE) {          \
+        ::sim::count_atomic(file, line);                     \
+        return builtin(address, value, __ATOMIC_ACQ_REL);    \
+    }
+#define SIM_CHANGE(name, T, Bits, expression)                                                                        \
+    inline T name(T* address, T value, SIM_PLACE) {                                                                  \
+        return ::sim::atomic_change<T, Bits>(address, [value](T old) -> T { return expression; }, file, line);       \
+    }
+#define SIM_ATOMICS(T)                                                                                               \
+    SIM_SIMPLE(atomicAdd, T, __atomic_fetch_add)                                                                     \
+    SIM_SIMPLE(atomicAnd, T, __atomic_fetch_and)                                                                     \
+    SIM_SIMPLE(atomicOr, T, __atomic_fetch_or)                                                                       \
+    SIM_SIMPLE(atomicXor, T, __atomic_fetch_xor)                                                                     \
+    SIM_SIMPLE(atomicExch, T, __atomic_exchange_n)                                                                   \
+    SIM_CHANGE(atomicMin, T, T, old < value ? old : value)                                                           \
+    SIM_CHANGE(atomicMax, T, T, old > value ? old : value)                                                           \
+    inline T atomicCAS(T* address, T expected, T value, SIM_PLACE) {                                                 \
+        ::sim::count_atomic(file, line);                                                                             \
+        __atomic_compare_exchange_n(address, &expected, value, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE);           \
+        return expected;                                                                                             \
     }
 
 SIM_ATOMICS(int)
 SIM_ATOMICS(unsigned)
 SIM_ATOMICS(long long)
 SIM_ATOMICS(unsigned long long)
+SIM_SIMPLE(atomicSub, int, __atomic_fetch_sub)
+SIM_SIMPLE(atomicSub, unsigned, __atomic_fetch_sub)
+SIM_CHANGE(atomicInc, unsigned, unsigned, old >= value ? 0 : old + 1)
+SIM_CHANGE(atomicDec, unsigned, unsigned, old == 0 || old > value ? value : old - 1)
+SIM_CHANGE(atomicAdd, float, unsigned, old + value)
+SIM_CHANGE(atomicAdd, double, unsigned long long, old + value)
+SIM_CHANGE(atomicExch, float, unsigned, (void(old), value))
 #undef SIM_ATOMICS
-
-inline int atomicSub(int* a, int v) { return __atomic_fetch_sub(a, v, __ATOMIC_ACQ_REL); }
-inline unsigned atomicSub(unsigned* a, unsigned v) { return __atomic_fetch_sub(a, v, __ATOMIC_ACQ_REL); }
-inline unsigned atomicInc(unsigned* a, unsigned limit) {
-    return ::sim::atomic_change<unsigned, unsigned>(a, [limit](unsigned o) { return o >= limit ? 0 : o + 1; });
-}
-inline unsigned atomicDec(unsigned* a, unsigned limit) {
-    return ::sim::atomic_change<unsigned, unsigned>(a, [limit](unsigned o) { return o == 0 || o > limit ? limit : o - 1; });
-}
-inline float atomicAdd(float* a, float v) {
-    return ::sim::atomic_change<float, unsigned>(a, [v](float o) { return o + v; });
-}
-inline double atomicAdd(double* a, double v) {
-    return ::sim::atomic_change<double, unsigned long long>(a, [v](double o) { return o + v; });
-}
-inline float atomicExch(float* a, float v) {
-    return ::sim::atomic_change<float, unsigned>(a, [v](float) { return v; });
-}
+#undef SIM_CHANGE
+#undef SIM_SIMPLE
 
 inline void __threadfence() {}
 inline void __threadfence_block() {}

@@ -205,6 +205,11 @@ unsigned sim_active_mask() {
     return mask;
 }
 
+void sim_endless(const char* file, int line) {
+    sim_fail(file, line, "%u atomic operations of one thread, and nothing that lets others run; a thread that waits for "
+             "another polls with spin_until (common/grid.cuh)", sim::MAX_ATOMICS);
+}
+
 void sim_spin(const char* what, const char* file, int line) {
     using namespace sim;
     Thread* thread = self();

@@ -23,10 +23,10 @@ typedef unsigned long long uint64;
 #define __grid_constant__
 #define __shared__ _Pragma("GCC error \"use SHARED_ARRAY(type, name, count) or DYNAMIC_SHARED(type, name), not __shared__\"")
 
-#define threadIdx (::sim::sim_now.thread)
-#define blockIdx (::sim::sim_now.block)
-#define blockDim (::sim::sim_now.block_dim)
-#define gridDim (::sim::sim_now.grid_dim)
+#define threadIdx (sim_now.thread)
+#define blockIdx (sim_now.block)
+#define blockDim (sim_now.block_dim)
+#define gridDim (sim_now.grid_dim)
 #define warpSize 32
 
 #define SHARED_ARRAY(type, name, count)                                                                                \

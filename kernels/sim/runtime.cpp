@@ -12,9 +12,12 @@
 #include "calls.h"
 #include "faults.h"
 
+extern "C" {
+__thread sim::Now sim_now;
+}
+
 namespace sim {
 
-extern "C" { __thread Now sim_now; }
 __thread Worker* worker = nullptr;
 
 Worker::~Worker() {

@@ -20,9 +20,14 @@ inline To bits_as(From from) {
 struct Now {
     Index3 thread, block, block_dim, grid_dim;
     unsigned lane;
-    void* self;
+    unsigned atomics;  // done since the last switch
 };
-extern "C" __attribute__((visibility("default"))) __thread Now sim_now __attribute__((tls_model("initial-exec")));
+}  // namespace sim
+
+// Outside of the namespace, so that debuggers find it by its name.
+extern "C" __attribute__((visibility("default"))) __thread sim::Now sim_now __attribute__((tls_model("initial-exec")));
+
+namespace sim {
 
 // A warp's lanes meet here: each publishes `size` bytes at data + lane * size, and all read once all have come.
 constexpr unsigned MAX_PUBLISHED = 64;
@@ -54,6 +59,7 @@ Meeting* sim_meet(const char* what, unsigned mask, const void* value, unsigned s
 void sim_part(Meeting* meeting);
 unsigned sim_active_mask();
 void sim_leave_barriers();
+[[noreturn]] void sim_endless(const char* file, int line);
 void sim_spin(const char* what, const char* file, int line);
 void sim_spin_end();
 void* sim_shared(SharedSite* site, unsigned long bytes, unsigned long align, const char* name, const char* file, int line);
@@ -66,6 +72,16 @@ int sim_print(const char* format, ...) __attribute__((format(printf, 1, 2)));
 unsigned long long sim_clock();
 }
 #pragma GCC visibility pop
+
+}  // namespace sim
+
+namespace sim {
+
+// No other thread runs while this one polls, unless it polls in spin_until.
+constexpr unsigned MAX_ATOMICS = 1 << 24;
+__attribute__((no_sanitize("thread"))) inline void count_atomic(const char* file, int line) {
+    if (++sim_now.atomics == MAX_ATOMICS) sim_endless(file, line);
+}
 
 }  // namespace sim
 

@@ -102,7 +102,7 @@ inline void enter(Thread* thread) {
     sim_now.thread = thread->index;
     sim_now.block = thread->block->index;
     sim_now.lane = thread->number & 31;
-    sim_now.self = thread;
+    sim_now.atomics = 0;
     if constexpr (RACES)
         if (thread->race_fiber) __tsan_switch_to_fiber(thread->race_fiber, 1);
 }

@@ -89,22 +89,22 @@ inline unsigned ballot(const char* what, unsigned mask, int predicate, unsigned&
 
 template <class T>
 inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIM_PLACE) {
-    unsigned base = ::sim::sim_now.lane & ~(width - 1u);
+    unsigned base = sim_now.lane & ~(width - 1u);
     return ::sim::exchange("__shfl_sync", mask, value, base + (source & (width - 1)), true, file, line);
 }
 template <class T>
 inline T __shfl_up_sync(unsigned mask, T value, unsigned delta, int width = 32, SIM_PLACE) {
-    unsigned lane = ::sim::sim_now.lane, base = lane & ~(width - 1u);
+    unsigned lane = sim_now.lane, base = lane & ~(width - 1u);
     return ::sim::exchange("__shfl_up_sync", mask, value, lane - delta, lane >= base + delta, file, line);
 }
 template <class T>
 inline T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32, SIM_PLACE) {
-    unsigned lane = ::sim::sim_now.lane, base = lane & ~(width - 1u);
+    unsigned lane = sim_now.lane, base = lane & ~(width - 1u);
     return ::sim::exchange("__shfl_down_sync", mask, value, lane + delta, lane + delta < base + width, file, line);
 }
 template <class T>
 inline T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, SIM_PLACE) {
-    unsigned lane = ::sim::sim_now.lane, base = lane & ~(width - 1u), source = lane ^ static_cast<unsigned>(lanes);
+    unsigned lane = sim_now.lane, base = lane & ~(width - 1u), source = lane ^ static_cast<unsigned>(lanes);
     return ::sim::exchange("__shfl_xor_sync", mask, value, source, source < base + width, file, line);
 }
 

@@ -30,3 +30,9 @@ __global__ void announced_return(float* y, int n) {
     __syncthreads();
     y[threadIdx.x] = 1.0f;
 }
+
+__global__ void comes_back(float* y) {
+    if (threadIdx.x == 3) leave_barriers();
+    y[threadIdx.x] = 1.0f;
+    __syncthreads();
+}
