@@ -17,6 +17,7 @@ from ..backend import backend_of
 from ..tensor import Tensor
 from .axes import axis_of
 from .define import Op, as_result, check_floating, need_tensor, record
+from .distance import floating
 from .elementwise import relu as plain_relu
 from .elementwise import sigmoid
 from .inplace import write
@@ -41,6 +42,18 @@ def _op(name: str, vjp: Callable[..., tuple], constants: int = 0) -> Op:
 
 def _apply(op: Op, forward: Callable, input: Any, constants: tuple = (), inplace: bool = False) -> Tensor:
     check_floating(op.name, "input", input)
+    return _recorded(op, forward, input, constants, inplace)
+
+
+def _apply_to_numbers(op: Op, forward: Callable, input: Any, constants: tuple, inplace: bool) -> Tensor:
+    """As `_apply`, for integers as well, which stay integers."""
+    need_tensor(op.name, "input", input)
+    if input.array.dtype.kind == "b":
+        raise TypeError(f"{op.name}: input must be a number, got bool")
+    return _recorded(op, forward, input, constants, inplace)
+
+
+def _recorded(op: Op, forward: Callable, input: Tensor, constants: tuple, inplace: bool) -> Tensor:
     x = input.array
     out = record(as_result(in_float32(forward)(x), x), op, (input,), (x, *constants))
     return write(input, out, f"{op.name}_") if inplace else out
@@ -195,7 +208,7 @@ def threshold(input: Tensor, threshold: float, value: float, inplace: bool = Fal
     def forward(x: Any) -> Any:
         return np.where(x > threshold, x, x.dtype.type(value))
 
-    return _apply(_THRESHOLD, forward, input, (threshold,), inplace)
+    return _apply_to_numbers(_THRESHOLD, forward, input, (threshold,), inplace)
 
 
 # -- clipped lines ----------------------------------------------------------------------------------
@@ -211,7 +224,7 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
 
     Raises:
         ValueError: max_val is not larger than min_val.
-        TypeError: the input is not a floating-point tensor.
+        TypeError: the input is not a tensor of numbers.
 
     >>> import cuframe as cf
     >>> from cuframe.ops import activation
@@ -220,9 +233,12 @@ def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace
     """
     if max_val < min_val:
         raise ValueError(f"hardtanh: max_val must be larger than min_val = {min_val}, got {max_val}")
-    return _apply(
-        _HARDTANH, lambda x: np.minimum(np.maximum(x, min_val), max_val), input, (min_val, max_val), inplace
-    )
+
+    def forward(x: Any) -> Any:
+        low, high = (min_val, max_val) if x.dtype.kind not in "iu" else (int(min_val), int(max_val))
+        return np.minimum(np.maximum(x, low), high)
+
+    return _apply_to_numbers(_HARDTANH, forward, input, (min_val, max_val), inplace)
 
 
 def relu6(input: Tensor, inplace: bool = False) -> Tensor:
@@ -233,7 +249,7 @@ def relu6(input: Tensor, inplace: bool = False) -> Tensor:
     >>> activation.relu6(cf.tensor([-3.0, 0.5, 8.0]))
     tensor([0.0000, 0.5000, 6.0000])
     """
-    return _apply(_RELU6, lambda x: np.minimum(np.maximum(x, 0), 6), input, (0, 6), inplace)
+    return _apply_to_numbers(_RELU6, lambda x: np.minimum(np.maximum(x, 0), 6), input, (0, 6), inplace)
 
 
 def _hardsigmoid_vjp(g: Any, needs: tuple, x: Any) -> tuple:
@@ -333,7 +349,7 @@ def tanhshrink(input: Tensor) -> Tensor:
     >>> activation.tanhshrink(cf.tensor([0.0, 1.0]))
     tensor([0.0000, 0.2384])
     """
-    return _apply(_TANHSHRINK, lambda x: x - np.tanh(x), input)
+    return _apply(_TANHSHRINK, lambda x: x - np.tanh(x), floating("tanhshrink", "input", input))
 
 
 # -- exponential tails ------------------------------------------------------------------------------
@@ -556,7 +572,7 @@ def softsign(input: Tensor) -> Tensor:
     >>> activation.softsign(cf.tensor([-1.0, 3.0]))
     tensor([-0.5000,  0.7500])
     """
-    return _apply(_SOFTSIGN, lambda x: x / (np.abs(x) + 1), input)
+    return _apply(_SOFTSIGN, lambda x: x / (np.abs(x) + 1), floating("softsign", "input", input))
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:

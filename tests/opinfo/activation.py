@@ -41,7 +41,10 @@ def tensor_errors(name: str) -> Callable[[Make], Iterable[ErrorInput]]:
 
     def errors(make: Make) -> Iterable[ErrorInput]:
         yield ErrorInput((1.0, *EXTRA.get(name, ())), {}, TypeError, f"{own}: input must be a Tensor, got float")
-        if name != "relu":
+        if name in ("hardtanh", "relu6", "threshold"):
+            x = make(2, dtype="bool")
+            yield ErrorInput((x, *EXTRA.get(name, ())), {}, TypeError, f"{own}: input must be a number, got bool")
+        elif name not in ("relu", "softsign", "tanhshrink"):
             x = make(2, dtype="int64")
             yield ErrorInput(
                 (x, *EXTRA.get(name, ())), {}, TypeError, f"{own}: input must be floating point, got int64"
