@@ -82,7 +82,8 @@ def test_packed(cell: str, reverse: bool, device: str) -> None:
     check(cell, 4, 5, 3, 8, "float64", device, packed=[5, 3, 3, 1], reverse=reverse)
 
 
-@pytest.mark.parametrize("how", [{}, {"reverse": True}, {"lengths": np.array([2, 0, 3])}, {"packed": [3, 2, 2]}], ids=str)
+@pytest.mark.parametrize(
+    "how", [{}, {"reverse": True}, {"lengths": np.array([2, 0, 3])}, {"packed": [3, 2, 2]}], ids=str)
 def test_projection(how: dict, device: str) -> None:
     check("lstm", 3, 3, 4, 8, "float64", device, proj=5, **how)
 

@@ -1,8 +1,8 @@
 """Recurrent layers a launch and a product a step: `kernels/rnn_cells.cu`.
 
 Offers what `cuframe.cpu.rnn` offers.  The input side is one product over all steps, and so are the gradients of the
-weights; in between, a step is W_hh h and one kernel.  Nothing waits for the device: lengths stay there, and padded steps
-are computed and thrown away.
+weights; in between, a step is W_hh h and one kernel.  Nothing waits for the device: lengths stay there, and padded
+steps are computed and thrown away.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _BACKWARD = Kernel("rnn_cells.cu", "rnn_cell_backward", (
     "const T* gy?[N, H]", "const T* through?[N, H]", "acc_t<T>* carry[N, H]", "acc_t<T>* dc?[N, H]",
     "const int64* lengths?[N]", "T* dx", "T* dhid?", "int64 step", "int32 N", "int32 H"), **_INSTANCES)
 _KEEP = Kernel("rnn_cells.cu", "rnn_keep", (
-    "const T* fresh[N, P]", "const T* h_prev[N, P]", "const int64* lengths[N]", "T* h[N, P]", "T* y[N, P]", "int64 step",
-    "int32 N", "int32 P"), types=_INSTANCES["types"])
+    "const T* fresh[N, P]", "const T* h_prev[N, P]", "const int64* lengths[N]", "T* h[N, P]", "T* y[N, P]",
+    "int64 step", "int32 N", "int32 P"), types=_INSTANCES["types"])
 
 
 @dataclass(slots=True)
 class Saved:
     """What `backward` needs.  Rows are those of x; `steps` are the slices of rows in the order of time.
 
-    `kept` is [rows, KEPT * H]; `before` and `c_before`, `c_after` the states around each step; `full` an LSTM's h before
-    its projection.
+    `kept` is [rows, KEPT * H]; `before` and `c_before`, `c_after` the states around each step; `full` an LSTM's h
+    before its projection.
     """
 
     cell: str
@@ -94,16 +94,16 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
     x2, bias = _dense(x).reshape(rows, x.shape[-1]), [None if b is None else _dense(b) for b in (b_ih, b_hh)]
     gx = backend.matmul(x2, w_ih.T) if rows else new((0, gates * hidden))
     h = np.zeros_like(x, shape=(batch, size), order="C") if h0 is None else h0.copy(order="C")
-    c = None
+    c: Any = None
     if has_c:
         c = np.zeros_like(x, shape=(batch, hidden), dtype=acc, order="C") if c0 is None else c0.astype(acc, order="C")
     y = new((rows, size))
-    before = new((rows, size)) if need_backward else None
+    before: Any = new((rows, size)) if need_backward else None
     c_before, c_after = (new((rows, hidden), acc) if has_c and need_backward else None for _ in range(2))
-    full = new((rows, hidden)) if w_hr is not None else None
-    nothing = None if w_hr is None else np.zeros_like(full, shape=(batch, hidden))
+    full: Any = new((rows, hidden)) if w_hr is not None else None
+    nothing: Any = None if w_hr is None else np.zeros_like(full, shape=(batch, hidden))
     # the gates of an LSTM and of an Elman cell make room for what they become
-    kept = None if not need_backward else gx if _KEPT[cell] == gates else new((rows, _KEPT[cell] * hidden))
+    kept: Any = None if not need_backward else gx if _KEPT[cell] == gates else new((rows, _KEPT[cell] * hidden))
     vec = hidden % (16 // x.dtype.itemsize) == 0
     w_t, p_t, code = w_hh.T, None if w_hr is None else w_hr.T, _CELLS.index(cell)
     for t in reversed(range(count)) if reverse else range(count):
@@ -114,9 +114,9 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
         hid = backend.matmul(h[:n], w_t)
         if need_backward:
             before[at] = h[:n]
-            if has_c:
+            if c_before is not None:
                 c_before[at] = c[:n]
-        c_n, kept_t = None if c is None else c[:n], None if kept is None else kept[at]
+        c_n, kept_t = _part(c, slice(n)), _part(kept, at)
         blocks = -(-(n * hidden // (16 // x.dtype.itemsize if vec else 1)) // _THREADS)
         if w_hr is None:
             _FORWARD(blocks, _THREADS, gx[at], hid, *bias, h[:n], c_n, lengths, h[:n], c_n, y[at], kept_t, t, n, hidden,
@@ -131,7 +131,7 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
                 y[at] = fresh
             else:
                 _KEEP(-(-n * size // _THREADS), _THREADS, fresh, h[:n], lengths, h[:n], y[at], t, n, size)
-        if need_backward and has_c:
+        if c_after is not None:
             c_after[at] = c[:n]
     saved = None
     if need_backward:
@@ -161,8 +161,8 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
     g_rows = None if gy is None else _dense(gy).reshape(rows, size)
     dx = np.empty_like(x, shape=(rows, gates * hidden), order="C")
     dhid = np.empty_like(dx) if s.cell == "gru" else dx
-    g_full = np.empty_like(x, shape=(rows, size), order="C") if w_hr is not None else None
-    spare = None if w_hr is None else np.zeros_like(x, shape=(s.batch, hidden), dtype=acc, order="C")
+    g_full: Any = np.empty_like(x, shape=(rows, size), order="C") if w_hr is not None else None
+    spare: Any = None if w_hr is None else np.zeros_like(x, shape=(s.batch, hidden), dtype=acc, order="C")
     vec = hidden % (16 // x.dtype.itemsize) == 0
     code, through, last = _CELLS.index(s.cell), None, 0
     for t, at in _order(s, backward=True):
@@ -170,19 +170,18 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
         back = through
         if through is not None and n != last:
             back = _resized(through, n, carry, last)
-        c_n = (None, None, None) if dc is None else (s.c_before[at], s.c_after[at], dc[:n])
         blocks = -(-(n * hidden // (16 // x.dtype.itemsize if vec else 1)) // _THREADS)
-        gy_t = None if g_rows is None else g_rows[at]
+        gy_t, states = _part(g_rows, at), (_part(s.c_before, at), _part(s.c_after, at))
+        sides = dx[at], dhid[at] if s.cell == "gru" else None
         if w_hr is None:
-            _BACKWARD(blocks, _THREADS, s.kept[at], s.before[at], c_n[0], c_n[1], gy_t, back, carry[:n], c_n[2], s.lengths,
-                      dx[at], dhid[at] if s.cell == "gru" else None, t, n, hidden, CELL=code, VEC=vec)
+            _BACKWARD(blocks, _THREADS, s.kept[at], s.before[at], *states, gy_t, back, carry[:n], _part(dc, slice(n)),
+                      s.lengths, *sides, t, n, hidden, CELL=code, VEC=vec)
         else:
-            dh = _projected(s, t, at, gy_t, back, carry, n)
-            g_full[at] = dh
+            g_full[at] = _projected(s, t, gy_t, back, carry, n)
             inner = backend.matmul(g_full[at], w_hr)
             spare[:n] = 0
-            _BACKWARD(blocks, _THREADS, s.kept[at], s.full[at], c_n[0], c_n[1], inner, None, spare[:n], c_n[2], s.lengths,
-                      dx[at], None, t, n, hidden, CELL=code, VEC=vec)
+            _BACKWARD(blocks, _THREADS, s.kept[at], s.full[at], *states, inner, None, spare[:n], _part(dc, slice(n)),
+                      s.lengths, *sides, t, n, hidden, CELL=code, VEC=vec)
         through, last = backend.matmul(dhid[at], w_hh), n
     if through is not None:
         carry[:last] += through
@@ -198,7 +197,7 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
     )
 
 
-def _projected(s: Saved, t: int, at: slice, gy: Any, back: Any, carry: Any, n: int) -> Any:
+def _projected(s: Saved, t: int, gy: Any, back: Any, carry: Any, n: int) -> Any:
     """The gradient of the projected h of step t; what belongs to sequences that have ended stays in `carry`."""
     total = carry[:n] if back is None else carry[:n] + back
     given = total if gy is None else total + gy
@@ -245,6 +244,10 @@ def _lengths(cell: str, lengths: Any, steps: int, batch: int, like: Any) -> Any:
             raise ValueError(f"{cell}: lengths must be ({batch},) integers, got {lengths.shape} {lengths.dtype}")
         return lengths.astype(np.int64)
     return backend_of(like).asarray(check_lengths(cell, lengths, steps, batch), like)
+
+
+def _part(a: Any, at: slice) -> Any:
+    return None if a is None else a[at]
 
 
 def _summed(rows: Any) -> Any:
