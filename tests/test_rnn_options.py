@@ -407,6 +407,25 @@ def test_packed_equals_lengths_and_batch_first(kind, enforce_sorted):
     close(h_one[0], h_batched[0][:, 0])
 
 
+@pytest.mark.parametrize("kind", MODULES)
+def test_devices_without_a_kernel_give_the_same(kind, monkeypatch):
+    model = MODULES[kind](3, 4, dtype=cf.float64, **OPTIONS["all"])
+    x = cf.randn(5, 3, 3, dtype=cf.float64)
+    packed = pack_padded_sequence(x, [1, 5, 3], enforce_sorted=False)
+
+    def train():
+        cf.manual_seed(7)
+        model.zero_grad()
+        y, hs = states(model(packed))
+        (y.data.sin().sum() + hs[-1].sum()).backward()
+        return [y.data, *hs, *(p.grad for p in model.parameters())]
+
+    fused = train()
+    monkeypatch.setattr(type(cf.backend.backend_of(x.array)), "kernel", lambda self, name: None)
+    for a, b in zip(train(), fused, strict=True):
+        close(a, b, 1e-9)
+
+
 def test_the_seed_decides_and_masks_differ_between_sequences():
     model = nn.GRU(3, 16, recurrent_dropout=0.5)
     x, h0 = cf.ones(6, 2, 3), cf.ones(1, 2, 16)

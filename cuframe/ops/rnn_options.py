@@ -131,11 +131,16 @@ RNN = Op("rnn", _vjp, _SAVES, rnn_options_composite)
 
 # -- what is drawn ----------------------------------------------------------------------------------------------------
 # All masks are drawn for sequences in the caller's order and with every step, so that packing changes nothing.
-def keep_factors(p: float, batch: int, size: int, like: Any, order: Any = None) -> Any:
-    """Dropout's factors [N, size] for the whole of a sequence: 0 with probability p, else 1 / (1 - p)."""
+def keep_factors(p: float, batch: int, size: int, like: Any, order: Any = None, column: Any = None) -> Any:
+    """Dropout's factors [N, size] for the whole of a sequence: 0 with probability p, else 1 / (1 - p).
+
+    `order` puts the sequences of a packed batch in place, `column` then takes one row for each packed row.
+    """
     kept = random.default_generator.bernoulli(1 - p, (batch, size))
     factors = (kept * (0.0 if p == 1 else 1 / (1 - p))).astype(like.dtype)
-    return backend_of(like).asarray(factors if order is None else factors[order], like)
+    for index in (order, column):
+        factors = factors if index is None else factors[index]
+    return backend_of(like).asarray(factors, like)
 
 
 def zoneout_mask(
@@ -161,5 +166,4 @@ def held_dropout(x: Tensor, p: float, batch_sizes: Any = None, order: Any = None
     if batch_sizes is None:
         return x * Tensor(keep_factors(p, x.shape[1], x.shape[2], x.array))
     batch = int(batch_sizes[0]) if len(batch_sizes) else 0
-    factors = keep_factors(p, batch, x.shape[1], x.array, order)
-    return x * Tensor(factors[packed_places(batch_sizes)[1]])
+    return x * Tensor(keep_factors(p, batch, x.shape[1], x.array, order, packed_places(batch_sizes)[1]))
