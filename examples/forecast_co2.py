@@ -52,7 +52,7 @@ class Forecaster(nn.Module):
 def series() -> tuple[np.ndarray, np.ndarray, int]:
     """Date and ppm of each week, gaps (all of them before 1986) filled by straight lines; and how many were filled."""
     ppm = co2.load_pandas().data["co2"]
-    return ppm.index.to_numpy("datetime64[D]"), ppm.interpolate().to_numpy(np.float64), int(ppm.isna().sum())
+    return ppm.index.to_numpy().astype("datetime64[D]"), ppm.interpolate().to_numpy(np.float64), int(ppm.isna().sum())
 
 
 def windows(growth: np.ndarray, angle: np.ndarray, origins: np.ndarray) -> cf.Tensor:
