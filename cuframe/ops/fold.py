@@ -9,7 +9,7 @@ import numpy as np
 
 from ..tensor import Tensor
 from .convolution import per_dimension
-from .define import Op, check_floating, record
+from .define import Op, check_floating, need_tensor, record
 from .softmax import widened
 from .steps import on_arrays
 
@@ -76,7 +76,7 @@ def unfold(
         out[n, (c, k), p] = input[n, c, p * stride + k * dilation - padding], zero outside
 
     Args:
-        input: (N, C, H, W) or (C, H, W), floating point.
+        input: (N, C, H, W) or (C, H, W), of any dtype.
         kernel_size: of the windows; an int, or one for each dimension, as all that follows.
         dilation: the distance between neighbouring elements of a window.
         padding: zeros around the images.
@@ -96,7 +96,7 @@ def unfold(
             [3., 4.],
             [4., 5.]])
     """
-    check_floating("unfold", "input", input)
+    need_tensor("unfold", "input", input)
     x = input.array
     if x.ndim not in (3, 4) or 0 in x.shape[1 if x.ndim == 4 else 0 :]:
         raise RuntimeError(f"unfold: input must be (N, C, H, W) or (C, H, W) and not empty, got {tuple(x.shape)}")

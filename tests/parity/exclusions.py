@@ -39,7 +39,7 @@ TOLERANCES = {
 
 # The functions of networks that take no integers here, though PyTorch's do.
 NO_INTEGERS = {
-    "nn.functional.local_response_norm", "nn.functional.unfold",
+    "nn.functional.local_response_norm",
     *(f"nn.functional.{kind}{d}d" for kind in ("avg_pool", "conv", "conv_transpose", "max_pool") for d in (1, 2, 3)),
 }  # fmt: skip
 

@@ -10,6 +10,10 @@ WIDTH = 118
 FUNCTIONS = "nn.functional."
 
 
+def shown(name: str) -> str:
+    return f"F.{name.removeprefix(FUNCTIONS)}" if name.startswith(FUNCTIONS) else name
+
+
 def read(stats: dict[str, list]) -> dict[str, list[dict]]:
     """The records that the parity tests left in pytest's reports, by table."""
     tables: dict[str, list[dict]] = {}
@@ -53,7 +57,7 @@ def _write_entries(out: Any, rows: list[dict]) -> None:
     """Full entries in columns; below them what was left out, by reason, and one line for each entry not full."""
     rows = sorted(rows, key=lambda e: e["name"])
     full = [e for e in rows if 0 < e["passed"] == e["total"]]
-    cells = [f"{e['name'].removeprefix(FUNCTIONS)} {e['passed']}/{e['total']}" for e in full]
+    cells = [f"{shown(e['name'])} {e['passed']}/{e['total']}" for e in full]
     width = max((len(c) for c in cells), default=0) + 2
     columns = max(1, WIDTH // width)
     for k in range(0, len(cells), columns):
@@ -64,19 +68,19 @@ def _write_entries(out: Any, rows: list[dict]) -> None:
             by_reason.setdefault(reason, {})[e["name"]] = count
     for reason, counts in sorted(by_reason.items()):
         out.write_line(f"-- left out, {sum(counts.values())} samples: {reason}")
-        _write_wrapped(out, [f"{name.removeprefix(FUNCTIONS)}:{count}" for name, count in counts.items()])
-    empty = [e["name"].removeprefix(FUNCTIONS) for e in rows if not e["total"]]
+        _write_wrapped(out, [f"{shown(name)}:{count}" for name, count in counts.items()])
+    empty = [shown(e["name"]) for e in rows if not e["total"]]
     if empty:
         out.write_line(f"-- no samples to compare, in {len(empty)} entries:")
         _write_wrapped(out, empty)
     for e in rows:
         if e["passed"] != e["total"]:
-            out.write_line(f"NOT FULL: {e['name']} {e['passed']}/{e['total']}")
+            out.write_line(f"NOT FULL: {shown(e['name'])} {e['passed']}/{e['total']}")
 
 
 def _write_absent(out: Any, entry: dict) -> None:
     names = entry["absent"]
-    functions = [n.removeprefix(FUNCTIONS) for n in names if n.startswith(FUNCTIONS)]
+    functions = [shown(n) for n in names if n.startswith(FUNCTIONS)]
     others = [n for n in names if not n.startswith(FUNCTIONS)]
     for what, group in (("nn.functional", functions), ("names", others)):
         if group:
