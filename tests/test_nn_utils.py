@@ -319,6 +319,22 @@ def test_assigning_goes_through_right_inverse():
     np.testing.assert_array_equal(m.weight.detach().array, 2 * (a + a.T))
 
 
+def test_an_inverse_that_is_not_implemented_is_none():
+    class OneWay(nn.Module):
+        def forward(self, x):
+            return x * x
+
+        def right_inverse(self, y):
+            raise NotImplementedError("OneWay: no inverse")
+
+    m = nn.Linear(2, 2)
+    before = m.weight.detach().array.copy()
+    parametrize.register_parametrization(m, "weight", OneWay())
+    np.testing.assert_array_equal(m.weight.detach().array, before**2)
+    with pytest.raises(NotImplementedError, match="OneWay: no inverse"):
+        m.weight = cf.ones(2, 2)
+
+
 def test_remove_parametrizations():
     m = symmetric_linear()
     p, value = m.parametrizations.weight.original, m.weight.detach().array.copy()

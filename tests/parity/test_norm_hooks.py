@@ -112,6 +112,30 @@ def test_dimensions_of_spectral_norm(function: str, dim: int) -> None:
     run("Bilinear", theirs, ours)
 
 
+@pytest.mark.parametrize("trivial", [True, False])
+@pytest.mark.parametrize("name", ["matrix_exp", "cayley", "householder", None])
+@pytest.mark.parametrize("shape", [(4, 4), (5, 3), (3, 5), (2, 4, 3), (1, 1)])
+def test_orthogonal(shape: tuple, name: str | None, trivial: bool) -> None:
+    torch.manual_seed(0)
+    given = torch.randn(*shape, dtype=torch.float64)
+    theirs: Any = torch.nn.ParameterDict({"w": torch.nn.Parameter(given.clone())})
+    ours: Any = cf.nn.ParameterDict({"w": cf.Tensor(given.numpy().copy())})
+    torch.nn.utils.parametrizations.orthogonal(theirs, "w", name, use_trivialization=trivial)
+    cf.nn.utils.parametrizations.orthogonal(ours, "w", name, use_trivialization=trivial)
+    start = theirs.parametrizations.w.original
+    if not trivial:
+        np.testing.assert_allclose(ours.parametrizations.w.original.detach().array, host(start.detach()), 1e-9, 1e-12)
+    with torch.no_grad():
+        start.add_(torch.randn(*shape, dtype=torch.float64).tril(-1))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    np.testing.assert_allclose(ours.w.detach().array, host(theirs.w.detach()), 1e-9, 1e-11)
+    weights = np.random.default_rng(0).standard_normal(shape)
+    theirs.w.backward(torch.from_numpy(weights))
+    ours.w.backward(cf.Tensor(weights))
+    np.testing.assert_allclose(ours.parametrizations.w.original.grad.array, host(start.grad), 1e-7, 1e-10)
+
+
 def test_spectral_norm_of_a_vector() -> None:
     theirs = torch.nn.utils.parametrizations.spectral_norm(torch.nn.Linear(3, 4).double(), "bias")
     ours = cf.nn.utils.parametrizations.spectral_norm(cf.nn.Linear(3, 4).double(), "bias")

@@ -8,11 +8,12 @@ from ...ops.distance import normalize
 from ...tensor import Tensor
 from ..module import Module
 from .computed import check_dim
+from .orthogonal import MAPS, Orthogonal
 from .parametrize import register_parametrization
 from .spectral_norm import check_iterations, default_dim, divided, matrix_of, power_iteration, random_unit
 from .weight_norm import norm_except
 
-__all__ = ["spectral_norm", "weight_norm"]
+__all__ = ["orthogonal", "spectral_norm", "weight_norm"]
 
 M = TypeVar("M", bound=Module)
 
@@ -140,3 +141,43 @@ def spectral_norm(
     return register_parametrization(  # type: ignore[return-value]
         module, name, _SpectralNorm(weight, n_power_iterations, dim, eps)
     )
+
+
+def orthogonal(
+    module: M, name: str = "weight", orthogonal_map: str | None = None, *, use_trivialization: bool = True
+) -> M:
+    """Keep a matrix, or a batch of matrices, orthogonal: Q^T Q = I, or Q Q^T = I where it has more columns than rows.
+
+    Args:
+        module: that has the weight.
+        name: the parameter's name; `parametrizations.<name>.original` is trained.
+        orthogonal_map: `"matrix_exp"` (the exponential of a skew-symmetric matrix), `"cayley"`
+            ((I - A/2)^-1 (I + A/2) of one) or `"householder"` (a product of reflections); by default the first for
+            square matrices and the last for others.
+        use_trivialization: multiply by a fixed orthogonal matrix, the buffer `base`, so that training begins at the
+            matrix that is assigned (Lezcano-Casado 2019). Without it only `"householder"` can be assigned to.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: the module has no such parameter, it has fewer than 2 dimensions, or the map is unknown.
+
+    >>> import numpy as np
+    >>> from cuframe import nn
+    >>> q = nn.utils.parametrizations.orthogonal(nn.Linear(20, 40)).weight.detach().numpy()
+    >>> bool(np.abs(q.T @ q - np.eye(20)).max() < 1e-5)
+    True
+    """
+    weight = getattr(module, name, None)
+    if not isinstance(weight, Tensor):
+        raise ValueError(f"orthogonal: {type(module).__name__} has no parameter or buffer {name!r}")
+    if weight.ndim < 2:
+        raise ValueError(f"orthogonal: {name!r} must have at least 2 dimensions, got shape {tuple(weight.shape)}")
+    if orthogonal_map is None:
+        orthogonal_map = "matrix_exp" if weight.shape[-2] == weight.shape[-1] else "householder"
+    if orthogonal_map not in MAPS:
+        known = ", ".join(map(repr, MAPS))
+        raise ValueError(f"orthogonal: orthogonal_map must be one of {known}, got {orthogonal_map!r}")
+    parametrization = Orthogonal(weight, orthogonal_map, use_trivialization)
+    return register_parametrization(module, name, parametrization, unsafe=True)  # type: ignore[return-value]

@@ -57,8 +57,7 @@ class ParametrizationList(ModuleList):
         value: Any = original
         with no_grad():
             for module in reversed(list(modules)):
-                if hasattr(module, "right_inverse"):
-                    value = module.right_inverse(value)
+                value = _inverted(module, value)
         trained = isinstance(original, Parameter)
         if isinstance(value, Tensor):
             self.is_tensor = True
@@ -178,9 +177,9 @@ def register_parametrization(
 ) -> Module:
     """From now on `module.<tensor_name>` is `parametrization(original)`.
 
-    `original` is what the tensor was, or what `parametrization.right_inverse` (if it has one) made of it; it is found
-    in `module.parametrizations.<tensor_name>`. A second parametrization of the tensor is applied to the result of the
-    first. Assigning to the tensor goes through `right_inverse`.
+    `original` is what the tensor was, or what `parametrization.right_inverse` made of it, unless there is none or it
+    raises NotImplementedError; it is found in `module.parametrizations.<tensor_name>`. A second parametrization of the
+    tensor is applied to the result of the first. Assigning to the tensor goes through `right_inverse`.
 
     Args:
         module: that has the parameter or buffer.
@@ -245,6 +244,16 @@ def register_parametrization(
     return module
 
 
+def _inverted(parametrization: Any, value: Any) -> Any:
+    """What a parametrization begins with for a tensor of this value: the value itself where it has no inverse."""
+    if not hasattr(parametrization, "right_inverse"):
+        return value
+    try:
+        return parametrization.right_inverse(value)
+    except NotImplementedError:
+        return value
+
+
 def _check_same(what: str, new: Any, old: Tensor) -> None:
     if not isinstance(new, Tensor):
         raise ValueError(f"register_parametrization: {what} must return a Tensor, got {type(new).__name__}")
@@ -265,11 +274,9 @@ def _check_shape(parametrization: Module, value: Tensor) -> None:
 def _check_first(parametrization: Module, original: Tensor) -> None:
     """As `_check_shape`, for one whose `right_inverse` may give several tensors."""
     with no_grad():
-        given: Any = original
-        if hasattr(parametrization, "right_inverse"):
-            given = parametrization.right_inverse(original)
-            if isinstance(given, Tensor) and given.dtype != original.dtype:
-                _check_same("right_inverse", given, original)
+        given: Any = _inverted(parametrization, original)
+        if isinstance(given, Tensor) and given.dtype != original.dtype:
+            _check_same("right_inverse", given, original)
         several = given if isinstance(given, (tuple, list)) else (given,)
         _check_same("the parametrization", parametrization(*several), original)
 
