@@ -1,6 +1,11 @@
-"""The examples of the documentation of torch.nn 1.2 that need convolution or resizing."""
+"""Images in the documentation of torch.nn 1.2: its examples, and what it says; normalised weights of their kernels."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
 
 import cuframe as torch
 from cuframe import nn
@@ -101,3 +106,72 @@ def test_upsampling_bilinear_2d() -> None:
     input = torch.arange(1, 5, dtype=torch.float32).view(1, 1, 2, 2)
     m = nn.UpsamplingBilinear2d(scale_factor=2)
     shows(m(input), [[ALIGNED]])
+
+
+# -- what is said of them -------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("lead", [(), (2,), (2, 3)])
+def test_pixel_shuffle_of_any_leading_dimensions(lead: tuple) -> None:
+    """out[c, h r + i, w r + j] = input[c r^2 + i r + j, h, w]."""
+    input = torch.randn(*lead, 8, 3, 5)
+    output = nn.PixelShuffle(2)(input)
+    assert output.shape == (*lead, 2, 6, 10)
+    for i, j in np.ndindex(2, 2):
+        assert torch.equal(output[..., 1, i::2, j::2], input[..., 4 + 2 * i + j, :, :])
+
+
+@pytest.mark.parametrize(("mode", "dims"), [("nearest", 1), ("nearest", 2), ("nearest", 3), ("linear", 1),
+                                            ("bilinear", 2), ("bicubic", 2), ("trilinear", 3)])  # fmt: skip
+def test_upsample_sizes(mode: str, dims: int) -> None:
+    """Sizes are those of the input times the factor, rounded down; or they are given."""
+    input = torch.randn(2, 3, *(5, 4, 3)[:dims])
+    scaled = tuple(int(n * 1.7) for n in input.shape[2:])
+    assert nn.Upsample(scale_factor=1.7, mode=mode)(input).shape == (2, 3, *scaled)
+    assert nn.Upsample(size=7, mode=mode)(input).shape == (2, 3, *(7,) * dims)
+    assert nn.Upsample(size=tuple(range(4, 4 + dims)), mode=mode)(input).shape == (2, 3, *range(4, 4 + dims))
+
+
+@pytest.mark.parametrize("make", [lambda: nn.Upsample(size=4, scale_factor=2), lambda: nn.Upsample()])
+def test_upsample_takes_size_or_factor(make: Callable) -> None:
+    with pytest.raises(ValueError, match="size|scale_factor"):
+        make()(torch.randn(1, 1, 2, 2))
+
+
+def test_upsampling_bilinear_is_interpolation_with_aligned_corners() -> None:
+    input = torch.randn(2, 3, 4, 5)
+    expected = nn.functional.interpolate(input, (7, 6), mode="bilinear", align_corners=True)
+    assert torch.equal(nn.UpsamplingBilinear2d((7, 6))(input), expected)
+    assert torch.equal(expected[..., 0, 0], input[..., 0, 0]) and torch.equal(expected[..., -1, -1], input[..., -1, -1])
+
+
+@pytest.mark.parametrize("dim", [0, 1, None])
+def test_weight_norm_formula(dim: int | None) -> None:
+    """w = g v / |v|, computed anew before each call; a norm for each index of `dim`, or one of the whole weight."""
+    m = nn.utils.weight_norm(nn.Linear(4, 3), dim=dim)
+    with torch.no_grad():
+        m.weight_g.mul_(2.0)
+    m(torch.randn(2, 4))
+    v = m.weight_v.detach().numpy()
+    norm = np.linalg.norm(v) if dim is None else np.linalg.norm(v, axis=1 - dim, keepdims=True)
+    np.testing.assert_allclose(m.weight_g.detach().numpy(), 2 * norm, rtol=1e-5)
+    np.testing.assert_allclose(m.weight.detach().numpy(), 2 * v, rtol=1e-5)
+    assert m.weight_g.numel() == {0: 3, 1: 4, None: 1}[dim]
+
+
+@pytest.mark.parametrize(("layer", "dim"), [(lambda: nn.Linear(6, 4), 0), (lambda: nn.Conv2d(3, 4, 2), 0),
+                                            (lambda: nn.ConvTranspose2d(4, 3, 2), 1)])  # fmt: skip
+def test_spectral_norm_of_matrices_and_kernels(layer: Callable, dim: int) -> None:
+    """The largest singular value becomes 1, of the weight with all but `dim` flattened; 1 for transposed kernels."""
+    m = nn.utils.spectral_norm(layer(), n_power_iterations=200)
+    m(torch.randn(2, m.weight.shape[0] if dim else m.weight.shape[1], *(5,) * (m.weight.ndim - 2)))
+    weight = np.moveaxis(m.weight.detach().numpy(), dim, 0)
+    assert abs(np.linalg.svd(weight.reshape(weight.shape[0], -1))[1][0] - 1) < 1e-4
+    assert m.weight_u.shape == (weight.shape[0],)
+
+
+def test_conversion_to_sync_batch_norm() -> None:
+    model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6, momentum=0.3), nn.Sequential(nn.BatchNorm1d(6)))
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    converted = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    assert isinstance(converted[1], nn.SyncBatchNorm) and isinstance(converted[2][0], nn.SyncBatchNorm)
+    assert converted[1].momentum == 0.3 and list(converted.state_dict()) == list(state)
+    assert all(torch.equal(v, state[k]) for k, v in converted.state_dict().items())
