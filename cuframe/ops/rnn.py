@@ -146,7 +146,8 @@ def walk(
     c = c0 if c0 is not None or not c_size else _zeros(x, (batch, c_size))
     alive = None
     if lengths is not None:
-        count = lengths.array if isinstance(lengths, Tensor) else np.asarray(lengths)
+        given = lengths.array if isinstance(lengths, Tensor) else lengths
+        count = backend_of(x.array).asarray(given, x.array)
         alive = [Tensor((count > t)[:, None]) for t in range(steps)]
     ys: list[Tensor] = [None] * steps  # type: ignore[list-item]
     for t in reversed(range(steps)) if reverse else range(steps):
