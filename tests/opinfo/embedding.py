@@ -15,8 +15,8 @@ def samples(make):
         yield Sample((index, make(5, 3)), kwargs)
     yield Sample((index, make(5, 3)), {"scale_grad_by_freq": True, "padding_idx": 4})
     yield Sample((cf.tensor([2, 0, 2], dtype="int32"), make(5, 3)))
-    # Enough rows to go another way than a few do.
-    yield Sample((cf.Tensor(make.rng.integers(0, 7, (40, 40))), make(7, 3)))
+    # Enough rows to go another way than a few do, and columns to be checked along one direction only.
+    yield Sample((cf.Tensor(make.rng.integers(0, 9, (40, 40))), make(9, 3)))
 
 
 def sparse_samples(make):
