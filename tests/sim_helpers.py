@@ -27,6 +27,12 @@ needs_compiler = pytest.mark.skipif(bool(no_compiler), reason=no_compiler or "th
 i32, i64, u64, f32 = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64, ctypes.c_float
 
 
+def line_of(file: str, text: str, occurrence: int = 0) -> int:
+    """The number of the line of a broken kernel that has `text`."""
+    lines = (BROKEN / file).read_text().splitlines()
+    return [n for n, line in enumerate(lines, 1) if text in line][occurrence]
+
+
 @functools.lru_cache(None)
 def program(path: Path, *expressions: str) -> sim.Program:
     return sim.load(path, expressions)

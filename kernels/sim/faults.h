@@ -1,4 +1,5 @@
-// Turns a wild pointer, a division by zero or a full stack in a kernel into a report. The sanitizers have handlers of their own.
+// Turns a wild pointer, a division by zero or a full stack in a kernel into a report, and Ctrl-C into the end of a launch.
+// The sanitizers have handlers of their own.
 #pragma once
 
 #include <dlfcn.h>
@@ -33,30 +34,55 @@ inline __thread Fault fault;
     fail_at(thread, nullptr, 0, "access to invalid address %p%s", fault.address, place);
 }
 
+#if defined(__x86_64__) && defined(__linux__)
+#define SIM_PC(context) static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RIP]
+#define SIM_SP(context) static_cast<ucontext_t*>(context)->uc_mcontext.gregs[REG_RSP]
+#elif defined(__aarch64__) && defined(__linux__)
+#define SIM_PC(context) static_cast<ucontext_t*>(context)->uc_mcontext.pc
+#define SIM_SP(context) static_cast<ucontext_t*>(context)->uc_mcontext.sp
+#elif defined(__x86_64__)
+#define SIM_PC(context) static_cast<ucontext_t*>(context)->uc_mcontext->__ss.__rip
+#define SIM_SP(context) static_cast<ucontext_t*>(context)->uc_mcontext->__ss.__rsp
+#else
+#define SIM_PC(context) static_cast<ucontext_t*>(context)->uc_mcontext->__ss.__pc
+#define SIM_SP(context) static_cast<ucontext_t*>(context)->uc_mcontext->__ss.__sp
+#endif
+
+// Makes the interrupted code go on in `target`, on the running fiber's stack from its top.
+inline void divert(void* context, void (*target)()) {
+    auto top = reinterpret_cast<uintptr_t>(worker->running->fiber->stack) + STACK_BYTES - 64;
+#if defined(__x86_64__)
+    top -= 8;  // as after a call
+#endif
+    SIM_SP(context) = top;
+    SIM_PC(context) = reinterpret_cast<uintptr_t>(target);
+}
+
 inline void on_fault(int signal, siginfo_t* info, void* context) {
     if (!worker || !worker->running) {
         sigaction(signal, &previous_action[signal], nullptr);
         return;  // happens again, to whoever was there before
     }
-    auto& machine = static_cast<ucontext_t*>(context)->uc_mcontext;
-    auto top = reinterpret_cast<uintptr_t>(worker->running->fiber->stack) + STACK_BYTES - 64;
-#if defined(__x86_64__) && defined(__linux__)
-    fault = {signal, info->si_addr, reinterpret_cast<void*>(machine.gregs[REG_RIP])};
-    machine.gregs[REG_RSP] = static_cast<greg_t>(top - 8);
-    machine.gregs[REG_RIP] = reinterpret_cast<greg_t>(report_fault);
-#elif defined(__aarch64__) && defined(__linux__)
-    fault = {signal, info->si_addr, reinterpret_cast<void*>(machine.pc)};
-    machine.sp = top;
-    machine.pc = reinterpret_cast<uintptr_t>(report_fault);
-#elif defined(__x86_64__)
-    fault = {signal, info->si_addr, reinterpret_cast<void*>(machine->__ss.__rip)};
-    machine->__ss.__rsp = top - 8;
-    machine->__ss.__rip = reinterpret_cast<uintptr_t>(report_fault);
-#else
-    fault = {signal, info->si_addr, reinterpret_cast<void*>(machine->__ss.__pc)};
-    machine->__ss.__sp = top;
-    machine->__ss.__pc = reinterpret_cast<uintptr_t>(report_fault);
-#endif
+    fault = {signal, info->si_addr, reinterpret_cast<const void*>(SIM_PC(context))};
+    divert(context, report_fault);
+}
+
+void report_interrupt() { fail_at(worker->running, nullptr, 0, "interrupted"); }
+
+// Ctrl-C: Python's handler notes it, and the launch ends as soon as that is safe - between two CUDA threads, or at once
+// where the kernel's own code was interrupted.
+inline void on_interrupt(int signal, siginfo_t* info, void* context) {
+    auto& before = previous_action[signal];
+    if (before.sa_flags & SA_SIGINFO)
+        before.sa_sigaction(signal, info, context);
+    else
+        before.sa_handler(signal);
+    if (!worker || !worker->running) return;
+    worker->interrupted = true;
+    Dl_info here, kernel;
+    auto code = reinterpret_cast<const void*>(SIM_PC(context)), entry = reinterpret_cast<const void*>(worker->launch->entry);
+    if (dladdr(code, &here) && dladdr(entry, &kernel) && here.dli_fbase == kernel.dli_fbase)
+        divert(context, report_interrupt);
 }
 
 inline void on_death() {
@@ -64,6 +90,22 @@ inline void on_death() {
     Index3 b = worker->running->block->index, t = worker->running->index;
     fprintf(stderr, "cuframe simulator: in kernel %s, block (%u,%u,%u) thread (%u,%u,%u)\n", worker->launch->name, b.x, b.y, b.z,
             t.x, t.y, t.z);
+}
+
+constexpr int FAULTS[] = {SIGSEGV, SIGBUS, SIGFPE};
+
+inline void handle(int signal, void (*handler)(int, siginfo_t*, void*)) {
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    struct sigaction present;
+    sigaction(signal, nullptr, &present);
+    if ((present.sa_flags & SA_SIGINFO) && present.sa_sigaction == handler) return;
+    pthread_mutex_lock(&lock);
+    previous_action[signal] = present;
+    struct sigaction mine{};
+    mine.sa_sigaction = handler;
+    mine.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+    sigaction(signal, &mine, nullptr);
+    pthread_mutex_unlock(&lock);
 }
 
 // Python's own handlers may come and go, so the process's state is looked at before every launch.
@@ -92,20 +134,11 @@ inline void catch_faults() {
         void* memory = nullptr;
     } alternate;
     (void)alternate;
-    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-    const int signals[] = {SIGSEGV, SIGBUS, SIGFPE};
-    for (int signal : signals) {
-        struct sigaction present;
-        sigaction(signal, nullptr, &present);
-        if ((present.sa_flags & SA_SIGINFO) && present.sa_sigaction == on_fault) continue;
-        pthread_mutex_lock(&lock);
-        previous_action[signal] = present;
-        struct sigaction mine{};
-        mine.sa_sigaction = on_fault;
-        mine.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
-        sigaction(signal, &mine, nullptr);
-        pthread_mutex_unlock(&lock);
-    }
+    for (int signal : FAULTS) handle(signal, on_fault);
+    struct sigaction present;
+    sigaction(SIGINT, nullptr, &present);
+    if ((present.sa_flags & SA_SIGINFO) || (present.sa_handler != SIG_DFL && present.sa_handler != SIG_IGN))
+        handle(SIGINT, on_interrupt);
 }
 
 }  // namespace sim

@@ -152,7 +152,7 @@ int sim_launch(void (*entry)(void**), void** args, unsigned grid_x, unsigned gri
     launch.random = (seed + 1) * 0x9E3779B97F4A7C15ull | 1;
     launch.name = name;
     own.launch = &launch;
-    own.printed = false;
+    own.printed = own.interrupted = false;
     sim_now.block_dim = launch.dim;
     sim_now.grid_dim = launch.grid;
 

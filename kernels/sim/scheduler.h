@@ -9,6 +9,7 @@ constexpr size_t MAX_SHARED = 256 << 10;
 
 bool others_are_running();
 void thread_left(Thread* thread);
+[[noreturn]] void report_interrupt();
 [[noreturn]] void report_deadlock(Launch& launch, const char* kind);
 
 inline uint64_t common_divisor(uint64_t a, uint64_t b) {
@@ -86,6 +87,7 @@ inline Thread* take_ready(Block& block) {
 // The next thread to run, or null when all have left. Each round goes once through a block's ready threads in their order.
 inline Thread* next_thread(Launch& launch) {
     if (Thread* thread = take_ready(*launch.blocks[launch.current])) return thread;
+    if (worker->interrupted && worker->running) report_interrupt();
     for (size_t tried = 0; tried < launch.block_count; ++tried) {
         launch.current = launch.current + 1 < launch.block_count ? launch.current + 1 : 0;
         Block& block = *launch.blocks[launch.current];
@@ -137,6 +139,7 @@ inline void wait(Thread* self) {
 inline void begin_thread(Thread* thread) {
     thread->where = Where::running;
     worker->launch->idle_polls = 0;
+    if (worker->interrupted) report_interrupt();
     if constexpr (RACES) {
         Index3 b = thread->block->index, t = thread->index;
         char name[96];

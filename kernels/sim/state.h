@@ -131,6 +131,7 @@ struct Worker {
     Block** blocks = nullptr;
     size_t block_capacity = 0;
     bool printed = false;
+    volatile bool interrupted = false;
     Report report;
 
     ~Worker();

@@ -8,3 +8,15 @@ __global__ void own_spin(uint32* flag) {
     else
         atomicExch(flag, 1u);
 }
+
+__global__ void forever(volatile float* y) {
+    while (y[0] == 0) {
+    }
+}
+
+__global__ void many_barriers(float* y) {
+    for (int i = 0; i < 1000000000; ++i) {
+        y[threadIdx.x] += 1;
+        __syncthreads();
+    }
+}
