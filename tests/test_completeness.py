@@ -25,11 +25,14 @@ SPACES: dict[str, ModuleType] = {
     "cuframe.nn.functional": cf.nn.functional,
     "cuframe.nn.init": cf.nn.init,
     "cuframe.nn.utils": cf.nn.utils,
+    "cuframe.nn.utils.parametrizations": cf.nn.utils.parametrizations,
+    "cuframe.nn.utils.parametrize": cf.nn.utils.parametrize,
     "cuframe.nn.utils.rnn": cf.nn.utils.rnn,
     "cuframe.optim": cf.optim,
     "cuframe.optim.lr_scheduler": cf.optim.lr_scheduler,
     "cuframe.autograd": cf.autograd,
     "cuframe.autograd.functional": cf.autograd.functional,
+    "cuframe.cuda": cf.cuda,
     "cuframe.data": cuframe.data,
 }
 
@@ -52,7 +55,7 @@ FILES: dict[str, str] = {
     "test_cuda_driver.py": (
         "Event Stream current_device current_stream device empty_cache get_device_name get_device_properties "
         "max_memory_allocated mem_get_info memory_allocated memory_reserved memory_stats reset_peak_memory_stats "
-        "set_device stream synchronize"
+        "set_device stream synchronize kernel"
     ),
     "test_data.py": (
         "BatchSampler ConcatDataset DataLoader Dataset IterableDataset LengthBatchSampler RandomSampler "
@@ -66,7 +69,7 @@ FILES: dict[str, str] = {
     "test_engine.py": "backward end_of_backward grad",
     "test_function.py": "Function FunctionCtx once_differentiable",
     "test_functional_derivatives.py": "hessian hvp jacobian jvp vhp vjp",
-    "test_kernel_launch.py": "Kernel kernel",
+    "test_kernel_launch.py": "Kernel",
     "test_sim_device.py": "device_count is_available set_sim_device_count sim_device_count",
     "test_init.py": (
         "calculate_gain constant_ dirac_ eye_ kaiming_normal_ kaiming_uniform_ ones_ orthogonal_ sparse_ "
@@ -83,6 +86,8 @@ FILES: dict[str, str] = {
     "test_module.py": "Parameter Module Linear",
     "test_nn_utils.py": (
         "clip_grad_norm_ clip_grad_value_ clip_grads_with_norm_ get_total_norm parameters_to_vector skip_init "
+        "ParametrizationList cached is_parametrized register_parametrization remove_parametrizations "
+        "type_before_parametrizations "
         "vector_to_parameters invert_permutation pack_padded_sequence pack_sequence pad_packed_sequence "
         "pad_sequence unpack_sequence unpad_sequence"
     ),
@@ -91,6 +96,7 @@ FILES: dict[str, str] = {
         "LayerNorm LocalResponseNorm RMSNorm SyncBatchNorm"
     ),
     "test_norm_hooks.py": "weight_norm remove_weight_norm spectral_norm remove_spectral_norm",
+    "test_orthogonal.py": "orthogonal",
     "test_optim.py": (
         "Adadelta Adagrad Adam AdamW Adamax NAdam Optimizer RAdam RMSprop SGD SparseAdam"
     ),

@@ -288,6 +288,7 @@ def test_symmetric_weight():
     m = nn.Linear(3, 3)
     p = m.weight
     assert parametrize.register_parametrization(m, "weight", Symmetric()) is m
+    assert type(m.parametrizations.weight) is parametrize.ParametrizationList
     assert m.parametrizations.weight.original is p
     np.testing.assert_array_equal(m.weight.detach().array, m.weight.detach().array.T)
     assert [n for n, _ in m.named_parameters()] == ["bias", "parametrizations.weight.original"]
