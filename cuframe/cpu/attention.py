@@ -19,6 +19,7 @@ Note [Blocks of attention]
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,11 +73,21 @@ def _key_blocks(stop: int, keys: int, causal: bool) -> Iterator[tuple[int, int]]
         yield first, min(limit, first + _KEYS)
 
 
-def _groups(batch: tuple[int, ...], length: int, keys: int, causal: bool) -> Iterator[tuple[int, tuple]]:
-    """The first head of each group, counted over all of them, and the index of the group."""
+def _groups(
+    batch: tuple[int, ...], length: int, keys: int, causal: bool, across: bool = True
+) -> Iterator[tuple[int, tuple]]:
+    """The first head of each group, counted over all of them, and the index of the group.
+
+    A group is some heads of a sample, or all heads of some samples: unless `across` forbids it.
+    """
     heads = batch[-1]
     whole = next(_row_blocks(length, keys, causal), (0, length))[1] == length
     size = max(1, _ELEMENTS // max(1, length * keys)) if whole else 1
+    if across and len(batch) == 2 and heads and size >= 2 * heads:
+        step = size // heads
+        for first in range(0, batch[0], step):
+            yield first * heads, (slice(first, min(batch[0], first + step)),)
+        return
     for number, at in enumerate(np.ndindex(batch[:-1])):
         for first in range(0, heads, size):
             yield number * heads + first, (*at, slice(first, min(heads, first + size)))
@@ -88,26 +99,39 @@ class _Scratch:
     def __init__(self, dtype: Any) -> None:
         self.flat = np.empty(0, dtype)
 
-    def take(self, heads: int, rows: int, columns: int) -> Array:
-        count = heads * rows * columns
+    def take(self, *shape: int) -> Array:
+        count = prod(shape)
         if self.flat.size < count:
             self.flat = np.empty(count, self.flat.dtype)
-        return self.flat[:count].reshape(heads, rows, columns)
+        return self.flat[:count].reshape(shape)
 
 
 def _hide(s: Array, mask: Array | None, causal: bool, q0: int, k0: int) -> None:
-    """Apply the mask to a block of scores [heads, rows, columns] that starts at row q0 and key k0."""
+    """Apply the mask to a block of scores [..., rows, columns] that starts at row q0 and key k0.
+
+    The mask has the dimensions of all scores, those along which it does not change with size 1.
+    """
+    count, columns = s.shape[-2:]
     if mask is not None:
-        part = mask[:, q0 : q0 + s.shape[1], k0 : k0 + s.shape[2]]
+        part = mask if mask.shape[-2] == 1 else mask[..., q0 : q0 + count, :]
+        part = part if mask.shape[-1] == 1 else part[..., k0 : k0 + columns]
         if part.dtype == bool:
             np.copyto(s, -np.inf, where=~part)
         else:
             s += part
-    if causal and k0 + s.shape[2] > q0 + 1:
+    if causal and k0 + columns > q0 + 1:
         # Only columns from q0 on can lie above the diagonal.
         start = max(0, q0 - k0)
-        rows, columns = np.arange(q0, q0 + s.shape[1]), np.arange(k0 + start, k0 + s.shape[2])
-        np.copyto(s[:, :, start:], -np.inf, where=columns > rows[:, None])
+        above = np.arange(k0 + start, k0 + columns) > np.arange(q0, q0 + count)[:, None]
+        np.copyto(s[..., start:], -np.inf, where=above)
+
+
+def _part(mask: Array | None, at: tuple) -> Array | None:
+    """The mask of a group of heads; a dimension of size 1 stays as it is."""
+    if mask is None:
+        return None
+    own = (0 if isinstance(i, int) else slice(None) for i in at)
+    return mask[tuple(o if size == 1 else i for o, i, size in zip(own, at, mask.shape))]
 
 
 def _bounded(q: Array, k: Array, scale: float, mask: Array | None) -> bool:
@@ -118,11 +142,18 @@ def _bounded(q: Array, k: Array, scale: float, mask: Array | None) -> bool:
     return bool(abs(scale) * np.sqrt(float(sizes[0]) * float(sizes[1])) <= _SAFE)
 
 
-def _kept(drop: Dropout | None, first: int, heads: int, length: int, q0: int, q1: int, keys: int) -> Array | None:
+def _kept(
+    drop: Dropout | None, first: int, lead: tuple[int, ...], length: int, q0: int, q1: int, keys: int
+) -> Array | None:
     """The dropout of a block of rows; several heads only with all of their rows."""
     if drop is None:
         return None
-    return dropout_mask(drop, first * length + q0, heads * (q1 - q0), keys).reshape(heads, q1 - q0, keys)
+    return dropout_mask(drop, first * length + q0, prod(lead) * (q1 - q0), keys).reshape(*lead, q1 - q0, keys)
+
+
+def _wide(mask: Array | None, dimensions: int) -> Array | None:
+    """A mask with all dimensions of the scores."""
+    return None if mask is None else mask.reshape((1,) * (dimensions - mask.ndim) + mask.shape)
 
 
 def forward(
@@ -144,24 +175,23 @@ def forward(
     batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     out = np.empty_like(q, shape=(*q.shape[:-1], v.shape[-1]))
     lse = np.empty(q.shape[:-1], q.dtype)
-    mask = None if mask is None else np.broadcast_to(mask, (*batch, length, keys))
+    mask = _wide(mask, q.ndim)
     scratch = _Scratch(q.dtype)
     safe = not _bounded(q, k, scale, mask)
     for first, at in _groups(batch, length, keys, causal):
         q_heads, out_heads, lse_heads = q[at], out[at], lse[at]
         for q0, q1 in _row_blocks(length, keys, causal):
-            rows = q_heads[:, q0:q1] * q.dtype.type(scale)
-            kept = _kept(drop, first, rows.shape[0], length, q0, q1, keys)
-            view = None if mask is None else mask[at]
-            total, top, o = _row_block(rows, k[at], v[at], view, causal, q0, kept, safe, scratch)
+            rows = q_heads[..., q0:q1, :] * q.dtype.type(scale)
+            kept = _kept(drop, first, rows.shape[:-2], length, q0, q1, keys)
+            total, top, o = _row_block(rows, k[at], v[at], _part(mask, at), causal, q0, kept, safe, scratch)
             empty = total == 0
             if empty.any():
                 total[empty] = 1
                 top = np.where(empty, q.dtype.type(_NOTHING), top)
-            lse_heads[:, q0:q1] = np.log(total) + top
+            lse_heads[..., q0:q1] = np.log(total) + top
             if drop is not None:
                 total *= q.dtype.type(1 - drop.p)
-            np.divide(o, total[..., None], out=out_heads[:, q0:q1])
+            np.divide(o, total[..., None], out=out_heads[..., q0:q1, :])
     return out, lse
 
 
@@ -170,15 +200,15 @@ def _row_block(
     scratch: _Scratch,
 ) -> tuple[Array, Any, Array]:  # fmt: skip
     """Sums of exponentials, what was subtracted from their arguments, and the exponentials times v."""
-    heads, count, _ = rows.shape
-    total = np.zeros((heads, count), rows.dtype)
-    o = np.zeros((heads, count, v.shape[-1]), rows.dtype)
-    top: Any = np.full((heads, count), -np.inf, rows.dtype) if safe else 0
-    for k0, k1 in _key_blocks(q0 + count, k.shape[1], causal):
-        s = np.matmul(rows, k[:, k0:k1].swapaxes(1, 2), out=scratch.take(heads, count, k1 - k0))
+    lead = rows.shape[:-1]
+    total = np.zeros(lead, rows.dtype)
+    o = np.zeros((*lead, v.shape[-1]), rows.dtype)
+    top: Any = np.full(lead, -np.inf, rows.dtype) if safe else 0
+    for k0, k1 in _key_blocks(q0 + lead[-1], k.shape[-2], causal):
+        s = np.matmul(rows, k[..., k0:k1, :].swapaxes(-1, -2), out=scratch.take(*lead, k1 - k0))
         _hide(s, mask, causal, q0, k0)
         if safe:
-            new = np.maximum(top, s.max(axis=2))
+            new = np.maximum(top, s.max(axis=-1))
             # A row of -inf so far: nothing is subtracted, its exponentials are zero.
             shift = np.where(new == -np.inf, 0, new).astype(rows.dtype, copy=False)
             s -= shift[..., None]
@@ -188,10 +218,10 @@ def _row_block(
                 o *= fade[..., None]
             top = new
         np.exp(s, out=s)
-        total += (s.reshape(heads * count, k1 - k0) @ np.ones(k1 - k0, rows.dtype)).reshape(heads, count)
+        total += (s.reshape(-1, k1 - k0) @ np.ones(k1 - k0, rows.dtype)).reshape(lead)
         if kept is not None:
-            s *= kept[:, :, k0:k1]
-        o += s @ v[:, k0:k1]
+            s *= kept[..., k0:k1]
+        o += s @ v[..., k0:k1, :]
     return total, top, o
 
 
@@ -216,42 +246,43 @@ def backward(
     batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     gq, gk, gv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     gmask = np.zeros(mask.shape, q.dtype) if needs_mask and mask is not None else None
-    whole = None if mask is None else np.broadcast_to(mask, (*batch, length, keys))
+    whole = _wide(mask, q.ndim)
     delta = np.einsum("...d,...d->...", g, out)
     scores, slopes = _Scratch(q.dtype), _Scratch(q.dtype)
     factor = q.dtype.type(scale)
-    for first, at in _groups(batch, length, keys, causal):
+    for first, at in _groups(batch, length, keys, causal, gmask is None):
         q_heads, k_heads, g_heads, gk_heads, gv_heads = q[at], k[at], g[at], gk[at], gv[at]
-        heads = q_heads.shape[0]
+        lead = q_heads.shape[:-2]
         k_wide = _with_column(k_heads, 1)
         # With dropout delta is subtracted after the mask.
         v_wide = _with_column(v[at], 1) if drop is None else v[at]
         for q0, q1 in _row_blocks(length, keys, causal):
             count = q1 - q0
-            rows = _with_column(q_heads[:, q0:q1] * factor, -lse[at][:, q0:q1])
-            g_rows = g_heads[:, q0:q1]
-            g_wide = _with_column(g_rows, -delta[at][:, q0:q1]) if drop is None else g_rows
-            kept = _kept(drop, first, heads, length, q0, q1, keys)
+            rows = _with_column(q_heads[..., q0:q1, :] * factor, -lse[at][..., q0:q1])
+            g_rows = g_heads[..., q0:q1, :]
+            g_wide = _with_column(g_rows, -delta[at][..., q0:q1]) if drop is None else g_rows
+            kept = _kept(drop, first, lead, length, q0, q1, keys)
             total: Any = 0
             for k0, k1 in _key_blocks(q1, keys, causal):
-                p = np.matmul(rows, k_wide[:, k0:k1].swapaxes(1, 2), out=scores.take(heads, count, k1 - k0))
-                _hide(p, None if whole is None else whole[at], causal, q0, k0)
+                block, part = (*lead, count, k1 - k0), (..., slice(k0, k1), slice(None))
+                p = np.matmul(rows, k_wide[part].swapaxes(-1, -2), out=scores.take(*block))
+                _hide(p, _part(whole, at), causal, q0, k0)
                 np.exp(p, out=p)
-                ds = np.matmul(g_wide, v_wide[:, k0:k1].swapaxes(1, 2), out=slopes.take(heads, count, k1 - k0))
+                ds = np.matmul(g_wide, v_wide[part].swapaxes(-1, -2), out=slopes.take(*block))
                 if drop is not None and kept is not None:
-                    weight = kept[:, :, k0:k1] * q.dtype.type(1 / (1 - drop.p))
-                    gv_heads[:, k0:k1] += (p * weight).swapaxes(1, 2) @ g_rows
+                    weight = kept[..., k0:k1] * q.dtype.type(1 / (1 - drop.p))
+                    gv_heads[part] += (p * weight).swapaxes(-1, -2) @ g_rows
                     ds *= weight
-                    ds -= delta[at][:, q0:q1, None]
+                    ds -= delta[at][..., q0:q1, None]
                 else:
-                    gv_heads[:, k0:k1] += p.swapaxes(1, 2) @ g_rows
+                    gv_heads[part] += p.swapaxes(-1, -2) @ g_rows
                 ds *= p
-                total = total + ds @ k_heads[:, k0:k1]
-                gk_heads[:, k0:k1] += ds.swapaxes(1, 2) @ rows[..., :-1]
+                total = total + ds @ k_heads[part]
+                gk_heads[part] += ds.swapaxes(-1, -2) @ rows[..., :-1]
                 if gmask is not None:
-                    for i in range(heads):
+                    for i in range(lead[0]):
                         _add_to_mask(gmask, ds[i], (*at[:-1], at[-1].start + i), q0, k0)
-            np.multiply(total, factor, out=gq[at][:, q0:q1])
+            np.multiply(total, factor, out=gq[at][..., q0:q1, :])
     return gq, gk, gv, gmask
 
 
