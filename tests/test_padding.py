@@ -45,6 +45,12 @@ def test_circular_takes_images_only(kind: type) -> None:
         kind(1)(cf.zeros(3))
 
 
+def test_zero_pads_are_constant_pads() -> None:
+    for dims in (1, 2, 3):
+        module = getattr(nn, f"ZeroPad{dims}d")(1)
+        assert isinstance(module, getattr(nn, f"ConstantPad{dims}d")) and module.value == 0
+
+
 def test_length_of_padding() -> None:
     with pytest.raises(ValueError, match="ReflectionPad2d: padding must be an int or 4 ints"):
         nn.ReflectionPad2d((1, 2))

@@ -92,7 +92,10 @@ def test_nan_goes_through_maxima() -> None:
     np.testing.assert_array_equal(np.isnan(out.detach().numpy()[0, 0]), [[True, False], [False, True]])
     np.testing.assert_array_equal(index.numpy()[0, 0], [[1, 2], [8, 14]])
     np.testing.assert_array_equal(np.isnan(F.max_pool2d(cf.tensor(x), 2).numpy()), np.isnan(out.detach().numpy()))
-    assert np.isnan(F.adaptive_max_pool2d(cf.tensor(x), 1).numpy()).all()
+    for size in (1, 3):
+        out, index = F.adaptive_max_pool2d(cf.tensor(x), size, return_indices=True)
+        assert np.isnan(out.numpy()[0, 0, 0, 0]) and np.isnan(out.numpy()[0, 0, -1, -1])
+        assert index.numpy()[0, 0, -1, -1] == 14
 
 
 def test_first_of_equal_maxima() -> None:

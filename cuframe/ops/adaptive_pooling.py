@@ -158,6 +158,13 @@ def _take(x: Any, index: Any, lead: int, shape: tuple) -> Any:
     return flat_take(x, index, lead)
 
 
+def _last_nan_or_top(x: Any, axis: int) -> Any:
+    """Where the first maximum along an axis is, or the last NaN: what `max_pool` finds."""
+    nan = np.flip(x != x, axis)
+    last = x.shape[axis] - 1 - nan.argmax(axis=axis)
+    return np.where(nan.any(axis=axis), last, x.argmax(axis=axis))
+
+
 def _adaptive_index(x: Any, sizes: tuple) -> Any:
     """The flat positions of the windows' maxima within the last dimensions; the last axis is searched first, so the
     first of equal elements in row-major order is found."""
@@ -170,7 +177,7 @@ def _adaptive_index(x: Any, sizes: tuple) -> Any:
         where = xp.empty(best.shape, np.int64)
         for i, window in enumerate(_windows(x.shape[axis], size)):
             part = x[at(axis, window)]
-            top = xp.expand_dims(part.argmax(axis=axis), axis)
+            top = xp.expand_dims(_last_nan_or_top(part, axis), axis)
             best[at(axis, slice(i, i + 1))] = np.take_along_axis(part, top, axis)
             where[at(axis, slice(i, i + 1))] = np.take_along_axis(place[at(axis, window)], top, axis)
         x, place = best, where

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..backend import backend_of
 from ..tensor import Tensor
+from .define import cast
 from .linear_map import LinearMap
 from .pool_windows import Axis, at, axes_of_windows, replaced, taps
 from .shape import as_int
@@ -177,11 +178,13 @@ def _lp_pool(dims: int, input: Tensor, norm_type: float, kernel_size: Any, strid
     p = float(norm_type)
     if p == 0:
         raise ValueError(f"{name}: norm_type must not be 0")
-    mean: Any = _MEAN[dims](input if p == 1 else input**p, axes, True, None)
+    wide = cast(input, np.dtype(np.float32)) if input.array.dtype.itemsize == 2 else input
+    mean: Any = _MEAN[dims](wide if p == 1 else wide**p, axes, True, None)
     total = mean * prod(w.k for w in axes)
     # The root has no gradient at 0: there it is taken of 1, and put back.
     zero = total == 0
-    return np.where(zero, 0.0, np.where(zero, 1.0, total) ** (1 / p))  # type: ignore[return-value]
+    root: Any = np.where(zero, 0.0, np.where(zero, 1.0, total) ** (1 / p))
+    return cast(root, input.array.dtype)
 
 
 def lp_pool1d(

@@ -298,10 +298,10 @@ def unpool_errors(dims, name):
     return errors
 
 
-def entry(name, samples, reference, errors, **more):
+def entry(name, samples, reference, errors):
     return OpInfo(
-        f"nn.functional.{name}", samples=samples, reference=reference, dtypes=more.pop("dtypes", ALL), errors=errors,
-        zero_size=False, **more,
+        f"nn.functional.{name}", samples=samples, reference=reference, dtypes=ALL, errors=errors,
+        zero_size=False,
     )  # fmt: skip
 
 
@@ -316,7 +316,7 @@ for D in (1, 2, 3):
         entry(MAX, max_samples(D), max_pool(D), max_errors(D, MAX)),
         entry(f"{MAX}_with_indices", max_samples(D, False), with_indices(max_pool(D)), max_errors(D, MAX)),
         entry(AVG, avg_samples(D), avg_pool(D), avg_errors(D, AVG)),
-        entry(LP, lp_samples(D), lp_pool(D), lp_errors(D, LP), dtypes=FLOATS),
+        entry(LP, lp_samples(D), lp_pool(D), lp_errors(D, LP)),
         entry(f"max_un{MAX[4:]}", unpool_samples(D), unpool(D), unpool_errors(D, f"max_un{MAX[4:]}")),
     ]
     for KIND in ("avg", "max"):

@@ -80,7 +80,15 @@ class ConstantPad3d(_ConstantPad):
     _dims = 3
 
 
-class ZeroPad1d(_Pad):
+class _ZeroPad(_ConstantPad):
+    def __init__(self, padding: Any) -> None:
+        super().__init__(padding, 0.0)
+
+    def extra_repr(self) -> str:
+        return f"{self.padding}"
+
+
+class ZeroPad1d(_ZeroPad, ConstantPad1d):
     """Surrounds the last dimension with zeros, see `F.pad`.
 
     >>> import cuframe as cf
@@ -89,19 +97,13 @@ class ZeroPad1d(_Pad):
     tensor([[0., 1., 1., 0.]])
     """
 
-    _dims = 1
 
-
-class ZeroPad2d(_Pad):
+class ZeroPad2d(_ZeroPad, ConstantPad2d):
     """Surrounds the last two dimensions with zeros: padding is (left, right, top, bottom), see `F.pad`."""
 
-    _dims = 2
 
-
-class ZeroPad3d(_Pad):
+class ZeroPad3d(_ZeroPad, ConstantPad3d):
     """Surrounds the last three dimensions with zeros, see `F.pad`."""
-
-    _dims = 3
 
 
 class ReflectionPad1d(_Pad):
