@@ -85,14 +85,16 @@ def _largest(table: Any, index: Any, bag: Any, count: int) -> tuple[Any, Any]:
     xp = backend_of(table).xp
     n, d = index.shape[0], table.shape[1]
     rows = table.take(index, axis=0).reshape(-1)
+    if rows.dtype.itemsize == 2:
+        rows = rows.astype(np.float32)
     place = (bag[:, None] * d + xp.arange(d)).reshape(-1)
-    best = xp.full(count * d, -np.inf, table.dtype)
+    best = xp.full(count * d, -np.inf, rows.dtype)
     xp.maximum.at(best, place, rows)
     hit = ((rows == best[place]) | (rows != rows)).nonzero()[0]
-    first = xp.full(count * d, n, np.int64)
-    xp.minimum.at(first, place[hit], hit // max(d, 1))
+    first = xp.full(count * d, n, np.uint64)  # CuPy has no such minimum of int64 or halves
+    xp.minimum.at(first, place[hit], (hit // max(d, 1)).astype(np.uint64))
     empty = xp.bincount(bag, minlength=count) == 0
-    return xp.append(index, 0)[first.reshape(count, d)], empty
+    return xp.append(index, 0)[first.astype(np.int64).reshape(count, d)], empty
 
 
 def embedding_bag(
