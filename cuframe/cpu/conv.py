@@ -6,7 +6,7 @@ Note [Blocks of convolution]
     the next block takes their place. So memory beyond the result is a megabyte or two a thread, whatever the input.
     Without stride, and where a product does little with a column (few channels out), images are copied with their
     margins and every row of columns is one run of memory; what lies between the rows of an image is computed for
-    nothing.
+    nothing. Compiled code works on such runs, too, but needs no columns: Note [Compiled convolution].
 
 Blocks are dealt to threads, and the sums over them to a fixed number of shares, so that the bits of a gradient do
 not depend on which threads were free.
@@ -32,7 +32,8 @@ Array = npt.NDArray[Any]
 _ELEMENTS = 3 << 16  # of the columns of a block: three quarters of a megabyte in float32
 _COLUMNS = 256  # a product with fewer is slow, so a block has as many however long they are
 _FEW = 16  # channels out of a group below which copying columns takes longer than multiplying them
-_WORTH = 1 << 22  # multiply-adds from which threads are worth waking, and compiling worth its time
+_WORTH = 1 << 22  # multiply-adds from which threads are worth waking
+_COMPILE = 1 << 20  # and from which compiling is worth its time
 _LONG = 512  # positions of an image from which compiled code is faster than columns and BLAS with many rows, too
 _IMAGES = 1 << 21  # multiply-adds above which an image is a block of compiled code
 _SLACK = 64  # zeros behind a copied part of the source, for tiles that reach beyond it
@@ -114,28 +115,49 @@ class _Task(NamedTuple):
     compiled: bool
 
 
-def _region(task: _Task, block: _Block, scratch: _Scratch) -> Array:
-    """[channels, images, *span]: what the windows of a block reach over, zero outside the source.
-
-    Memory of its own for runs, and where a part lies outside; else the source's.
-    """
-    win, sizes = task.win, task.src.shape[2:]
-    inside = task.src.shape[1] // win.groups
+def _source(task: _Task, block: _Block) -> tuple[Array, list[int], tuple[int, ...]]:
+    """The channels and images of a block [channels, images, *size], where its windows begin and how far they reach."""
+    inside = task.src.shape[1] // task.win.groups
     channels = slice(block.groups.start * inside, block.groups.stop * inside)
-    span = win.span(block.sizes)
-    begin = [a * s - lo for a, s, lo in zip(block.start, win.stride, win.lo)]
-    inner = [slice(max(0, b), max(0, min(size, b + n))) for b, n, size in zip(begin, span, sizes)]
-    part = task.src[(block.images, channels, *inner)].swapaxes(0, 1)
-    whole = part.shape[2:] == span
-    if whole and not task.flat:
+    begin = [a * s - lo for a, s, lo in zip(block.start, task.win.stride, task.win.lo)]
+    return task.src[block.images, channels].swapaxes(0, 1), begin, task.win.span(block.sizes)
+
+
+def _region(task: _Task, block: _Block, scratch: _Scratch) -> Array:
+    """[channels, images, *span]: what the windows of a block reach over, zero outside the source."""
+    src, begin, span = _source(task, block)
+    inner = [slice(max(0, b), max(0, min(size, b + n))) for b, n, size in zip(begin, span, src.shape[2:])]
+    part = src[(slice(None), slice(None), *inner)]
+    if part.shape[2:] == span:
         return part
-    shape = (*part.shape[:2], *span)
-    size = prod(shape)
-    memory = scratch.take("source", (size + _SLACK,))
-    memory[0 if not whole else size :] = 0
-    buffer = memory[:size].reshape(shape)
+    buffer = scratch.take("source", (*part.shape[:2], *span))
+    buffer.fill(0)
     held = [slice(i.start - b, i.start - b + n) for i, b, n in zip(inner, begin, part.shape[2:])]
     buffer[(slice(None), slice(None), *held)] = part
+    return buffer
+
+
+def _phases(task: _Task, block: _Block, scratch: _Scratch) -> Array:
+    """[channels, *stride, images, *span / stride]: a region in memory of its own, cut by residues modulo the stride.
+
+    Then neighbouring windows are neighbours in memory whatever the stride is.
+    """
+    src, begin, span = _source(task, block)
+    stride = task.win.stride
+    shape = (src.shape[0], *stride, src.shape[1], *(-(-n // s) for n, s in zip(span, stride)))
+    size = prod(shape)
+    memory = scratch.take("source", (size + _SLACK,))
+    memory.fill(0)
+    buffer = memory[:size].reshape(shape)
+    ends = [(max(0, -b), min(n, whole - b)) for b, n, whole in zip(begin, span, src.shape[2:])]
+    for phase in np.ndindex(*stride):
+        held, taken = [], []
+        for r, s, b, (first, last) in zip(phase, stride, begin, ends):
+            start = max(0, -((r - first) // s))
+            stop = max(start, -((r - last) // s))
+            held.append(slice(start, stop))
+            taken.append(slice(b + start * s + r, max(0, b + stop * s + r), s) if stop > start else slice(0, 0))
+        buffer[(slice(None), *phase, slice(None), *held)] = src[(slice(None), slice(None), *taken)]
     return buffer
 
 
@@ -161,14 +183,15 @@ def _columns(base: Array, block: _Block, task: _Task, scratch: _Scratch) -> Arra
     return cols.reshape(groups, channels // groups * prod(win.kernel), images * prod(block.sizes))
 
 
-def _offsets(base: Array, block: _Block, win: Windows) -> Array:
+def _offsets(phases: Array, groups: int, win: Windows) -> Array:
     """Where the taps of a group's first position lie, counted in numbers."""
-    groups = block.groups.stop - block.groups.start
-    steps = (base.strides[0], *(d * step for d, step in zip(win.dilation, base.strides[2:])))
-    total = np.zeros(1, np.int64)
-    for count, step in zip((base.shape[0] // groups, *win.kernel), steps):
-        total = np.add.outer(total, np.arange(count) * (step // base.itemsize)).reshape(-1)
-    return total
+    dims = len(win.kernel)
+    total = np.arange(phases.shape[0] // groups) * phases.strides[0]
+    for d in range(dims):
+        reach = np.arange(win.kernel[d]) * win.dilation[d]
+        places = reach % win.stride[d] * phases.strides[1 + d] + reach // win.stride[d] * phases.strides[2 + dims + d]
+        total = np.add.outer(total, places).reshape(-1)
+    return total // phases.itemsize
 
 
 def _run(base: Array, block: _Block) -> int:
@@ -209,10 +232,10 @@ def gather(
     width = inside * prod(win.kernel)
     per_image = rows * prod(win.out) * width * win.groups
     work = n * per_image * ((weight is not None) + (other is not None))
-    runs = prod(win.kernel) > 1 and set(win.stride) == {1}
-    pays = work >= _WORTH and (rows <= _FEW or prod(win.out) >= _LONG)
-    compiled = runs and pays and src.dtype == np.float32 and jit.available()
-    flat = compiled or (runs and rows <= _FEW and len(win.out) > 1)
+    many = prod(win.kernel) > 1
+    pays = work >= _COMPILE and (rows <= _FEW or prod(win.out) >= _LONG)
+    compiled = many and pays and src.dtype == np.float32 and jit.available()
+    flat = compiled or (many and set(win.stride) == {1} and rows <= _FEW and len(win.out) > 1)
     if weight is not None:
         if out is None:
             out = np.empty((n, rows * win.groups, *win.out), src.dtype)
@@ -254,9 +277,14 @@ def _one(task: _Task, block: _Block, total: Array | None, scratch: _Scratch) -> 
     """One block of `gather`: fills its part of `out`, adds to `total` [groups, width, rows]."""
     rows, flat = task.rows, task.flat
     groups = block.groups.stop - block.groups.start
-    base = _region(task, block, scratch)
+    if flat:
+        phases = _phases(task, block, scratch)
+        base = phases.reshape(phases.shape[0], -1, *phases.shape[-len(block.sizes) - 1 :])[:, 0]
+        count = _run(base, block)
+    else:
+        base = _region(task, block, scratch)
     if task.compiled:
-        offsets, count = _offsets(base, block, task.win), _run(base, block)
+        offsets = _offsets(phases, groups, task.win)
     else:
         cols = _columns(base, block, task, scratch)
         count = cols.shape[2]
@@ -266,7 +294,7 @@ def _one(task: _Task, block: _Block, total: Array | None, scratch: _Scratch) -> 
         weight = task.weight[block.groups]
         if task.compiled:
             r = scratch.take("result", (groups, rows, conv_compiled.padded(count)))
-            conv_compiled.multiply(base, offsets, weight, r)
+            conv_compiled.multiply(phases, offsets, weight, r)
         else:
             r = np.matmul(weight, cols, out=scratch.take("result", (groups, rows, count)))
         values, target = _positions(r, base, block, flat), task.out[part]
@@ -283,6 +311,6 @@ def _one(task: _Task, block: _Block, total: Array | None, scratch: _Scratch) -> 
         else:
             wide = g.swapaxes(0, 1).reshape(groups, rows, count)
         if task.compiled:
-            conv_compiled.add_gradient(base, offsets, wide, total[block.groups])
+            conv_compiled.add_gradient(phases, offsets, wide, total[block.groups])
         else:
             total[block.groups] += np.matmul(cols, wide.swapaxes(1, 2))

@@ -1,10 +1,11 @@
 """Convolution of many float32 images as compiled code, where llvmlite is installed.
 
 Note [Compiled convolution]
-    Without stride the windows of an image with margins are runs of memory: tap (c, k) of position p lies at its own
-    offset from p. So no columns are written; a tile of 4 rows of the weight and a few vectors of positions is summed
-    in registers over all taps, and for the gradient of the weight a tile of 4 rows and 4 taps over all positions. What
-    lies between the rows of an image is computed for nothing, which pays unless images are tiny.
+    Images with margins, cut by residues modulo the stride, hold neighbouring windows as neighbours: tap (c, k) of
+    position p lies at its own offset from p. So no columns are written; a tile of 4 rows of the weight and a few
+    vectors of positions is summed in registers over all taps, and for the gradient of the weight a tile of 4 rows and
+    4 taps over all positions. What lies between the rows of an image is computed for nothing, which pays unless images
+    are tiny.
 """
 
 from __future__ import annotations

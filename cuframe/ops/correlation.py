@@ -87,6 +87,30 @@ def _residues(size: int, kernel: int, stride: int, dilation: int, lo: int) -> li
     return found
 
 
+def _alike(win: Windows, size: tuple[int, ...]) -> dict[Windows, list[tuple[tuple, tuple]]]:
+    """Positions and taps of all residues, listed under the windows over which their gathers go.
+
+    Where kernels do not overlap, those are the same for all, and one product serves them as further rows.
+    """
+    found: dict[Windows, list[tuple[tuple, tuple]]] = {}
+    for parts in product(*map(_residues, size, win.kernel, win.stride, win.dilation, win.lo)):
+        where, taps, dilation, lo = ((*t,) for t in zip(*parts))
+        kernel = tuple(len(range(k)[t]) for k, t in zip(win.kernel, taps))
+        shape = tuple(len(range(s)[p]) for s, p in zip(size, where))
+        around = Windows(kernel, (1,) * len(size), dilation, lo, shape, win.groups)
+        found.setdefault(around, []).append(((..., *where), (..., *taps)))
+    return found
+
+
+def _joined(arrays: list[Any], axis: int) -> Any:
+    """Arrays side by side, element by element, along the axis before `axis`."""
+    if len(arrays) == 1:
+        return arrays[0]
+    shape = list(arrays[0].shape)
+    shape[axis - 1] *= len(arrays)
+    return np.stack(arrays, axis=axis).reshape(tuple(shape))
+
+
 def _spread(y: Any, weight: Any, bias: Any, other: Any, win: Windows, size: tuple[int, ...]) -> tuple[Any, Any]:
     """The result of `spread` or None without `weight`, and the gradient of the weight or None without `other`.
 
@@ -109,20 +133,25 @@ def _spread(y: Any, weight: Any, bias: Any, other: Any, win: Windows, size: tupl
     if other is not None:
         grad = np.zeros_like(y, shape=(groups * inside, rows // groups, *win.kernel), order="C")
     flip = (..., *(slice(None, None, -1),) * dims)
-    for parts in product(*map(_residues, size, win.kernel, win.stride, win.dilation, win.lo)):
-        where, taps, dilation, lo = ((*t,) for t in zip(*parts))
-        kernel = tuple(len(range(k)[t]) for k, t in zip(win.kernel, taps))
-        target = None if out is None else out[(..., *where)]
-        if 0 in kernel:
-            if target is not None:
-                target[...] = 0 if bias is None else bias.reshape((-1, *(1,) * dims))
+    for around, parts in _alike(win, size).items():
+        count = len(parts)
+        if 0 in around.kernel:
+            for where, _ in parts if out is not None else ():
+                out[where] = 0 if bias is None else bias.reshape((-1, *(1,) * dims))
             continue
-        shape = tuple(len(range(s)[p]) for s, p in zip(size, where))
-        around = Windows(kernel, (1,) * dims, dilation, lo, shape, groups)
-        w = None if weight is None else turned[(..., *taps)][flip]
-        _, g = gather(y, w, bias, None if other is None else other[(..., *where)], around, target)
+        target = out[parts[0][0]] if out is not None and count == 1 else None
+        w = b = o = None
+        if weight is not None:
+            w = _joined([turned[taps][flip] for _, taps in parts], 1)
+            b = bias if bias is None or count == 1 else np.repeat(bias, count)
         if other is not None:
-            grad[(..., *taps)] = g[flip]
+            o = _joined([other[where] for where, _ in parts], 2)
+        values, g = gather(y, w, b, o, around, target)
+        for i, (where, taps) in enumerate(parts):
+            if out is not None and target is None:
+                out[where] = values[:, i::count]
+            if other is not None:
+                grad[taps] = g[i::count][flip]
     if other is None:
         return out, None
     grad = grad.reshape((groups, inside, rows // groups, *win.kernel)).swapaxes(1, 2)

@@ -104,6 +104,7 @@ def conv2d_samples(make):
     yield Sample((make(2, 5, 4), make(2, 2, 2, 3)), {"padding": "same", "dilation": (2, 1)})
     yield Sample((make(2, 3, 2, 2), make(4, 3, 1, 1), make(4)))
     yield Sample((make(1, 2, 3, 3), make(2, 2, 1, 1)), {"stride": 2})
+    yield Sample((make(2, 2, 4, 5), make(4, 1, 2, 2), make(4)), {"stride": 2, "groups": 2})
     yield Sample((make(1, 1, 3, 3), make(1, 1, 2, 2, requires_grad=False)), {"padding": "valid"})
     yield Sample((make(1, 1, 3, 3, requires_grad=False), make(2, 1, 2, 2), make(2)))
 
@@ -125,6 +126,7 @@ def transposed2d_samples(make):
     yield Sample((make(1, 2, 3, 2), make(2, 2, 2, 3), make(2)), {"stride": (1, 2), "padding": (0, 1)})
     yield Sample((make(1, 2, 2, 3), make(2, 1, 3, 2), make(2)), {"stride": 2, "dilation": (3, 2), "groups": 2})
     yield Sample((make(2, 2, 2), make(2, 3, 2, 2)))
+    yield Sample((make(2, 2, 2, 1), make(2, 2, 2, 3), make(4)), {"stride": (2, 3), "groups": 2})
 
 
 def transposed3d_samples(make):
