@@ -7,6 +7,8 @@ state, then of the input, in registers; the cell's pointwise maths follows while
 One barrier a step lets all threads see the new state.  Backward is the same with the transposed weights, and the
 gradients of the weights follow as one blocked product over all steps, which finds its operands in the blocks that
 the time loop has left.  Columns whose sequence does not run in a step keep their state.
+A batch of one vector has its input multiplied for two steps at a time, ahead of the loop, and the input's gradient
+after it, because a weight loaded for a single multiplication halves the speed.
 Every number is computed by the same instructions whichever thread owns it: the result does not depend on threads.
 """
 from __future__ import annotations
@@ -19,19 +21,25 @@ from llvmlite import ir
 
 from cuframe.cpu.ir import Emitter
 
-__all__ = ["BACKWARD", "CELLS", "FORWARD", "OUTER", "TILE", "UNROLL", "build_backward", "build_forward", "build_outer"]
+__all__ = ["BACKWARD", "CELLS", "FORWARD", "OUTER", "PAIRS_BACK", "PAIRS_IN", "TILE", "UNROLL", "build_backward",
+           "build_forward", "build_outer", "build_pairs_back", "build_pairs_in"]
 
 # arguments, in order, each 8 bytes; sizes count float32
 FORWARD = ("threads", "counter", "yield_", "steps", "hidden", "inputs", "blocks", "reverse", "starts", "sizes",
            "w_h", "w_x", "pack_h", "pack_x", "depth_h", "depth_x", "panels", "bias", "x", "x_stride", "turned",
-           "turned_size", "height_x", "state", "state_size", "ring", "cells", "cell_size", "gates", "gate_size", "y",
-           "scratch", "scratch_size", "padded")
+           "turned_size", "height_x", "start", "start_size", "state", "state_size", "ring", "cells", "cell_size",
+           "gates", "gate_size", "y", "scratch", "scratch_size", "padded")
 BACKWARD = ("threads", "counter", "yield_", "steps", "hidden", "inputs", "blocks", "reverse", "starts", "sizes",
             "w_h", "w_x", "pack_h", "pack_x", "panels_h", "panels_x", "gates", "gate_size", "state", "state_size",
             "cells", "cell_size", "gy", "gy_stride", "turned", "turned_size", "dgates", "dgate_size", "carry", "dc",
             "sums", "dx", "dx_turned", "dx_size", "height_x", "scratch", "scratch_size", "padded")
 OUTER = ("threads", "counter", "yield_", "pairs", "blocks", "chunk", "starts", "sizes", "hidden", "count", "z",
          "z_stride", "dgates", "pair_size", "out", "packed", "packed_size", "panels")
+PAIRS_IN = ("threads", "counter", "yield_", "steps", "chunk", "hidden", "inputs", "blocks", "reverse", "starts",
+            "sizes", "w", "pack", "depth", "panels", "x", "x_stride", "turned", "turned_size", "height", "out",
+            "out_size")
+PAIRS_BACK = ("threads", "counter", "yield_", "steps", "chunk", "hidden", "inputs", "blocks", "reverse", "starts",
+              "sizes", "w", "pack", "panels", "dgates", "dgate_size", "turned", "turned_size", "height", "dx")
 # steps of the inner loop written out
 UNROLL = 4
 # vectors in a row of a tile of a weight's gradient
@@ -120,17 +128,20 @@ CELLS = {
 
 
 def _multiply(e: Emitter, sums: list[Any], rows: Sequence[int], left: Any, right: Any, count: Any, cols: int,
-              taps: Sequence[tuple[list[int], int]], left_step: int, right_step: int) -> list[Any]:
+              taps: Sequence[tuple[list[int], int]], left_step: int, right_step: int,
+             apart: Any = None) -> list[Any]:
     """`sums` [.., cols] plus outer products in registers, `count` times over.
 
     Each time, for each tap, numbers at `left` go to `rows` of `sums` times the vectors at `right`; a tap tells where,
-    in float32 from `left` for each row and from `right`.  Then left and right move on by their steps.
+    in float32 from `left` for each row and from `right`.  Then left and right move on by their steps.  The `cols`
+    vectors follow each other, or stand `apart` float32.
     """
     active = [r * cols + c for r in rows for c in range(cols)]
     with e.loop(e.i(0), count, [*(sums[j] for j in active), left, right]) as turn:
         a, b = turn.values[-2:]
         for offsets, place in taps:
-            vectors = [e.load(e.add(b, 4 * (place + e.lanes * c))) for c in range(cols)]
+            vectors = [e.load(e.add(b, 4 * (place + e.lanes * c)) if apart is None else
+                              e.at(b, e.i(place), e.mul(apart, c))) for c in range(cols)]
             for r, offset in enumerate(offsets):
                 number = e.splat(e.number(e.add(a, 4 * offset)))
                 for c in range(cols):
@@ -142,7 +153,7 @@ def _multiply(e: Emitter, sums: list[Any], rows: Sequence[int], left: Any, right
     return result
 
 
-def _pack(e: Emitter, panel: Any, sources: list[tuple[Any, Any]], step: Any, count: Any, depth: Any, to: Any,
+def _pack(e: Emitter, sources: list[tuple[Any, Any]], step: Any, count: Any, depth: Any, to: Any,
           to_step: int) -> None:
     """Numbers of several rows side by side: `to[k * to_step + r] = source_r[k * step]`, zero outside.
 
@@ -156,6 +167,30 @@ def _pack(e: Emitter, panel: Any, sources: list[tuple[Any, Any]], step: Any, cou
     with e.loop(count, depth) as k:
         for r in range(len(sources)):
             e.store(zero, e.at(to, e.mul(k.index, to_step), e.i(r)))
+
+
+def _pack_units(e: Emitter, panel: Any, weights: Any, to: Any, count: Any, depth: Any, units: int, gates: int) -> None:
+    """A panel of `to` [panels, depth, units, gates] from `weights` [gates * hidden, count]."""
+    sources = []
+    for u, j in product(range(units), range(gates)):
+        unit = e.add(e.mul(panel, units), u)
+        inside = e.b.icmp_signed("<", unit, e.a["hidden"])
+        row = e.add(e.mul(e.a["hidden"], j), e.either(inside, unit, 0))
+        sources.append((e.at(weights, e.mul(row, count)), inside))
+    _pack(e, sources, e.i(1), count, depth, e.at(to, e.mul(e.mul(panel, depth), units * gates)), units * gates)
+
+
+def _pack_columns(e: Emitter, panel: Any, weights: Any, to: Any, count: Any, rows: int, gates: int) -> None:
+    """A panel of `to` [panels, hidden, gates, rows], columns of `weights` [gates * hidden, count]."""
+    hidden = e.a["hidden"]
+    with e.loop(e.i(0), e.i(gates)) as gate:
+        j, sources = gate.index, []
+        for r in range(rows):
+            column = e.add(e.mul(panel, rows), r)
+            inside = e.b.icmp_signed("<", column, count)
+            sources.append((e.at(weights, e.mul(e.mul(hidden, j), count), e.either(inside, column, 0)), inside))
+        _pack(e, sources, count, hidden, hidden,
+              e.at(to, e.mul(e.mul(panel, hidden), gates * rows), e.mul(j, rows)), gates * rows)
 
 
 def _step(e: Emitter, s: Any) -> Any:
@@ -179,9 +214,13 @@ def _turn(e: Emitter, s: Any, rows: Any, stride: Any, count: Any, columns: Any, 
 
 
 def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> ir.Module:
-    """`state` [ring of steps, blocks, padded, W] with W = cols * lanes, `cells` the same, `gates` [T, blocks, padded,
-    slots, W], `turned` [2, blocks, height_x, W] for the input, `bias` [slots, hidden]; `pack_h` and `pack_x` [panels,
-    depth, units, gates] get the weights."""
+    """`state` [ring of steps, blocks, padded, W] with W = cols * lanes, `cells` the same; `gates` [T, blocks, padded,
+    slots, W] and `start` the same, what the sums begin with; `turned` [2, blocks, height_x, W] for the input; `bias`
+    [slots, hidden]; `pack_h` and `pack_x` [panels, depth, units, gates] get the weights.
+
+    Turn s turns the input of step s + 1 and the output of step s - 1, so that there is a turn before the first step
+    and one after the last.
+    """
     e = Emitter(name, FORWARD, lanes)
     a, b, width = e.a, e.b, lanes * cols
     scratch = e.at(a["scratch"], e.mul(e.thread, a["scratch_size"]))
@@ -190,45 +229,36 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
 
     with e.loop(first, last) as panel:
         for side, depth, count in (("h", a["depth_h"], a["hidden"]), ("x", a["depth_x"], a["inputs"])):
-            sources = []
-            for u, j in product(range(units), range(gates)):
-                unit = e.add(e.mul(panel.index, units), u)
-                inside = b.icmp_signed("<", unit, a["hidden"])
-                row = e.add(e.mul(a["hidden"], j), e.either(inside, unit, 0))
-                sources.append((e.at(a[f"w_{side}"], e.mul(row, count)), inside))
-            _pack(e, panel.index, sources, e.i(1), count, depth,
-                  e.at(a[f"pack_{side}"], e.mul(e.mul(panel.index, depth), units * gates)), units * gates)
-
-    def turn_input(s: Any) -> None:
-        _turn(e, s, a["x"], a["x_stride"], a["inputs"],
-              e.at(a["turned"], e.mul(b.and_(s, e.i(1)), a["turned_size"])), a["height_x"], cols, out=False)
-
-    def turn_output(s: Any, state: Any) -> None:
-        _turn(e, s, a["y"], a["hidden"], a["hidden"], state, a["padded"], cols, out=True)
+            _pack_units(e, panel.index, a[f"w_{side}"], a[f"pack_{side}"], count, depth, units, gates)
 
     def states(s: Any) -> Any:
         """Those that step s starts from."""
         return e.at(a["state"], e.mul(b.and_(s, a["ring"]), a["state_size"]))
 
-    turn_input(e.i(0))
-    e.barrier(a["threads"])
-    with e.loop(e.i(0), a["steps"]) as step:
+    def turned(s: Any) -> Any:
+        return e.at(a["turned"], e.mul(b.and_(s, e.i(1)), a["turned_size"]))
+
+    with e.loop(e.i(-1), e.add(a["steps"], 1)) as step:
         s = step.index
-        t = _step(e, s)
+        following = e.least(e.add(s, 1), e.add(a["steps"], -1))
+        _turn(e, following, a["x"], a["x_stride"], a["inputs"], turned(following), a["height_x"], cols, out=False)
+        with b.if_then(b.icmp_signed(">", s, e.i(0))):
+            _turn(e, e.add(s, -1), a["y"], a["hidden"], a["hidden"], states(s), a["padded"], cols, out=True)
+        runs_now = b.and_(b.icmp_signed(">=", s, e.i(0)), b.icmp_signed("<", s, a["steps"]))
+        t = _step(e, e.either(runs_now, s, 0))
         size = e.index(e.add(a["sizes"], e.mul(t, 8)))
         old, new = states(s), states(e.add(s, 1))
         c_old = e.at(a["cells"], e.mul(s, a["cell_size"]))
         c_new = e.at(c_old, a["cell_size"])
         kept = e.at(a["gates"], e.mul(t, a["gate_size"]))
-        inputs = e.at(a["turned"], e.mul(b.and_(s, e.i(1)), a["turned_size"]))
-        turn_input(e.least(e.add(s, 1), e.add(a["steps"], -1)))
-        with b.if_then(b.icmp_signed(">", s, e.i(0))):
-            turn_output(e.add(s, -1), old)
-        with e.loop(first, last) as panel, e.loop(e.i(0), a["blocks"]) as block:
-            sums = [e.const(0)] * (units * cell.slots * cols)
+        start = e.at(a["start"], e.mul(t, a["start_size"]))
+        inputs = turned(s)
+        with e.loop(e.either(runs_now, first, last), last) as panel, e.loop(e.i(0), a["blocks"]) as block:
+            begin = e.mul(e.add(e.mul(block.index, a["padded"]), e.mul(panel.index, units)), cell.slots * width)
+            sums = [e.load(e.at(start, begin, e.i(j * lanes))) for j in range(units * cell.slots * cols)]
             runs = b.icmp_signed("<", e.mul(block.index, width), size)
-            for side, depth, slots, right in (("h", a["depth_h"], cell.h_slots, old),
-                                              ("x", a["depth_x"], cell.x_slots, inputs)):
+            for side, depth, slots, right in (("x", a["depth_x"], cell.x_slots, inputs),
+                                              ("h", a["depth_h"], cell.h_slots, old)):
                 rows = [u * cell.slots + j for u, j in product(range(units), slots)]
                 each = len(rows)
                 taps = [(list(range(each * k, each * (k + 1))), width * k) for k in range(UNROLL)]
@@ -262,7 +292,6 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
                     e.store(b.select(mask, after, before), e.at(c_new, here))
                 e.store(b.select(mask, h, h_old), e.at(new, here))
         e.barrier(e.mul(e.add(s, 2), a["threads"]))
-    turn_output(e.add(a["steps"], -1), states(a["steps"]))
     b.ret_void()
     return e.module
 
@@ -270,7 +299,11 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
 def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> ir.Module:
     """`dgates` [T, blocks, padded, slots, W] gets the gradients of the sums, zero in columns that do not run, `dx`
     [rows, inputs] those of the input; `carry` and `dc` [blocks, padded, W], gradients of the last states, become those
-    of the first; `sums` [padded, slots, W] is added to; `pack_h` and `pack_x` [panels, hidden, gates, rows]."""
+    of the first; `sums` [padded, slots, W] is added to; `pack_h` and `pack_x` [panels, hidden, gates, rows].
+
+    Turn j goes from the gradients of step T - j to those of the step before it in time, T - 1 - j; the last turns are
+    left with the first state's and with the input's.
+    """
     e = Emitter(name, BACKWARD, lanes)
     a, b, width = e.a, e.b, lanes * cols
     scratch = e.at(a["scratch"], e.mul(e.thread, a["scratch_size"]))
@@ -282,46 +315,30 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
 
     for side, count in (("h", a["hidden"]), ("x", a["inputs"])):
         with e.loop(*shares[side]) as panel:
-            for j in range(gates):
-                sources = []
-                for r in range(rows):
-                    column = e.add(e.mul(panel.index, rows), r)
-                    inside = b.icmp_signed("<", column, count)
-                    at = e.add(e.mul(e.mul(a["hidden"], j), count), e.either(inside, column, 0))
-                    sources.append((e.at(a[f"w_{side}"], at), inside))
-                _pack(e, panel.index, sources, count, a["hidden"], a["hidden"],
-                      e.at(packed(side, panel.index), e.i(j * rows)), gates * rows)
+            _pack_columns(e, panel.index, a[f"w_{side}"], a[f"pack_{side}"], count, rows, gates)
 
-    def turn_gy(j: Any) -> None:
-        """For the step that is the j-th of this walk."""
-        to = e.at(a["turned"], e.mul(b.and_(j, e.i(1)), a["turned_size"]))
-        s = b.sub(e.add(a["steps"], -1), j)
-        _turn(e, s, a["gy"], a["gy_stride"], a["hidden"], to, a["padded"], cols, out=False)
-
-    def turn_dx(j: Any) -> None:
-        """What the panels of the input have left in turn j, of the step before."""
-        turned = e.at(a["dx_turned"], e.mul(b.and_(j, e.i(1)), a["dx_size"]))
-        with b.if_then(b.icmp_signed(">", a["panels_x"], e.i(0))):
-            _turn(e, b.sub(a["steps"], j), a["dx"], a["inputs"], a["inputs"], turned, a["height_x"], cols, out=True)
-
-    turn_gy(e.i(0))
-    e.barrier(a["threads"])
-    with e.loop(e.i(0), e.add(a["steps"], 1)) as step:
-        begins = b.icmp_signed("==", step.index, e.i(0))
-        ends = b.icmp_signed("==", step.index, a["steps"])
-        s = e.either(ends, 0, b.sub(e.add(a["steps"], -1), step.index))
-        t, later = _step(e, s), _step(e, e.either(begins, s, b.sub(a["steps"], step.index)))
+    with e.loop(e.i(-1), e.add(a["steps"], 2)) as step:
+        j = step.index
+        following = e.least(e.add(j, 1), e.add(a["steps"], -1))
+        _turn(e, b.sub(e.add(a["steps"], -1), following), a["gy"], a["gy_stride"], a["hidden"],
+              e.at(a["turned"], e.mul(b.and_(following, e.i(1)), a["turned_size"])), a["padded"], cols, out=False)
+        with b.if_then(b.and_(b.icmp_signed(">", j, e.i(1)), b.icmp_signed(">", a["panels_x"], e.i(0)))):
+            left = e.at(a["dx_turned"], e.mul(b.and_(e.add(j, -1), e.i(1)), a["dx_size"]))
+            _turn(e, b.sub(e.add(a["steps"], 1), j), a["dx"], a["inputs"], a["inputs"], left, a["height_x"], cols,
+                  out=True)
+        outside = b.or_(b.icmp_signed("<", j, e.i(0)), b.icmp_signed(">", j, a["steps"]))
+        begins = b.icmp_signed("==", j, e.i(0))
+        ends = b.icmp_signed("==", j, a["steps"])
+        s = e.either(b.or_(ends, outside), 0, b.sub(e.add(a["steps"], -1), j))
+        t, later = _step(e, s), _step(e, e.either(b.or_(begins, outside), s, b.sub(a["steps"], j)))
         size, later_size = (e.index(e.add(a["sizes"], e.mul(i, 8))) for i in (t, later))
         right, new = (e.at(a["dgates"], e.mul(i, a["dgate_size"])) for i in (later, t))
         kept = e.at(a["gates"], e.mul(t, a["gate_size"]))
         h_old, c_old = (e.at(a[f], e.mul(s, a[f"{f[:-1] if f == 'cells' else f}_size"])) for f in ("state", "cells"))
         h_new, c_new = e.at(h_old, a["state_size"]), e.at(c_old, a["cell_size"])
 
-        turn_gy(e.least(e.add(step.index, 1), e.add(a["steps"], -1)))
-        with b.if_then(b.icmp_signed(">", step.index, e.i(1))):
-            turn_dx(e.add(step.index, -1))
-        gy = e.at(a["turned"], e.mul(b.and_(step.index, e.i(1)), a["turned_size"]))
-        dx = e.at(a["dx_turned"], e.mul(b.and_(step.index, e.i(1)), a["dx_size"]))
+        gy = e.at(a["turned"], e.mul(b.and_(j, e.i(1)), a["turned_size"]))
+        dx = e.at(a["dx_turned"], e.mul(b.and_(j, e.i(1)), a["dx_size"]))
 
         def multiply(side: str, panel: Any, block: Any, sums: list[Any]) -> list[Any]:
             slots = cell.h_slots if side == "h" else cell.x_slots
@@ -332,7 +349,8 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
                              e.at(right, e.mul(e.mul(block, a["padded"]), cell.slots * width)), count, cols, taps,
                              gates * rows, cell.slots * width)
 
-        with e.loop(*shares["h"]) as panel, e.loop(e.i(0), a["blocks"]) as block:
+        first, last = shares["h"]
+        with e.loop(e.either(outside, last, first), last) as panel, e.loop(e.i(0), a["blocks"]) as block:
             base = e.mul(panel.index, rows)
             place = e.add(e.mul(block.index, a["padded"]), base)
             if cell.keeps_gates:
@@ -341,13 +359,13 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
             for address in used:
                 e.prefetch(e.at(address, e.mul(place, width)), 4 * rows * width)
             carried = e.at(a["carry"], e.mul(place, width))
-            sums = [e.load(e.at(carried, e.i(j * lanes))) for j in range(rows * cols)]
+            sums = [e.load(e.at(carried, e.i(i * lanes))) for i in range(rows * cols)]
             sums = multiply("h", panel.index, block.index, sums)
-            for j, v in enumerate(sums):
-                e.store(v, e.at(scratch, e.i(j * lanes)))
+            for i, v in enumerate(sums):
+                e.store(v, e.at(scratch, e.i(i * lanes)))
             here = e.least(e.i(rows), b.sub(a["hidden"], base))
-            with e.loop(e.i(0), e.either(ends, e.mul(here, cols), 0)) as j:
-                e.store(e.load(e.at(scratch, e.mul(j.index, lanes))), e.at(carried, e.mul(j.index, lanes)))
+            with e.loop(e.i(0), e.either(ends, e.mul(here, cols), 0)) as vector:
+                e.store(e.load(e.at(scratch, e.mul(vector.index, lanes))), e.at(carried, e.mul(vector.index, lanes)))
             with e.loop(e.i(0), e.either(ends, 0, here)) as u, e.loop(e.i(0), e.i(cols)) as c:
                 at = e.add(e.mul(e.add(place, u.index), width), e.mul(c.index, lanes))
                 column = e.add(e.mul(block.index, width), e.mul(c.index, lanes))
@@ -359,15 +377,15 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
                     return e.add(e.mul(e.add(e.mul(e.add(first, u.index), cell.slots), j), width),
                                  e.mul(c.index, lanes))
 
-                values = [e.load(e.at(kept, slot(j, place))) for j in range(cell.slots)] if cell.keeps_gates else []
+                values = [e.load(e.at(kept, slot(i, place))) for i in range(cell.slots)] if cell.keeps_gates else []
                 dc = e.load(e.at(a["dc"], at)) if cell.has_c else None
                 states = [e.load(e.at(address, at)) for address in (h_old, h_new)] if not cell.has_c else [None, None]
                 states += [e.load(e.at(address, at)) for address in (c_old, c_new)] if cell.has_c else [None, None]
                 grads, round_weights, dc_old = cell.backward(e, dh, dc, values, *states)
-                for j, v in enumerate(grads):
+                for i, v in enumerate(grads):
                     grad = b.select(mask, v, e.const(0))
-                    e.store(grad, e.at(new, slot(j, place)))
-                    total = e.at(a["sums"], slot(j, base))
+                    e.store(grad, e.at(new, slot(i, place)))
+                    total = e.at(a["sums"], slot(i, base))
                     e.store(b.fadd(e.load(total), grad), total)
                 keep = e.const(0) if round_weights is None else round_weights
                 e.store(b.select(mask, keep, dh), e.at(a["carry"], at))
@@ -375,13 +393,12 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
                     e.store(b.select(mask, dc_old, dc), e.at(a["dc"], at))
 
         first, last = shares["x"]
-        with e.loop(e.either(begins, last, first), last) as panel, e.loop(e.i(0), a["blocks"]) as block:
+        with e.loop(e.either(b.or_(begins, outside), last, first), last) as panel, e.loop(e.i(0), a["blocks"]) as block:
             sums = multiply("x", panel.index, block.index, [e.const(0)] * (rows * cols))
             place = e.mul(e.add(e.mul(block.index, a["height_x"]), e.mul(panel.index, rows)), width)
-            for j, v in enumerate(sums):
-                e.store(v, e.at(dx, place, e.i(j * lanes)))
-        e.barrier(e.mul(e.add(step.index, 2), a["threads"]))
-    turn_dx(a["steps"])
+            for i, v in enumerate(sums):
+                e.store(v, e.at(dx, place, e.i(i * lanes)))
+        e.barrier(e.mul(e.add(j, 2), a["threads"]))
     b.ret_void()
     return e.module
 
@@ -439,4 +456,69 @@ def build_outer(name: str, slots: tuple[int, ...], of: int, lanes: int, cols: in
                 for v, (to, mask) in zip(q.values, places):
                     e.masked_store(v, to, mask)
     b.ret_void()
+    return e.module
+
+
+def _pairs(e: Emitter, left: Callable[[Any], Any], count: Any, taps: Sequence[tuple[list[int], int]], left_step: int,
+           right: Any, right_size: Any, right_step: int, place: Callable[[Any, int], Any], out: Any,
+           out_size: Any) -> None:
+    """Two steps at a time, panels times the vectors that each step has at `right`: with a single vector a step, every
+    weight would be loaded for one multiplication.  Steps go in chunks, so that the panels find theirs in the cache."""
+    a, b, rows = e.a, e.b, len(taps[0][0])
+    with e.loop(e.i(0), b.sdiv(e.add(a["steps"], a["chunk"], -1), a["chunk"])) as chunk:
+        t0 = e.mul(chunk.index, a["chunk"])
+        t1 = e.least(e.add(t0, a["chunk"]), a["steps"])
+        with e.loop(*e.share(a["panels"])) as panel, e.loop(t0, t1, step=2) as pair:
+            t = pair.index
+            second = b.sub(e.least(e.add(t, 1), e.add(t1, -1)), t)
+            sums = _multiply(e, [e.const(0)] * (2 * rows), range(rows), left(panel.index),
+                             e.at(right, e.mul(t, right_size)), count, 2, taps, left_step, right_step,
+                             e.mul(second, right_size))
+            for r, c in product(range(rows), range(2)):
+                to = e.mul(e.add(t, e.mul(second, c)), out_size)
+                e.store(sums[2 * r + c], e.at(out, to, place(panel.index, r)))
+
+
+def build_pairs_in(name: str, cell: Cell, lanes: int, units: int) -> ir.Module:
+    """`out` [T, padded, slots, lanes] = w x for batches of one vector; `turned` [T, height, lanes]; `pack` [panels,
+    depth, units, gates]."""
+    e = Emitter(name, PAIRS_IN, lanes)
+    a, gates = e.a, len(cell.x_slots)
+    rows = units * gates
+    with e.loop(*e.share(a["panels"])) as panel:
+        _pack_units(e, panel.index, a["w"], a["pack"], a["inputs"], a["depth"], units, gates)
+    with e.loop(e.i(0), a["steps"]) as t:
+        _turn(e, t.index, a["x"], a["x_stride"], a["inputs"], e.at(a["turned"], e.mul(t.index, a["turned_size"])),
+              a["height"], 1, out=False)
+    e.barrier(a["threads"])
+    places = list(product(range(units), cell.x_slots))
+
+    def place(panel: Any, r: int) -> Any:
+        u, slot = places[r]
+        return e.mul(e.add(e.mul(e.add(e.mul(panel, units), u), cell.slots), slot), lanes)
+
+    taps = [(list(range(rows * k, rows * (k + 1))), lanes * k) for k in range(UNROLL)]
+    _pairs(e, lambda panel: e.at(a["pack"], e.mul(e.mul(panel, a["depth"]), rows)),
+           e.b.sdiv(a["depth"], e.i(UNROLL)), taps, rows * UNROLL, a["turned"], a["turned_size"], lanes * UNROLL, place,
+           a["out"], a["out_size"])
+    e.b.ret_void()
+    return e.module
+
+
+def build_pairs_back(name: str, cell: Cell, lanes: int, rows: int) -> ir.Module:
+    """`dx` [rows, inputs] for batches of one vector, from `dgates` [T, padded, slots, lanes]; `turned` [T, height,
+    lanes]; `pack` [panels, hidden, gates, rows]."""
+    e = Emitter(name, PAIRS_BACK, lanes)
+    a, gates = e.a, len(cell.x_slots)
+    with e.loop(*e.share(a["panels"])) as panel:
+        _pack_columns(e, panel.index, a["w"], a["pack"], a["inputs"], rows, gates)
+    taps = [(list(range(j * rows, (j + 1) * rows)), slot * lanes) for j, slot in enumerate(cell.x_slots)]
+    _pairs(e, lambda panel: e.at(a["pack"], e.mul(e.mul(panel, a["hidden"]), gates * rows)), a["hidden"], taps,
+           gates * rows, a["dgates"], a["dgate_size"], cell.slots * lanes,
+           lambda panel, r: e.mul(e.add(e.mul(panel, rows), r), lanes), a["turned"], a["turned_size"])
+    e.barrier(a["threads"])
+    with e.loop(e.i(0), a["steps"]) as t:
+        _turn(e, t.index, a["dx"], a["inputs"], a["inputs"], e.at(a["turned"], e.mul(t.index, a["turned_size"])),
+              a["height"], 1, out=True)
+    e.b.ret_void()
     return e.module

@@ -27,6 +27,8 @@ _LEAST_BATCH = 6
 _THREAD_WORK = 1 << 20
 # rows of the sequence that one pass of a weight's gradient takes, so that a tile of them stays in the nearest cache
 _CHUNK_ROWS = 256
+# bytes of the steps that `pairs_in` and `pairs_back` take at a time
+_CHUNK_BYTES = 1 << 19
 
 
 class Kept(NamedTuple):
@@ -64,6 +66,10 @@ class _Tiling(NamedTuple):
     padded: int
 
     @property
+    def rows_of_pairs(self) -> int:
+        return 12 if self.lanes == 16 else 6
+
+    @property
     def width(self) -> int:
         return self.lanes * self.cols
 
@@ -97,7 +103,8 @@ def forward(name: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b
     for b, slots in ((b_ih, cell.x_slots), (b_hh, cell.h_slots)):
         if b is not None:
             np.add.at(bias, list(slots), b.reshape(gates, hidden))
-    depth_h, depth_x = _up(hidden, 4), _up(inputs, 4)
+    early = keep and tile.cols == 1     # Note [Persistent layer]: the input side goes ahead of the loop
+    depth_h, depth_x = _up(hidden, 4), 0 if early else _up(inputs, 4)
     panels = -(-hidden // tile.units)
     pack_h, pack_x = (aligned(panels, depth, tile.units * gates) for depth in (depth_h, depth_x))
     height_x = _up(inputs, tile.lanes)
@@ -110,14 +117,23 @@ def forward(name: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b
     cells = aligned(steps + 1 if keep else 1, *of_steps) if cell.has_c else aligned(0)
     if c is not None and cell.has_c:
         _to_blocks(c, cells[0], tile)
-    kept = aligned(steps if keep else 1, tile.blocks, tile.padded, cell.slots, tile.width) if cell.keeps_gates \
-        else aligned(0)
+    of_gates = (tile.blocks, tile.padded, cell.slots, tile.width)
+    kept = aligned(steps if keep else 1, *of_gates) if cell.keeps_gates else aligned(0)
+    if early:
+        sums = kept if cell.keeps_gates else aligned(steps, *of_gates)
+        if len(cell.x_slots) < cell.slots:
+            sums.fill(0)
+        _ahead(name, x, w_ih, starts, sizes, sums, hidden, tile)
+    else:
+        sums = aligned(1, *of_gates)
+        sums.fill(0)
     ring = -1 if keeps_states else 1
     _run(_kernel("forward", name, tile), hidden * (hidden + inputs) * gates * batch, tile,
          cell.slots * tile.units * tile.cols * tile.lanes,
-         steps, hidden, inputs, tile.blocks, reverse, starts, sizes, w_hh, w_ih, pack_h, pack_x, depth_h, depth_x,
-         panels, bias, x, x.strides[0] // 4, turned, turned[0].size, height_x, states, states[0].size, ring, cells,
-         _stride(cells, keep), kept, _stride(kept, keep), y, tail=(tile.padded,))
+         steps, hidden, 0 if early else inputs, tile.blocks, reverse, starts, sizes, w_hh, w_ih, pack_h, pack_x,
+         depth_h, depth_x, panels, bias, x, x.strides[0] // 4, turned, turned[0].size, height_x, sums,
+         _stride(sums, early), states, states[0].size, ring, cells, _stride(cells, keep), kept, _stride(kept, keep), y,
+         tail=(tile.padded,))
     return (_from_blocks(states[steps & ring], hidden, batch),
             _from_blocks(cells[steps if keep else 0], hidden, batch) if cell.has_c else None,
             Kept(starts, sizes, kept, states if keeps_states else aligned(0), cells))
@@ -139,7 +155,8 @@ def backward(name: str, kept: Kept, x: Array, previous: Array, w_ih: Array, w_hh
     steps, gates = len(kept.starts), len(cell.h_slots)
     gy, x, previous = _dense(gy), _dense(x), _dense(previous)
     w_ih, w_hh = np.ascontiguousarray(w_ih), np.ascontiguousarray(w_hh)
-    panels_h, panels_x = -(-hidden // tile.rows), -(-inputs // tile.rows) if needs[0] else 0
+    late = tile.cols == 1
+    panels_h, panels_x = -(-hidden // tile.rows), -(-inputs // tile.rows) if needs[0] and not late else 0
     pack_h, pack_x = (aligned(panels, hidden, gates, tile.rows) for panels in (panels_h, panels_x))
     dgates = aligned(steps, tile.blocks, tile.padded, cell.slots, tile.width)
     carry, dc = (aligned(tile.blocks, tile.padded, tile.width) for _ in range(2))
@@ -151,19 +168,48 @@ def backward(name: str, kept: Kept, x: Array, previous: Array, w_ih: Array, w_hh
     gx = np.empty((len(x), inputs), np.float32) if needs[0] else None
     turned = aligned(2, tile.blocks, tile.padded, tile.width)
     height_x = max(_up(inputs, tile.lanes), panels_x * tile.rows)
-    dx_turned = aligned(2, tile.blocks, height_x, tile.width) if needs[0] else aligned(2, 0)
+    dx_turned = aligned(2, tile.blocks, height_x, tile.width) if panels_x else aligned(2, 0)
     _run(_kernel("backward", name, tile), hidden * (hidden + inputs * needs[0]) * gates * batch, tile,
          tile.rows * tile.cols * tile.lanes,
          steps, hidden, inputs, tile.blocks, reverse, kept.starts, kept.sizes, w_hh, w_ih, pack_h, pack_x, panels_h,
          panels_x, kept.gates, _stride(kept.gates), kept.states, _stride(kept.states), kept.cells,
          _stride(kept.cells), gy, gy.strides[0] // 4, turned, turned[0].size, dgates, dgates[0].size, carry, dc, sums,
          0 if gx is None else gx, dx_turned, dx_turned[0].size, height_x, tail=(tile.padded,))
+    if gx is not None and late:
+        _afterwards(name, dgates, w_ih, kept, gx, tile)
     gw_ih, gw_hh = (_outer(name, side, kept, dgates, rows, hidden, tile) if need else None
                     for side, rows, need in ((0, x, needs[1]), (1, previous, needs[2])))
     totals = sums[:hidden].sum(2).T
     gb_ih, gb_hh = (totals[list(slots)].reshape(-1) for slots in (cell.x_slots, cell.h_slots))
     return Gradients(_from_blocks(carry, hidden, batch), None if gc is None else _from_blocks(dc, hidden, batch), gx,
                      gw_ih, gw_hh, gb_ih, gb_hh)
+
+
+def _ahead(name: str, x: Array, w_ih: Array, starts: Array, sizes: Array, out: Array, hidden: int,
+           tile: _Tiling) -> None:
+    """w_ih x of all steps of a batch of one vector into `out` [T, 1, padded, slots, lanes]."""
+    inputs, steps, gates = x.shape[1], len(starts), len(_cell(name).x_slots)
+    depth, height, panels = _up(inputs, 4), _up(inputs, tile.lanes), -(-hidden // tile.outer)
+    pack, turned = aligned(panels, depth, tile.outer * gates), aligned(steps, height, tile.lanes)
+    _run(_kernel("pairs_in", name, tile), len(x) * len(w_ih) * inputs, tile, 0,
+         steps, _chunk(height * tile.lanes), hidden, inputs, 1, 0, starts, sizes, w_ih, pack, depth, panels, x,
+         x.strides[0] // 4, turned, turned[0].size, height, out, out[0].size)
+
+
+def _afterwards(name: str, dgates: Array, w_ih: Array, kept: Kept, gx: Array, tile: _Tiling) -> None:
+    """The gradient of the input of a batch of one vector."""
+    (total, inputs), steps, gates = gx.shape, len(dgates), len(_cell(name).x_slots)
+    hidden, panels, rows = len(w_ih) // gates, -(-inputs // tile.rows_of_pairs), tile.rows_of_pairs
+    height = max(_up(inputs, tile.lanes), panels * rows)
+    pack, turned = aligned(panels, hidden, gates, rows), aligned(steps, height, tile.lanes)
+    _run(_kernel("pairs_back", name, tile), total * w_ih.size, tile, 0,
+         steps, _chunk(dgates[0].size), hidden, inputs, 1, 0, kept.starts, kept.sizes, w_ih, pack, panels, dgates,
+         dgates[0].size, turned, turned[0].size, height, gx)
+
+
+def _chunk(size: int) -> int:
+    """An even number of steps of `size` numbers that stay in the cache."""
+    return max(2, _CHUNK_BYTES // (4 * size) // 2 * 2)
 
 
 def _outer(name: str, side: int, kept: Kept, dgates: Array, z: Array, hidden: int, tile: _Tiling) -> Array:
@@ -190,17 +236,19 @@ def _cell(name: str) -> Any:
 def _tiling(name: str, batch: int, hidden: int) -> _Tiling:
     """The number of vectors a block that wastes the fewest columns; wide blocks read the weights less often."""
     cell, lanes = _cell(name), jit.lanes()
-    cols = min((2, 3, 1) if batch > lanes else (1,), key=lambda c: -(-batch // (lanes * c)) * c)
+    cols = min((2, 3), key=lambda c: _up(batch, lanes * c)) if batch > lanes else 1
     # sums in registers: 24 of 32 with 512 bits, 12 of 16 with 256
     rows = (24 if lanes == 16 else 12) // cols
     gates = len(cell.h_slots)
     units = max(1, rows // cell.slots)
-    outer = max(1, (12 if lanes == 16 else 6) // gates)
+    outer = max(1, (12 if lanes == 16 else 6) // gates)     # the tile of all kernels whose columns are two vectors
     padded = _up(max(_up(hidden, n) for n in (rows, units, outer)), lanes)
     return _Tiling(lanes, cols, -(-batch // (lanes * cols)), units, rows, outer, padded)
 
 
 def _kernel(way: str, name: str, tile: _Tiling) -> Callable[[int, int], None]:
+    if way == "outer_x" and _cell(name).x_slots == _cell(name).h_slots:
+        way = "outer_h"
     return _compiled(way, name, tile.lanes, tile.cols)
 
 
@@ -215,6 +263,10 @@ def _compiled(way: str, name: str, lanes: int, cols: int) -> Callable[[int, int]
         module = rnn_ir.build_forward(symbol, cell, lanes, cols, tile.units)
     elif way == "backward":
         module = rnn_ir.build_backward(symbol, cell, lanes, cols, tile.rows)
+    elif way == "pairs_in":
+        module = rnn_ir.build_pairs_in(symbol, cell, lanes, tile.outer)
+    elif way == "pairs_back":
+        module = rnn_ir.build_pairs_back(symbol, cell, lanes, tile.rows_of_pairs)
     else:
         slots = cell.h_slots if way == "outer_h" else cell.x_slots
         module = rnn_ir.build_outer(symbol, slots, cell.slots, lanes, cols, tile.outer)
@@ -222,7 +274,7 @@ def _compiled(way: str, name: str, lanes: int, cols: int) -> Callable[[int, int]
 
 
 def _run(kernel: Callable[[int, int], None], work: int, tile: _Tiling, scratch: int, *values: int | Array,
-         tail: tuple[int, ...]) -> None:
+         tail: tuple[int, ...] = ()) -> None:
     """Call `kernel` in all its threads; its arguments are the first three, `values`, scratch for each thread and
     `tail`."""
     threads = max(1, min(jit.cpus(), work // _THREAD_WORK))
