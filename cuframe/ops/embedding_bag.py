@@ -77,6 +77,10 @@ def _bounds(offsets: Tensor, n: int, include_last_offset: bool) -> np.ndarray:
         raise RuntimeError(f"{_NAME}: offsets must be at most the input's length {n}, got {bounds.max()}")
     if (np.diff(bounds) < 0).any():
         raise RuntimeError(f"{_NAME}: offsets must not decrease, got {offsets.array.tolist()}")
+    if include_last_offset and bounds[-1] != n:
+        raise RuntimeError(
+            f"{_NAME}: with include_last_offset=True offsets must end with the input's length {n}, got {bounds[-1]}"
+        )
     return bounds
 
 
@@ -124,7 +128,7 @@ def embedding_bag(
         mode: `"sum"`, `"mean"` or `"max"`.
         sparse: make the gradient of the table a `SparseGrad` of the rows used; not for `"max"`.
         per_sample_weights: of the input's shape, in the table's dtype; only for `"sum"`. It takes a gradient, too.
-        include_last_offset: `offsets` is (B + 1,), its last entry the end of the last bag.
+        include_last_offset: `offsets` is (B + 1,) and ends with N.
         padding_idx: a row that is left out of every bag and takes no gradient; negative ones count from the end.
 
     Returns:
@@ -135,7 +139,7 @@ def embedding_bag(
         ValueError: an unknown mode or one that an argument is not for, offsets missing or given beside a 2-d input,
             weights of another shape.
         NotImplementedError: weights with another mode than `"sum"`.
-        RuntimeError: offsets that do not begin with 0, decrease or lie beyond the input.
+        RuntimeError: offsets that do not begin with 0, decrease or do not end where they must.
         IndexError: a row number is outside [0, V).
 
     >>> import cuframe as cf
@@ -163,8 +167,8 @@ def embedding_bag(
     if max_norm is not None:
         renormalize(table, index, max_norm, norm_type)
 
-    flat = index.reshape(-1)[: int(bounds[-1])]
     bag: Any = backend.asarray(np.repeat(np.arange(count), np.diff(bounds)), index)
+    flat = index.reshape(-1)[: bag.shape[0]]  # with no bags at all, none of it
     weights = None if per_sample_weights is None else per_sample_weights.reshape(-1)[: flat.shape[0]]  # type: ignore[attr-defined]
     if padding_idx is not None:
         kept = (flat != padding_idx).nonzero()[0]

@@ -19,12 +19,12 @@ def plain(make):
         yield Sample((cf.tensor([[1, 1], [0, 3]]), make(5, 2)), {"mode": mode})
     last = {"include_last_offset": True}
     yield Sample((ints(3, 0, dtype="int32"), make(4, 2), ints(0, 1, 2, 2, dtype="int32")), {**last, "mode": "max"})
-    yield Sample((ints(3, 0, 1), make(4, 2), ints(0, 2)), {**last, "mode": "mean"})  # row 1 is in no bag
     yield Sample((ints(), make(4, 2), ints(0, 0)), {"mode": "max"})
     yield Sample((ints(), make(4, 2), ints()))
+    yield Sample((ints(3, 0), make(4, 2), ints()))  # no bags
     weights = {"mode": "sum", "per_sample_weights": make(5)}
     yield Sample((index, make(5, 3), offsets), weights)
-    yield Sample((index, make(5, 3), ints(0, 4)), {**last, **weights})
+    yield Sample((index, make(5, 3), ints(0, 4, 5)), {**last, **weights})
 
 
 def samples(make):
@@ -81,6 +81,8 @@ def errors(make):
         ((index, table, ints(0, 4)), {}, RuntimeError, "offsets must be at most the input's length 3, got 4"),
         ((index, table, ints(0, 2, 1)), {}, RuntimeError, r"offsets must not decrease, got \[0, 2, 1\]"),
         ((index, table, ints()), {"include_last_offset": True}, ValueError, "offsets must have at least 1 entry"),
+        ((index, table, offsets), {"include_last_offset": True}, RuntimeError,
+         "with include_last_offset=True offsets must end with the input's length 3, got 2"),
         ((index, table, offsets), {"padding_idx": 5}, RuntimeError, r"padding_idx must be in \[-5, 5\), got 5"),
         ((many, table), {"per_sample_weights": make(1, 2)}, NotImplementedError, "for mode 'sum', got mode 'mean'"),
         ((many, table), {"mode": "sum", "per_sample_weights": make(2)}, ValueError,
