@@ -69,19 +69,37 @@ inline void on_fault(int signal, siginfo_t* info, void* context) {
 
 void report_interrupt() { fail_at(worker->running, nullptr, 0, "interrupted"); }
 
-// Ctrl-C: Python's handler notes it, and the launch ends as soon as that is safe - between two CUDA threads, or at once
-// where the kernel's own code was interrupted.
+inline bool in_main_thread() {
+#if defined(__APPLE__)
+    return pthread_main_np();
+#else
+    return getpid() == gettid();
+#endif
+}
+
+inline pthread_t main_thread;
+inline volatile bool main_thread_launches = false;
+
+// Ctrl-C: Python's handler notes it, for its main thread. A launch of that thread then ends as soon as that is safe:
+// between two CUDA threads, or at once where the kernel's own code was interrupted. The system hands the signal to any
+// thread, which passes it on.
 inline void on_interrupt(int signal, siginfo_t* info, void* context) {
+    bool here = in_main_thread();
+    if (!here && main_thread_launches) {
+        pthread_kill(main_thread, signal);
+        return;
+    }
     auto& before = previous_action[signal];
     if (before.sa_flags & SA_SIGINFO)
         before.sa_sigaction(signal, info, context);
     else
         before.sa_handler(signal);
-    if (!worker || !worker->running) return;
+    if (!here || !main_thread_launches) return;
     worker->interrupted = true;
-    Dl_info here, kernel;
+    if (!worker->running) return;
+    Dl_info place, kernel;
     auto code = reinterpret_cast<const void*>(SIM_PC(context)), entry = reinterpret_cast<const void*>(worker->launch->entry);
-    if (dladdr(code, &here) && dladdr(entry, &kernel) && here.dli_fbase == kernel.dli_fbase)
+    if (dladdr(code, &place) && dladdr(entry, &kernel) && place.dli_fbase == kernel.dli_fbase)
         divert(context, report_interrupt);
 }
 

@@ -162,7 +162,10 @@ int sim_launch(void (*entry)(void**), void** args, unsigned grid_x, unsigned gri
     if constexpr (RACES) launch.main_race_fiber = __tsan_get_current_fiber();
     happens_before(&launch.started);
     __atomic_fetch_add(&active_launches, 1, __ATOMIC_RELAXED);
+    bool main = in_main_thread();
+    if (main) main_thread = pthread_self(), main_thread_launches = true;
     (cooperative ? run_cooperative : run_ordinary)(own, launch, count);
+    if (main) main_thread_launches = false;
     __atomic_fetch_sub(&active_launches, 1, __ATOMIC_RELAXED);
     own.launch = nullptr;
     if (own.printed) fflush(stdout);

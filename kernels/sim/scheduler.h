@@ -86,8 +86,8 @@ inline Thread* take_ready(Block& block) {
 
 // The next thread to run, or null when all have left. Each round goes once through a block's ready threads in their order.
 inline Thread* next_thread(Launch& launch) {
-    if (Thread* thread = take_ready(*launch.blocks[launch.current])) return thread;
     if (worker->interrupted && worker->running) report_interrupt();
+    if (Thread* thread = take_ready(*launch.blocks[launch.current])) return thread;
     for (size_t tried = 0; tried < launch.block_count; ++tried) {
         launch.current = launch.current + 1 < launch.block_count ? launch.current + 1 : 0;
         Block& block = *launch.blocks[launch.current];
