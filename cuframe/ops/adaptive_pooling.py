@@ -72,9 +72,14 @@ def _spread_along(g: Any, axis: int, n: int) -> Any:
 
 def _mean(x: Any, shape: tuple, sizes: tuple) -> Any:
     out = widened(x)
+    lead = x.ndim - len(shape)
+    if sizes == (1,) * len(sizes):  # all dimensions in one pass
+        total = out.reshape((*x.shape[:lead], prod(shape))).sum(axis=lead)
+        total /= prod(shape)
+        return total.reshape((*x.shape[:lead], *sizes)).astype(x.dtype, copy=False)
     for i, (n, size) in enumerate(zip(shape, sizes)):
         if n != size:
-            out = _mean_along(out, x.ndim - len(shape) + i, size)
+            out = _mean_along(out, lead + i, size)
     return x.copy() if out is x else out.astype(x.dtype, copy=False)
 
 
