@@ -67,6 +67,9 @@ FILES: dict[str, str] = {
     ),
     "test_embedding_bag.py": "EmbeddingBag",
     "test_engine.py": "backward end_of_backward grad",
+    "test_flatten.py": (
+        "Flatten Unflatten celu_ elu_ hardtanh_ leaky_relu_ relu_ rrelu_ selu_ threshold_"
+    ),
     "test_function.py": "Function FunctionCtx once_differentiable",
     "test_functional_derivatives.py": "hessian hvp jacobian jvp vhp vjp",
     "test_kernel_launch.py": "Kernel",

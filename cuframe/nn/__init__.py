@@ -13,6 +13,7 @@ from .modules.ctc import *  # noqa: F403
 from .modules.distance import *  # noqa: F403
 from .modules.dropout import *  # noqa: F403
 from .modules.embedding import *  # noqa: F403
+from .modules.flatten import *  # noqa: F403
 from .modules.linear import *  # noqa: F403
 from .modules.loss import *  # noqa: F403
 from .modules.multi_label import *  # noqa: F403
@@ -26,7 +27,7 @@ from .modules.vision import *  # noqa: F403
 __all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "utils", *containers.__all__]
 for _family in (
     modules.activation, modules.adaptive, modules.attention, modules.batchnorm, modules.conv, modules.ctc,
-    modules.distance, modules.dropout, modules.embedding, modules.linear, modules.loss,
+    modules.distance, modules.dropout, modules.embedding, modules.flatten, modules.linear, modules.loss,
     modules.multi_label, modules.normalization, modules.padding, modules.pooling, modules.rnn,
     modules.transformer, modules.vision,
 ):  # fmt: skip

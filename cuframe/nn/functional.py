@@ -2,6 +2,8 @@
 
 from ..ops.activation import *  # noqa: F403
 from ..ops.activation import __all__ as _activation
+from ..ops.activation_inplace import *  # noqa: F403
+from ..ops.activation_inplace import __all__ as _activation_inplace
 from ..ops.adaptive_pooling import *  # noqa: F403
 from ..ops.adaptive_pooling import __all__ as _adaptive_pooling
 from ..ops.attention import *  # noqa: F403
@@ -48,7 +50,7 @@ from ..ops.softmax import *  # noqa: F403
 from ..ops.softmax import __all__ as _softmax
 
 __all__ = sorted(
-    ["one_hot", "pdist", "sigmoid", "tanh", *_activation, *_adaptive_pooling, *_attention, *_convolution,
-     *_ctc, *_distance, *_dropout, *_embedding, *_embedding_bag, *_fold, *_linear, *_loss, *_max_pooling,
+    ["one_hot", "pdist", "sigmoid", "tanh", *_activation, *_activation_inplace, *_adaptive_pooling, *_attention,
+     *_convolution, *_ctc, *_distance, *_dropout, *_embedding, *_embedding_bag, *_fold, *_linear, *_loss, *_max_pooling,
      *_multi_head, *_multi_label, *_norm, *_padding, *_pooling, *_resize, *_shuffle, *_softmax]
 )

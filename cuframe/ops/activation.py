@@ -20,6 +20,7 @@ from .define import Op, as_result, check_floating, need_tensor, record
 from .distance import floating
 from .elementwise import relu as plain_relu
 from .elementwise import sigmoid
+from .inplace import inplace as in_place
 from .inplace import write
 from .special import erf
 from .steps import in_float32, masked, on_arrays, wide_vjp
@@ -54,9 +55,11 @@ def _apply_to_numbers(op: Op, forward: Callable, input: Any, constants: tuple, i
 
 
 def _recorded(op: Op, forward: Callable, input: Tensor, constants: tuple, inplace: bool) -> Tensor:
-    x = input.array
-    out = record(as_result(in_float32(forward)(x), x), op, (input,), (x, *constants))
-    return write(input, out, f"{op.name}_") if inplace else out
+    def apply(t: Tensor) -> Tensor:
+        x = t.array
+        return record(as_result(in_float32(forward)(x), x), op, (t,), (x, *constants))
+
+    return in_place(apply, f"{op.name}_")(input) if inplace else apply(input)
 
 
 # -- bent lines -------------------------------------------------------------------------------------
@@ -136,11 +139,12 @@ def rrelu(
         raise ValueError(f"rrelu: lower must not be larger than upper = {upper}, got {lower}")
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
+    if inplace:
+        return in_place(rrelu, "rrelu_")(input, lower, upper, training)
     x = input.array
     drawn = backend_of(x).asarray(random.default_generator.uniform(x.shape, lower, upper), x).astype(x.dtype)
     slopes = as_result(np.where(x > 0, x.dtype.type(1), drawn), x)
-    out = record(as_result(x * slopes, x), _RRELU, (input,), (slopes,))
-    return write(input, out, "rrelu_") if inplace else out
+    return record(as_result(x * slopes, x), _RRELU, (input,), (slopes,))
 
 
 def _prelu_vjp(g: Any, needs: tuple, x: Any, w: Any, shape: tuple) -> tuple:

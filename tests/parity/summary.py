@@ -47,7 +47,7 @@ def write(out: Any, tables: dict[str, list[dict]]) -> None:
             _write_total(out, title, rows)
     for title, entries in sorted(tables.items()):
         for e in entries:
-            if "absent" in e:
+            if e.get("absent"):
                 functions = sum(name.startswith(FUNCTIONS) for name in e["absent"])
                 of_these = f", {functions} of them nn.functional" if title == "op_db" else ""
                 out.write_line(f"{title}: {len(e['absent'])} names are not in cuframe{of_these} (listed above)")
