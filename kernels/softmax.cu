@@ -14,32 +14,7 @@
 //
 // 1  2026-11  first version; not yet run on a GPU
 #include "common/platform.cuh"
-#include "common/reduce.cuh"
-
-// A maximum, and the sum of exp(x - maximum).
-template <class A> struct Normalizer {
-    A m, s;
-};
-
-template <class A> __device__ __forceinline__ void add_to(Normalizer<A>& n, A x) {
-    if (x > n.m) {
-        n.s = n.s * exp(n.m - x) + A(1);
-        n.m = x;
-    } else if (x != A(-INFINITY)) { // -inf - -inf would make NaN of what counts nothing
-        n.s += exp(x - n.m);
-    }
-}
-
-// What the threads of a row's group found, for all of them.
-template <int GROUP, class A> __device__ __forceinline__ Normalizer<A> merge(Normalizer<A> mine) {
-    A m = GROUP == 32 ? warp_max(mine.m) : block_max(mine.m);
-    A s = mine.m == m ? mine.s : mine.s * exp(mine.m - m);
-    return {m, GROUP == 32 ? warp_sum(s) : block_sum(s)};
-}
-
-template <int GROUP, class A> __device__ __forceinline__ A group_sum(A x) {
-    return GROUP == 32 ? warp_sum(x) : block_sum(x);
-}
+#include "common/normalizer.cuh"
 
 template <class T, bool LOG, int GROUP>
 __global__ void softmax_rows_forward(const T* __restrict__ x, // [rows, size]
@@ -51,8 +26,8 @@ __global__ void softmax_rows_forward(const T* __restrict__ x, // [rows, size]
     if (row >= rows) return; // whole groups leave, and a block's group is the block
     x += row * size;
     y += row * size;
-    Normalizer<A> mine = {A(-INFINITY), A(0)};
-    for (int32 i = lane; i < size; i += GROUP) add_to(mine, to_acc(x[i]));
+    Normalizer<A> mine;
+    for (int32 i = lane; i < size; i += GROUP) mine.add(to_acc(x[i]));
     Normalizer<A> all = merge<GROUP>(mine);
     A scale = LOG ? log(all.s) : A(1) / all.s;
     for (int32 i = lane; i < size; i += GROUP) {
@@ -90,8 +65,8 @@ __global__ void softmax_columns_forward(const T* __restrict__ x, // [outer, size
     int64 column = blockIdx.x * static_cast<int64>(blockDim.x) + threadIdx.x;
     if (column >= outer * inner) return;
     int64 start = column / inner * size * inner + column % inner;
-    Normalizer<A> all = {A(-INFINITY), A(0)};
-    for (int32 i = 0; i < size; ++i) add_to(all, to_acc(x[start + i * inner]));
+    Normalizer<A> all;
+    for (int32 i = 0; i < size; ++i) all.add(to_acc(x[start + i * inner]));
     A scale = LOG ? log(all.s) : A(1) / all.s;
     for (int32 i = 0; i < size; ++i) {
         A d = to_acc(x[start + i * inner]) - all.m;

@@ -40,14 +40,18 @@ def fetch(array: Any) -> Array:
     return host if host.dtype.kind in "biu" else host.astype(np.float64)
 
 
-def assert_near(actual: Any, expected: Array, dtype: str, scale: float = 1.0, what: str = "") -> None:
-    """The largest difference is within `scale` roundings of `dtype`, relative to the largest expected value or 1."""
+def assert_near(actual: Any, expected: Array, dtype: str, scale: float = 1.0, what: str = "",
+                floor: float = 0.0) -> None:
+    """The largest difference is within `scale` roundings of `dtype`, relative to the largest expected value or 1.
+
+    Or within `floor`: what another implementation in the same precision is off by.
+    """
     got = fetch(actual)
     assert got.shape == expected.shape, f"{what}: shape {got.shape}, expected {expected.shape}"
     finite = np.isfinite(expected)
     np.testing.assert_array_equal(np.isfinite(got), finite, err_msg=what)
     np.testing.assert_array_equal(got[~finite], expected[~finite], err_msg=what)
-    limit = _TOLERANCE[dtype] * scale * max(1.0, np.abs(expected[finite]).max(initial=0))
+    limit = max(floor, _TOLERANCE[dtype] * scale * max(1.0, np.abs(expected[finite]).max(initial=0)))
     worst = np.abs(got[finite] - expected[finite]).max(initial=0)
     assert worst <= limit, f"{what}: off by {worst:.3g}, allowed {limit:.3g}"
 

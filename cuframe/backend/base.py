@@ -75,11 +75,13 @@ class Backend:
         name: the device type.
         xp: the array module (NumPy or CuPy).
         array_type: the type of its arrays.
+        host: values can be looked at without waiting for a device.
     """
 
     name: str
     xp: Any
     array_type: type
+    host = False
 
     def device_of(self, array: Any) -> Device:
         """The device that holds `array`."""

@@ -18,6 +18,7 @@ class CpuBackend(Backend):
     name = "cpu"
     xp = np
     array_type = np.ndarray
+    host = True
 
     def __init__(self) -> None:
         self._device = Device("cpu")

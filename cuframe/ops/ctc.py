@@ -14,7 +14,7 @@ from .define import Op, as_result, check_floating, record
 from .join import cat, stack
 from .mask import where
 from .reduce import logsumexp
-from .softmax import widened
+from .softmax import log_softmax, widened
 
 __all__ = ["ctc_loss"]
 
@@ -84,9 +84,51 @@ def _reduced(loss: Any, reduction: str, sizes: np.ndarray, single: bool) -> Any:
     return loss.sum()
 
 
+def _device_targets(kernel: Any, x: Any, steps: int, batch: int, classes: int, given: tuple) -> Any:
+    """Targets and lengths beside `x`, checked as far as that takes no waiting for the device."""
+    backend = backend_of(x)
+
+    def place(argument: str, value: Any) -> tuple[Any, bool]:
+        if isinstance(value, Tensor) and value.array.__class__ is x.__class__:
+            if value.array.dtype.kind not in "iu":
+                raise TypeError(f"ctc_loss: {argument} must hold integers, got {value.array.dtype.name}")
+            return value.array.astype(np.int64), True
+        return _integers(argument, value), False
+
+    (labels, there), (lengths, lengths_there), (sizes, sizes_there) = map(
+        place, ("targets", "input_lengths", "target_lengths"), given)
+    if not lengths_there:
+        lengths = _lengths("input_lengths", lengths, batch, steps)
+    if not sizes_there:
+        sizes = _lengths("target_lengths", sizes, batch, None)
+    if not (there or sizes_there):
+        labels = _labels(labels, sizes, classes)
+    for argument, value in (("input_lengths", lengths), ("target_lengths", sizes)):
+        if value.size != batch:
+            raise ValueError(
+                f"ctc_loss: {argument} must be ({batch},), one for each sequence, got {tuple(value.shape)}"
+            )
+    if labels.ndim not in (1, 2) or labels.ndim == 2 and len(labels) != batch:
+        raise ValueError(f"ctc_loss: targets must be (N, S), or (sum of target_lengths,), got {tuple(labels.shape)}")
+    width = None if labels.ndim == 1 else labels.shape[1]
+    most = min(labels.shape[-1], steps)
+    labels, lengths, sizes = (backend.asarray(a, x).reshape(-1) for a in (labels, lengths, sizes))
+    return kernel.Targets(labels, width, sizes, lengths, most)
+
+
+def _on_host(labels: Any, lengths: Any, sizes: Any, classes: int) -> tuple[Any, Any, Any]:
+    """Targets of a device as host arrays, for double backward."""
+    if isinstance(labels, np.ndarray):
+        return labels, lengths, sizes
+    backend = backend_of(labels.sizes)
+    lengths, sizes, flat = (backend.to_host(a) for a in (labels.lengths, labels.sizes, labels.labels))
+    given = flat if labels.width is None else flat.reshape(len(sizes), labels.width)
+    return _labels(Tensor(given), sizes, classes), lengths, sizes
+
+
 def _ctc_vjp(
     g: Any, needs: tuple, x: Any, labels: Any, lengths: Any, sizes: Any, blank: int, reduction: str,
-    zero_infinity: bool, kept: Any,
+    zero_infinity: bool, from_logits: bool, kept: Any,
 ) -> tuple:  # fmt: skip
     batch = len(sizes)
     each = np.broadcast_to(np.reshape(g, -1), (batch,))
@@ -98,10 +140,14 @@ def _ctc_vjp(
 
 
 def _ctc_composite(
-    log_probs: Tensor, labels: Any, lengths: Any, sizes: Any, blank: int, reduction: str, zero_infinity: bool
-) -> Tensor:
+    log_probs: Tensor, labels: Any, lengths: Any, sizes: Any, blank: int, reduction: str, zero_infinity: bool,
+    from_logits: bool = False,
+) -> Tensor:  # fmt: skip
     """The loss in basic operations, step by step, with the fused gradient: that of a softmax below."""
+    if from_logits:
+        log_probs = log_softmax(log_probs, -1)
     like = log_probs.array
+    labels, lengths, sizes = _on_host(labels, lengths, sizes, like.shape[-1])
     backend = backend_of(like)
 
     def constant(array: np.ndarray) -> Tensor:
@@ -140,7 +186,7 @@ def _ctc_composite(
     return _reduced(loss, reduction, sizes, single).astype(like.dtype)
 
 
-_CTC = Op("ctc_loss", _ctc_vjp, (0, *("constant",) * 6, None), _ctc_composite)
+_CTC = Op("ctc_loss", _ctc_vjp, (0, *("constant",) * 7, None), _ctc_composite)
 
 
 def ctc_loss(
@@ -151,6 +197,8 @@ def ctc_loss(
     blank: int = 0,
     reduction: str = "mean",
     zero_infinity: bool = False,
+    *,
+    from_logits: bool = False,
 ) -> Tensor:
     """Minus the log probability that a sequence of class distributions spells a sequence of labels.
 
@@ -169,6 +217,7 @@ def ctc_loss(
             `"sum"` or `"none"`.
         zero_infinity: count targets that do not fit into their steps as 0, without gradient; otherwise their loss is
             infinite and their gradient NaN.
+        from_logits: `log_probs` holds logits; on a GPU the log_softmax is part of the kernels.
 
     Returns:
         A 0-d tensor, or (N,) with `"none"`.
@@ -180,7 +229,9 @@ def ctc_loss(
 
     As in PyTorch the gradient is that of a log_softmax below: `exp(log_probs)` minus the posterior probability of each
     class at each step. Deterministic. One node, which keeps the log probabilities and one number for each step and
-    different label of a target. Graves et al., Connectionist temporal classification (2006), equations 6 to 16.
+    different label of a target. On a GPU nothing waits for the device where targets and lengths are there; a target
+    that is no class then makes its loss infinite instead of raising. Graves et al., Connectionist temporal
+    classification (2006), equations 6 to 16.
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
@@ -197,17 +248,23 @@ def ctc_loss(
     batch = x.shape[1] if x.ndim == 3 else 1
     if not isinstance(blank, (int, np.integer)) or not 0 <= blank < classes:
         raise ValueError(f"ctc_loss: blank must be a class in [0, {classes}), got {blank!r}")
-    lengths = _lengths("input_lengths", input_lengths, batch, steps)
-    sizes = _lengths("target_lengths", target_lengths, batch, None)
-    labels = _labels(targets, sizes, classes)
-
-    constants = (labels, lengths, sizes, int(blank), reduction, bool(zero_infinity))
-    kernel = backend_of(x).kernel("ctc")
-    if kernel is None:
-        return _ctc_composite(log_probs, *constants)
+    backend = backend_of(x)
+    kernel, rows = backend.kernel("ctc"), x.reshape(steps, batch, classes)
     needed = mode.grad and log_probs.node is not None
-    loss, kept = kernel.forward(x.reshape(steps, batch, classes), labels, lengths, sizes, int(blank), needed)
+    given = (targets, input_lengths, target_lengths)
+    if not backend.host:
+        labels = _device_targets(kernel, x, steps, batch, classes, given)
+        lengths, sizes = labels.lengths, labels.sizes
+        loss, kept = kernel.forward(rows, labels, int(blank), bool(from_logits), needed)
+    elif from_logits:
+        return ctc_loss(log_softmax(log_probs, -1), *given, blank, reduction, zero_infinity)
+    else:
+        lengths = _lengths("input_lengths", input_lengths, batch, steps)
+        sizes = _lengths("target_lengths", target_lengths, batch, None)
+        labels = _labels(targets, sizes, classes)
+        loss, kept = kernel.forward(rows, labels, lengths, sizes, int(blank), needed)
+    constants = (labels, lengths, sizes, int(blank), reduction, bool(zero_infinity), bool(from_logits))
     if zero_infinity:
-        loss[np.isinf(loss)] = 0
-    r = as_result(np.asarray(_reduced(loss, reduction, sizes, x.ndim == 2), x.dtype), x)
+        loss = np.where(np.isinf(loss), 0, loss)  # not in place: backward reads it
+    r = as_result(_reduced(loss, reduction, sizes, x.ndim == 2).astype(x.dtype), x)
     return record(r, _CTC, (log_probs,), (x, *constants, kept))

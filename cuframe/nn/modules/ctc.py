@@ -19,6 +19,7 @@ class CTCLoss(Module):
         blank: the class that spells nothing.
         reduction: `"mean"`, `"sum"` or `"none"`; a mean divides each loss by its target length first.
         zero_infinity: count targets that do not fit into their steps as 0, without gradient.
+        from_logits: the input holds logits; on a GPU the log_softmax is part of the kernels.
 
     >>> import cuframe as cf
     >>> from cuframe import nn
@@ -27,13 +28,16 @@ class CTCLoss(Module):
     tensor(0.2877)
     """
 
-    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False) -> None:
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False, *,
+                 from_logits: bool = False) -> None:
         super().__init__()
         self.reduction = reduction_of("CTCLoss", reduction, None, None)
         self.blank = blank
         self.zero_infinity = zero_infinity
+        self.from_logits = from_logits
 
     def forward(self, log_probs: Tensor, targets: Any, input_lengths: Any, target_lengths: Any) -> Tensor:
         return F.ctc_loss(
-            log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction, self.zero_infinity
-        )
+            log_probs, targets, input_lengths, target_lengths, self.blank, self.reduction, self.zero_infinity,
+            from_logits=self.from_logits,
+        )  # fmt: skip
