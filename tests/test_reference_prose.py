@@ -86,6 +86,18 @@ def test_batch_first_and_default_states() -> None:
     close(c, d)
 
 
+def test_weights_may_be_buffers() -> None:
+    """Frozen weights that are no parameters any more run as before."""
+    rnn = nn.GRU(3, 4)
+    x = cf.randn(5, 2, 3)
+    expected = rnn(x)[0]
+    for name, weight in list(rnn.named_parameters()):
+        delattr(rnn, name)
+        rnn.register_buffer(name, weight.detach())
+    close(rnn(x)[0], expected)
+    assert not list(rnn.parameters())
+
+
 # -- Transformer ----------------------------------------------------------------------------------------------------
 def test_masks_keep_the_future_out() -> None:
     """With a square mask, a position depends on those up to it and on no other."""

@@ -204,7 +204,7 @@ class RNNBase(Module):
                 f"{type(self).__name__}: the input's last dimension must be input_size {self.input_size}, "
                 f"got {tuple(x.shape)}"
             )
-        weight = next(self.parameters())
+        weight = next(self.parameters(), x)  # all of them may have become buffers
         if x.dtype != weight.dtype:
             raise ValueError(
                 f"{type(self).__name__}: input must be {weight.dtype.name} as the weights are, got {x.dtype.name}"
