@@ -46,11 +46,11 @@ def write(out: Any, tables: dict[str, list[dict]]) -> None:
         else:
             _write_total(out, title, rows)
     for title, entries in sorted(tables.items()):
-        for e in entries:
-            if e.get("absent"):
-                functions = sum(name.startswith(FUNCTIONS) for name in e["absent"])
-                of_these = f", {functions} of them nn.functional" if title == "op_db" else ""
-                out.write_line(f"{title}: {len(e['absent'])} names are not in cuframe{of_these} (listed above)")
+        absent = [name for e in entries for name in e.get("absent", ())]
+        if absent:
+            functions = sum(name.startswith(FUNCTIONS) for name in absent)
+            of_these = f", {functions} of them nn.functional" if functions else ""
+            out.write_line(f"{title}: {len(absent)} names are not in cuframe{of_these} (listed above)")
 
 
 def _write_entries(out: Any, rows: list[dict]) -> None:
