@@ -7,7 +7,7 @@
 tensor([2., 4.])
 """
 
-from . import autograd, cuda, data, nn, ops, optim
+from . import autograd, cuda, data, nn, ops, optim, utils
 from ._version import __version__
 from .autograd import (
     enable_grad,
@@ -30,7 +30,7 @@ __all__ = [
     "CheckpointError", "Device", "Generator", "Parameter", "Size", "Tensor", "__version__", "autograd", "cuda",
     "data", "default_generator", "device", "enable_grad", "get_rng_state", "inference_mode", "initial_seed",
     "is_grad_enabled", "is_inference_mode_enabled", "load", "load_torch", "manual_seed", "nn", "no_grad", "optim",
-    "save", "seed", "set_grad_enabled", "set_printoptions", "set_rng_state",
+    "save", "seed", "set_grad_enabled", "set_printoptions", "set_rng_state", "utils",
 ]  # fmt: skip
 __all__ += _dtype_names
 __all__ += ops.__all__

@@ -351,6 +351,10 @@ class Tensor:
     def __int__(self) -> int:
         return int(self.item())
 
+    def __round__(self, ndigits: int | None = None) -> Any:
+        """`round(t)`: a tensor, to `ndigits` decimal places."""
+        return self.round(decimals=ndigits or 0)  # type: ignore[attr-defined]
+
     def __complex__(self) -> complex:
         return complex(self.item())
 

@@ -292,3 +292,10 @@ def test_pinning_without_cuda_changes_nothing():
 def test_loader_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         DataLoader(Squares(), **options)
+
+
+def test_pytorchs_place():
+    from cuframe.utils.data import DataLoader as There
+
+    assert There is cf.data.DataLoader
+    assert cf.utils.data.DataLoader is There

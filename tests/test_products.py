@@ -81,7 +81,7 @@ def test_only_gradients_that_are_needed_are_computed(monkeypatch):
     out = F.linear(t(2, 3).detach(), t(4, 3), t(4))
     calls.clear()
     out.sum().backward()
-    assert calls == [((4, 2), (2, 3))]
+    assert calls == [((4, 2), (2, 3)), ((1, 2), (2, 4))]  # of the weight and of the bias, none of the input
 
 
 def test_linear_is_one_node():

@@ -427,3 +427,8 @@ def test_equality_with_what_is_no_number():
     t = cf.ones(2)
     assert (t == None) is False and (t != None) is True and (t == "a") is False  # noqa: E711
     assert (t == 1).tolist() == [True, True] and (t != cf.ones(2)).tolist() == [False, False]
+
+
+def test_round():
+    assert round(cf.tensor([1.4, 2.6])).tolist() == [1, 3]
+    assert round(cf.tensor(1.26), 1).item() == pytest.approx(1.3)

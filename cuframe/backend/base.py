@@ -108,8 +108,14 @@ class Backend:
         return None
 
     def matmul(self, a: Any, b: Any) -> Any:
-        """The product of two large matrices."""
+        """The product of large matrices; 16-bit floats are multiplied and summed in float32, and rounded once."""
         return self.xp.matmul(a, b)
+
+    def matmul_add(self, a: Any, b: Any, row: Any) -> Any:
+        """`a @ b + row` of 16-bit floats; rounded once where the device has a product that does so."""
+        r = self.matmul(a, b)
+        r += row
+        return r
 
     def special(self) -> Any:
         """The module of special functions: `scipy.special`, or its counterpart for the backend's arrays."""

@@ -68,7 +68,12 @@ class CpuBackend(Backend):
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         from ..cpu.blas import product
 
+        if a.dtype.itemsize == 2:
+            return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
         return product(a, b)
+
+    def matmul_add(self, a: np.ndarray, b: np.ndarray, row: np.ndarray) -> np.ndarray:
+        return (np.matmul(a.astype(np.float32), b.astype(np.float32)) + row).astype(a.dtype)
 
     def special(self) -> Any:
         import scipy.special

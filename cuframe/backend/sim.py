@@ -215,6 +215,9 @@ class _SimLauncher:
     def address(self, array: SimArray) -> int:
         return array.__array_interface__["data"][0]
 
+    def stream(self, device: int) -> int:
+        return 0
+
     def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
              siblings: Sequence[str]) -> Loaded:
         from ..cuda import sim

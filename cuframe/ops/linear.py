@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..backend import backend_of
 from ..tensor import Tensor
 from .define import Op, need_tensor, record
 from .einsum import einsum, same_kind
@@ -25,7 +26,8 @@ def _linear_vjp(g: Any, needs: tuple, x: Any, w: Any) -> tuple:
     if needs[1] is not None:
         gw = product(g2.T, x.reshape((g2.shape[0], shape[-1])))
     if len(needs) > 2 and needs[2] is not None:
-        gb = g2.sum(axis=0) if g2.dtype.itemsize > 2 else g2.sum(axis=0, dtype=np.float32).astype(g2.dtype)
+        # BLAS adds up rows in less than half the time of a reduction
+        gb = product(np.ones_like(g2, shape=(1, g2.shape[0])), g2).reshape(g2.shape[1:])
     return gx, gw, gb
 
 
@@ -75,12 +77,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         out = matmul(input, weight)
         return out if bias is None else out + bias
     x2 = x.reshape((prod(x.shape[:-1]), features))
-    half = x.dtype.itemsize == 2
-    r = np.matmul(x2.astype(np.float32), w.T.astype(np.float32)) if half else product(x2, w.T)
-    if b is not None:
+    if b is None:
+        r = product(x2, w.T)
+    elif x.dtype.itemsize == 2:
+        r = backend_of(x).matmul_add(x2, w.T, b)
+    else:
+        r = product(x2, w.T)
         r += b
-    if half:
-        r = r.astype(x.dtype)
     saved = (x if weight.node is not None else x.shape, w if input.node is not None else w.shape)
     inputs = (input, weight) if bias is None else (input, weight, bias)
     return record(r.reshape(x.shape[:-1] + w.shape[:1]), _LINEAR, inputs, saved)

@@ -32,7 +32,7 @@ def product(a: Any, b: Any) -> Any:
         return matmul(a, b)
     dtype = a.dtype
     if dtype.itemsize == 2 and is_floating(dtype):
-        return as_result(product(a.astype(np.float32), b.astype(np.float32)).astype(dtype), a)
+        return as_result(backend_of(a).matmul(a, b), a)
     if a.ndim > 2 and b.ndim <= 2:  # one large GEMM instead of one for each batch entry
         rows = prod(a.shape[:-1])
         return product(a.reshape(rows, a.shape[-1]), b).reshape(a.shape[:-1] + b.shape[1:])
@@ -44,7 +44,8 @@ def product(a: Any, b: Any) -> Any:
 def _fitted(a: Any, b: Any, shape: tuple) -> Any:
     """`a @ b`, summed over the batch dimensions that `shape` had broadcast; 16-bit floats are rounded at the end."""
     dtype = a.dtype
-    if dtype.itemsize == 2 and is_floating(dtype):
+    summed = (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]) != tuple(shape)
+    if summed and dtype.itemsize == 2 and is_floating(dtype):
         return fit(product(a.astype(np.float32), b.astype(np.float32)), shape).astype(dtype)
     return fit(product(a, b), shape)
 

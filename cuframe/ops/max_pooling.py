@@ -89,7 +89,7 @@ _BLOCK = 1 << 20  # bytes of input: every pass but the first then finds its oper
 def _row_slices(x: Any) -> list[slice]:
     """The rows of an array in blocks that fit into a CPU's caches; one block where nothing is gained by that."""
     rows = x.shape[0]
-    per_block = rows if backend_of(x).xp is not np else max(1, _BLOCK * rows // max(1, x.nbytes))
+    per_block = rows if not backend_of(x).host else max(1, _BLOCK * rows // max(1, x.nbytes))
     return [slice(i, min(i + per_block, rows)) for i in range(0, rows, per_block)] if rows else [slice(0, 0)]
 
 

@@ -1,0 +1,5 @@
+"""Where PyTorch keeps `data`."""
+
+from . import data
+
+__all__ = ["data"]
