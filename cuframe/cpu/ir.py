@@ -64,11 +64,15 @@ class Emitter:
         """The 64-bit integer at `address`."""
         return self.load(address, _I64)
 
+    def touch(self, address: Any, level: int) -> None:
+        """Ask for the cache line at `address` in the cache of a level, 1 or 2."""
+        pointer = self.b.inttoptr(address, _PTR)
+        self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [pointer, *(ir.Constant(_I32, v) for v in (0, 4 - level, 1))])
+
     def prefetch(self, address: Any, size: int) -> None:
-        """Bring `size` bytes into the second-level cache."""
+        """Ask for `size` bytes in the second-level cache."""
         with self.loop(self.i(0), self.i(size), step=64) as line:
-            pointer = self.b.inttoptr(self.add(address, line.index), _PTR)
-            self.intrinsic("llvm.prefetch.p0", ir.VoidType(), [pointer, *(ir.Constant(_I32, v) for v in (0, 2, 1))])
+            self.touch(self.add(address, line.index), 2)
 
     def masked_load(self, address: Any, mask: Any) -> Any:
         pointer = self.b.inttoptr(address, self.vec.as_pointer())

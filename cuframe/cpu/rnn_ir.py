@@ -450,6 +450,9 @@ def build_outer(name: str, slots: tuple[int, ...], of: int, lanes: int, cols: in
                 offsets = [(u * of + slot) * width for u, slot in product(range(units), slots)]
                 taps = [([o + k for o in offsets], tile * k) for k in range(UNROLL)]
                 with e.loop(q0, q1, sums) as q:
+                    following = e.at(left, e.mul(e.add(q.index, 1), a["pair_size"]))
+                    for line in range(0, 4 * units * of * width, 64):
+                        e.touch(e.add(following, line), 1)
                     q.values = _multiply(e, q.values, range(each), e.at(left, e.mul(q.index, a["pair_size"])),
                                          e.at(packed, e.mul(b.sub(q.index, q0), width * tile)),
                                          e.i(width // UNROLL), TILE, taps, UNROLL, tile * UNROLL)
