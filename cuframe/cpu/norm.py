@@ -8,6 +8,7 @@ Note [Blocks of rows]
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,19 @@ import numpy.typing as npt
 
 from . import norm_compiled as compiled
 
-__all__ = ["apply", "row_moments", "row_sums", "rows_backward", "rows_forward"]
+__all__ = [
+    "apply", "channels_backward", "channels_forward", "operand", "row_moments", "row_sums", "rows_backward",
+    "rows_forward",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
 _BLOCK_BYTES = 1 << 17
+
+
+def operand(x: Array) -> Array:
+    """An array as the functions below take it: 16-bit floats as float32."""
+    return x.astype(np.float32) if x.dtype.itemsize == 2 else x
 
 
 def _blocks(x: Array) -> Iterator[slice]:
@@ -158,3 +167,85 @@ def apply(terms: list[tuple[Array, Array]], constant: Array | None) -> Array:
         if constant is not None:
             o += constant[part]
     return out
+
+
+def _joined(mean: Array, squares: Array, size: int, axis: tuple) -> tuple[Array, Array]:
+    """Mean and population variance of rows joined along `axis`, from each row's own; kept as dimensions."""
+    count = prod(mean.shape[i] for i in axis)
+    total = np.add.reduce(mean, axis, keepdims=True) / max(1, count)
+    d = mean - total
+    return total, np.add.reduce(squares + size * d * d, axis, keepdims=True) / max(1, count * size)
+
+
+def _grouped(n: int, c: int, groups: int) -> tuple[tuple, tuple]:
+    """How the rows (n, c) are arranged so that those with common statistics lie along some axes: shape, axes.
+
+    groups = 0 stands for batch statistics.
+    """
+    return ((n, 1, c), (0,)) if not groups else ((n, groups, c // groups), (2,))
+
+
+def _spread(a: Array, n: int, c: int, groups: int) -> Array:
+    """Numbers of statistics as one for each row, (N * C, 1)."""
+    return np.ascontiguousarray(np.broadcast_to(a, _grouped(n, c, groups)[0])).reshape(n * c, 1)
+
+
+def channels_forward(
+    x: Array, w: Array | None, b: Array | None, groups: int, eps: float, fixed: tuple[Array, Array] | None
+) -> tuple[Array, Array, Array, Array]:
+    """out = (x - mean) * rstd * w + b for each channel, with statistics of the batch, of groups, or fixed ones.
+
+    Args:
+        x: [N, C, L].
+        w, b: [C] or None.
+        groups: how many groups of channels have statistics in each sample; 0 for those of channels over the batch.
+        fixed: mean and variance [C] to be used instead, with groups = 0.
+
+    Returns:
+        out [N, C, L]; mean, population variance and rstd, (1, 1, C) of the batch or (N, G, 1) of groups.
+    """
+    n, c, size = x.shape
+    if fixed is None:
+        arranged, axis = _grouped(n, c, groups)
+        rows, squares = row_moments(x.reshape((n * c, size)))
+        mean, var = _joined(rows.reshape(arranged), squares.reshape(arranged), size, axis)
+    else:
+        mean, var = (operand(f).astype(x.dtype, copy=False).reshape((1, 1, c)) for f in fixed)
+    rstd = 1 / np.sqrt(var + eps)
+    a = _spread(rstd, n, c, groups).reshape(n, c)
+    if w is not None:
+        a = a * w
+    shift = -a * _spread(mean, n, c, groups).reshape(n, c)
+    if b is not None:
+        shift += b
+    out = apply([(x.reshape((n * c, size)), a.reshape(-1, 1))], shift.reshape(-1, 1))
+    return out, mean, var, rstd
+
+
+def channels_backward(
+    g: Array, x: Array, w: Array | None, groups: int, mean: Array, rstd: Array, fixed: bool,
+    needs: tuple[bool, bool, bool],
+) -> tuple[Array | None, Array | None, Array | None]:  # fmt: skip
+    """Gradients of x [N, C, L], w [C] and b [C], where `needs` asks for them; mean and rstd as forward gave them."""
+    n, c, size = x.shape
+    rows = (n * c, size)
+    x2, g2 = x.reshape(rows), g.reshape(rows)
+    arranged, axis = _grouped(n, c, groups)
+    m, r = _spread(mean, n, c, groups), _spread(rstd, n, c, groups)
+    s1, s2 = row_sums(g2, x2, m)
+    gx = None
+    gw = (s2 * r[:, 0]).reshape(n, c).sum(axis=0) if needs[1] else None
+    gb = s1.reshape(n, c).sum(axis=0) if needs[2] else None
+    if needs[0]:
+        scale = np.ones((n, c), x.dtype) if w is None else np.broadcast_to(w, (n, c))
+        a = scale.reshape(n * c, 1) * r
+        if fixed:
+            gx = apply([(g2, a)], None)
+        else:
+            count = max(1, size * prod(arranged[i] for i in axis))
+            k1, k2 = ((scale * s.reshape(n, c)).reshape(arranged).sum(axis=axis, keepdims=True) / count
+                      for s in (s1, s2))  # fmt: skip
+            slope = _spread(-(rstd**3) * k2, n, c, groups)
+            constant = _spread(-rstd * k1, n, c, groups) - slope * m
+            gx = apply([(g2, a), (x2, slope)], constant)
+    return gx, gw, gb

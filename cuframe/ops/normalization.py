@@ -49,9 +49,10 @@ def _as(a: Any, like: Any) -> Any:
 def _rows_vjp(g: Any, needs: tuple, x: Any, w: Any, b: Any, size: int, eps: float, mean: Any, rstd: Any) -> tuple:
     shape = (rstd.shape[0], size)
     wanted = tuple(n is not None for n in (*needs, None, None)[:3])
-    flat_w = None if w is None else widened(w).reshape(-1)
-    gx, gw, gb = backend_of(x).kernel("norm").rows_backward(
-        widened(g).reshape(shape), widened(x).reshape(shape), flat_w, mean, rstd, wanted
+    kernel = backend_of(x).kernel("norm")
+    flat_w = None if w is None else kernel.operand(w).reshape(-1)
+    gx, gw, gb = kernel.rows_backward(
+        kernel.operand(g).reshape(shape), kernel.operand(x).reshape(shape), flat_w, mean, rstd, wanted
     )
     return (
         None if gx is None else _as(gx.reshape(x.shape), x),
@@ -100,10 +101,8 @@ def _rows(name: str, op: Op, input: Tensor, shape: tuple, weight: Any, bias: Any
     b = _check_factor(name, "bias", bias, shape, x)
     size = prod(shape)
     kernel = backend_of(x).kernel("norm")
-    if kernel is None:
-        return op.composite(input, weight, bias, size, eps)  # type: ignore[misc]
-    rows = widened(x).reshape((prod(x.shape[: x.ndim - len(shape)]), size))
-    flat_w, flat_b = (None if f is None else widened(f).reshape(-1) for f in (w, b))
+    rows = kernel.operand(x).reshape((prod(x.shape[: x.ndim - len(shape)]), size))
+    flat_w, flat_b = (None if f is None else kernel.operand(f).reshape(-1) for f in (w, b))
     out, mean, rstd = kernel.rows_forward(rows, flat_w, flat_b, eps, op is _LAYER)
     return record(_as(out.reshape(x.shape), x), op, (input, weight, bias), (x, w, b, size, eps, mean, rstd))
 
@@ -174,71 +173,22 @@ def rms_norm(
 
 
 # -- channels -----------------------------------------------------------------------------------------------------
-def _joined(mean: Any, squares: Any, size: int, axis: tuple) -> tuple[Any, Any]:
-    """Mean and population variance of rows joined along `axis`, from each row's own; kept as dimensions."""
-    count = prod(mean.shape[i] for i in axis)
-    total = np.add.reduce(mean, axis, keepdims=True) / max(1, count)
-    d = mean - total
-    return total, np.add.reduce(squares + size * d * d, axis, keepdims=True) / max(1, count * size)
-
-
-def _grouped(n: int, c: int, groups: int) -> tuple[tuple, tuple]:
-    """How the rows (n, c) are arranged so that those with common statistics lie along some axes: shape, axes.
-
-    groups = 0 stands for batch statistics.
-    """
-    return ((n, 1, c), (0,)) if not groups else ((n, groups, c // groups), (2,))
-
-
-def _moments(x: Any, groups: int) -> tuple[Any, Any]:
-    """Mean and population variance of x [N, C, L]: arrays (1, 1, C) of the batch, or (N, G, 1) of groups."""
-    n, c, size = x.shape
-    arranged, axis = _grouped(n, c, groups)
-    kernel = backend_of(x).kernel("norm")
-    if kernel is None:
-        rows = x.mean(axis=2)
-        d = x - rows[:, :, None]
-        squares = (d * d).sum(axis=2)
-    else:
-        rows, squares = kernel.row_moments(x.reshape((n * c, size)))
-    return _joined(rows.reshape(arranged), squares.reshape(arranged), size, axis)
-
-
-def _spread(a: Any, n: int, c: int, groups: int) -> Any:
-    """Numbers of statistics as one for each row, (N * C, 1)."""
-    return np.ascontiguousarray(np.broadcast_to(a, _grouped(n, c, groups)[0])).reshape(n * c, 1)
+def _channel_shape(x: Any) -> tuple[int, int, int]:
+    return (x.shape[0], x.shape[1], prod(x.shape[2:]))
 
 
 def _channels_vjp(
     g: Any, needs: tuple, x: Any, w: Any, b: Any, groups: int, eps: float, fixed: Any, mean: Any, rstd: Any
 ) -> tuple:
-    n, c = x.shape[:2]
-    size = prod(x.shape[2:])
-    rows = (n * c, size)
-    x2, g2 = widened(x).reshape(rows), widened(g).reshape(rows)
-    arranged, axis = _grouped(n, c, groups)
     kernel = backend_of(x).kernel("norm")
-    m, r = _spread(mean, n, c, groups), _spread(rstd, n, c, groups)
-    gx = gw = gb = None
-    s1, s2 = kernel.row_sums(g2, x2, m)
-    if len(needs) > 1 and needs[1] is not None:
-        gw = _as((s2 * r[:, 0]).reshape(n, c).sum(axis=0), w)
-    if len(needs) > 2 and needs[2] is not None:
-        gb = _as(s1.reshape(n, c).sum(axis=0), b)
-    if needs[0] is not None:
-        scale = np.ones((n, c), x2.dtype) if w is None else np.broadcast_to(widened(w), (n, c))
-        a = scale.reshape(n * c, 1) * r
-        if fixed is not None:
-            gx = kernel.apply([(g2, a)], None)
-        else:
-            count = max(1, size * prod(arranged[i] for i in axis))
-            k1, k2 = ((scale * s.reshape(n, c)).reshape(arranged).sum(axis=axis, keepdims=True) / count
-                      for s in (s1, s2))  # fmt: skip
-            slope = _spread(-(rstd**3) * k2, n, c, groups)
-            constant = _spread(-rstd * k1, n, c, groups) - slope * m
-            gx = kernel.apply([(g2, a), (x2, slope)], constant)
-        gx = _as(gx.reshape(x.shape), x)
-    return gx, gw, gb
+    shape = _channel_shape(x)
+    wanted = tuple(need is not None for need in (*needs, None, None)[:3])
+    flat_w = None if w is None else kernel.operand(w)
+    gx, gw, gb = kernel.channels_backward(
+        kernel.operand(g).reshape(shape), kernel.operand(x).reshape(shape), flat_w, groups, mean, rstd,
+        fixed is not None, wanted,
+    )  # fmt: skip
+    return None if gx is None else _as(gx.reshape(x.shape), x), _as(gw, w), _as(gb, b)
 
 
 def _channels_composite(x: Tensor, w: Any, b: Any, groups: int, eps: float, fixed: Any) -> Tensor:
@@ -269,31 +219,18 @@ _INSTANCE = Op("instance_norm", _channels_vjp, _CHANNEL_SAVES, _channels_composi
 def _channels(
     name: str, op: Op, input: Tensor, weight: Any, bias: Any, groups: int, eps: float, fixed: Any = None
 ) -> tuple[Tensor, Any, Any]:
-    """The result, and the mean and variance that were used, as `_moments` shapes them."""
+    """The result, and the mean and variance that were used: (1, 1, C) of the batch, (N, G, 1) of groups."""
     x = input.array
-    n, c = x.shape[:2]
-    size = prod(x.shape[2:])
-    w = _check_factor(name, "weight", weight, (c,), x)
-    b = _check_factor(name, "bias", bias, (c,), x)
-    x3 = widened(x).reshape((n, c, size))
-    if fixed is None:
-        mean, var = _moments(x3, groups)
-    else:
-        mean, var = (widened(f).astype(x3.dtype, copy=False).reshape((1, 1, c)) for f in fixed)
+    w = _check_factor(name, "weight", weight, (x.shape[1],), x)
+    b = _check_factor(name, "bias", bias, (x.shape[1],), x)
+    if fixed is not None:
         groups = 0
     kernel = backend_of(x).kernel("norm")
-    if kernel is None:
-        return op.composite(input, weight, bias, groups, eps, fixed), mean, var  # type: ignore[misc]
-    rstd = 1 / np.sqrt(var + eps)
-    a = _spread(rstd, n, c, groups).reshape(n, c)
-    if w is not None:
-        a = a * widened(w)
-    shift = -a * _spread(mean, n, c, groups).reshape(n, c)
-    if b is not None:
-        shift += widened(b)
-    out = kernel.apply([(x3.reshape((n * c, size)), a.reshape(-1, 1))], shift.reshape(-1, 1)).reshape(x.shape)
+    flat_w, flat_b = (None if f is None else kernel.operand(f) for f in (w, b))
+    x3 = kernel.operand(x).reshape(_channel_shape(x))
+    out, mean, var, rstd = kernel.channels_forward(x3, flat_w, flat_b, groups, eps, fixed)
     saved = (x, w, b, groups, eps, fixed, mean, rstd)
-    return record(_as(out, x), op, (input, weight, bias), saved), mean, var
+    return record(_as(out.reshape(x.shape), x), op, (input, weight, bias), saved), mean, var
 
 
 def _need_channels(name: str, input: Tensor, least: int = 2) -> tuple[int, ...]:
