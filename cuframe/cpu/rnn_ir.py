@@ -7,8 +7,9 @@ state, then of the input, in registers; the cell's pointwise maths follows while
 One barrier a step lets all threads see the new state.  Backward is the same with the transposed weights, and the
 gradients of the weights follow as one blocked product over all steps, which finds its operands in the blocks that
 the time loop has left.  Columns whose sequence does not run in a step keep their state.
-A batch of one vector has its input multiplied for two steps at a time, ahead of the loop, and the input's gradient
-after it, because a weight loaded for a single multiplication halves the speed.
+A weight loaded for a single multiplication would halve the speed.  So in a batch of one vector the weights take the
+vector's place and the sums are turned afterwards; its input is multiplied two steps at a time, ahead of the loop, and
+the input's gradient is found after it.
 Every number is computed by the same instructions whichever thread owns it: the result does not depend on threads.
 """
 from __future__ import annotations
@@ -153,6 +154,33 @@ def _multiply(e: Emitter, sums: list[Any], rows: Sequence[int], left: Any, right
     return result
 
 
+def _wide(e: Emitter, vectors: int, taps: Sequence[tuple[int, int]], left: Any, left_step: int, right: Any,
+          right_step: int, count: Any, out: Any, aside: Any) -> None:
+    """`out` [rows, lanes] = sums as in `_multiply` for batches of one vector, rows being `vectors` times lanes.
+
+    Weights are the vectors here and numbers of the state are spread, so that each load serves several
+    multiplications; the sums are turned in the end.  `aside` has room for as many.
+    """
+    n, half, rows = e.lanes, e.lanes // 2, vectors * e.lanes
+    with e.loop(e.i(0), e.i(n), step=half) as part:
+        start = [e.const(0)] * (vectors * half)
+        with e.loop(e.i(0), count, [*start, left, e.at(right, part.index)]) as turn:
+            a, b = turn.values[-2:]
+            for offset, place in taps:
+                weights = [e.load(e.add(a, 4 * (offset + n * v))) for v in range(vectors)]
+                for k in range(half):
+                    number = e.splat(e.number(e.add(b, 4 * (place + k))))
+                    for v, weight in enumerate(weights):
+                        turn.values[v * half + k] = e.fma(weight, number, turn.values[v * half + k])
+            turn.values[-2:] = [e.add(a, 4 * left_step), e.add(b, 4 * right_step)]
+        for v, k in product(range(vectors), range(half)):
+            e.store(turn.values[v * half + k], e.at(aside, e.mul(part.index, rows), e.i(k * rows + v * n)))
+    for v in range(vectors):
+        square = e.transposed([e.load(e.at(aside, e.i(k * rows + v * n))) for k in range(n)])
+        for r, x in enumerate(square):
+            e.store(x, e.at(out, e.i((v * n + r) * n)))
+
+
 def _pack(e: Emitter, sources: list[tuple[Any, Any]], step: Any, count: Any, depth: Any, to: Any,
           to_step: int) -> None:
     """Numbers of several rows side by side: `to[k * to_step + r] = source_r[k * step]`, zero outside.
@@ -226,7 +254,11 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
     scratch = e.at(a["scratch"], e.mul(e.thread, a["scratch_size"]))
     first, last = e.share(a["panels"])
     gates = len(cell.h_slots)
-
+    wide = units * gates                    # rows of a panel, for batches of one vector
+    by_x, aside = e.at(scratch, e.i(wide * lanes)), e.at(scratch, e.i(2 * wide * lanes))
+    if cols == 1:
+        with e.loop(e.i(0), e.i(wide)) as row:
+            e.store(e.const(0), e.at(by_x, e.mul(row.index, lanes)))
     with e.loop(first, last) as panel:
         for side, depth, count in (("h", a["depth_h"], a["hidden"]), ("x", a["depth_x"], a["inputs"])):
             _pack_units(e, panel.index, a[f"w_{side}"], a[f"pack_{side}"], count, depth, units, gates)
@@ -254,21 +286,29 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
         start = e.at(a["start"], e.mul(t, a["start_size"]))
         inputs = turned(s)
         with e.loop(e.either(runs_now, first, last), last) as panel, e.loop(e.i(0), a["blocks"]) as block:
-            begin = e.mul(e.add(e.mul(block.index, a["padded"]), e.mul(panel.index, units)), cell.slots * width)
-            sums = [e.load(e.at(start, begin, e.i(j * lanes))) for j in range(units * cell.slots * cols)]
             runs = b.icmp_signed("<", e.mul(block.index, width), size)
-            for side, depth, slots, right in (("x", a["depth_x"], cell.x_slots, inputs),
-                                              ("h", a["depth_h"], cell.h_slots, old)):
-                rows = [u * cell.slots + j for u, j in product(range(units), slots)]
-                each = len(rows)
-                taps = [(list(range(each * k, each * (k + 1))), width * k) for k in range(UNROLL)]
-                height = a["padded"] if side == "h" else a["height_x"]
-                sums = _multiply(e, sums, rows, e.at(a[f"pack_{side}"], e.mul(e.mul(panel.index, depth), each)),
-                                 e.at(right, e.mul(e.mul(block.index, height), width)),
-                                 e.either(runs, b.sdiv(depth, e.i(UNROLL)), 0), cols, taps, each * UNROLL,
-                                 width * UNROLL)
-            for j, v in enumerate(sums):
-                e.store(v, e.at(scratch, e.i(j * lanes)))
+            if cols == 1:
+                for left, depth, right, out in ((a["pack_x"], a["depth_x"], inputs, by_x),
+                                                (a["pack_h"], a["depth_h"], old, scratch)):
+                    with b.if_then(b.icmp_signed(">", depth, e.i(0))):
+                        taps_w = [(wide * k, lanes * k) for k in range(UNROLL)]
+                        _wide(e, wide // lanes, taps_w, e.at(left, e.mul(e.mul(panel.index, depth), wide)),
+                              wide * UNROLL, right, lanes * UNROLL, b.sdiv(depth, e.i(UNROLL)), out, aside)
+            else:
+                begin = e.mul(e.add(e.mul(block.index, a["padded"]), e.mul(panel.index, units)), cell.slots * width)
+                sums = [e.load(e.at(start, begin, e.i(j * lanes))) for j in range(units * cell.slots * cols)]
+                for side, depth, slots, right in (("x", a["depth_x"], cell.x_slots, inputs),
+                                                  ("h", a["depth_h"], cell.h_slots, old)):
+                    rows = [u * cell.slots + j for u, j in product(range(units), slots)]
+                    each = len(rows)
+                    taps = [(list(range(each * k, each * (k + 1))), width * k) for k in range(UNROLL)]
+                    height = a["padded"] if side == "h" else a["height_x"]
+                    sums = _multiply(e, sums, rows, e.at(a[f"pack_{side}"], e.mul(e.mul(panel.index, depth), each)),
+                                     e.at(right, e.mul(e.mul(block.index, height), width)),
+                                     e.either(runs, b.sdiv(depth, e.i(UNROLL)), 0), cols, taps, each * UNROLL,
+                                     width * UNROLL)
+                for j, v in enumerate(sums):
+                    e.store(v, e.at(scratch, e.i(j * lanes)))
             base = e.mul(panel.index, units)
             with e.loop(e.i(0), e.least(e.i(units), b.sub(a["hidden"], base))) as u, e.loop(e.i(0), e.i(cols)) as c:
                 unit = e.add(base, u.index)
@@ -278,10 +318,18 @@ def build_forward(name: str, cell: Cell, lanes: int, cols: int, units: int) -> i
                 here = e.add(e.mul(place, width), e.mul(c.index, lanes))
                 p = []
                 for j in range(cell.slots):
-                    at = e.add(e.mul(e.add(e.mul(u.index, cell.slots * cols), j * cols), lanes),
-                               e.mul(c.index, lanes))
+                    if cols == 1:
+                        total = e.load(e.at(start, e.mul(e.add(e.mul(place, cell.slots), j), width)))
+                        for slots, sums_at in ((cell.x_slots, by_x), (cell.h_slots, scratch)):
+                            if j in slots:
+                                row = e.add(e.mul(u.index, gates), slots.index(j))
+                                total = b.fadd(total, e.load(e.at(sums_at, e.mul(row, lanes))))
+                    else:
+                        at = e.add(e.mul(e.add(e.mul(u.index, cell.slots * cols), j * cols), lanes),
+                                   e.mul(c.index, lanes))
+                        total = e.load(e.at(scratch, at))
                     bias = e.number(e.at(a["bias"], e.add(e.mul(a["hidden"], j), unit)))
-                    p.append(b.fadd(e.load(e.at(scratch, at)), e.splat(bias)))
+                    p.append(b.fadd(total, e.splat(bias)))
                 h_old = e.load(e.at(old, here))
                 before = e.load(e.at(c_old, here)) if cell.has_c else None
                 values, h, after = cell.forward(e, p, h_old, before)
@@ -313,7 +361,7 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
     def packed(side: str, panel: Any) -> Any:
         return e.at(a[f"pack_{side}"], e.mul(e.mul(panel, a["hidden"]), gates * rows))
 
-    for side, count in (("h", a["hidden"]), ("x", a["inputs"])):
+    for side, count in (("h", a["hidden"]), ("x", a["inputs"]))[:min(cols, 2)]:
         with e.loop(*shares[side]) as panel:
             _pack_columns(e, panel.index, a[f"w_{side}"], a[f"pack_{side}"], count, rows, gates)
 
@@ -359,10 +407,19 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
             for address in used:
                 e.prefetch(e.at(address, e.mul(place, width)), 4 * rows * width)
             carried = e.at(a["carry"], e.mul(place, width))
-            sums = [e.load(e.at(carried, e.i(i * lanes))) for i in range(rows * cols)]
-            sums = multiply("h", panel.index, block.index, sums)
-            for i, v in enumerate(sums):
-                e.store(v, e.at(scratch, e.i(i * lanes)))
+            if cols == 1:
+                taps = [(j * rows, slot * lanes) for j, slot in enumerate(cell.h_slots)]
+                _wide(e, rows // lanes, taps, packed("h", panel.index), gates * rows, right, cell.slots * lanes,
+                      e.either(b.or_(begins, b.icmp_signed("<=", later_size, e.i(0))), 0, a["hidden"]), scratch,
+                      e.at(scratch, e.i(rows * lanes)))
+                for i in range(rows):
+                    at = e.i(i * lanes)
+                    e.store(b.fadd(e.load(e.at(scratch, at)), e.load(e.at(carried, at))), e.at(scratch, at))
+            else:
+                sums = [e.load(e.at(carried, e.i(i * lanes))) for i in range(rows * cols)]
+                sums = multiply("h", panel.index, block.index, sums)
+                for i, v in enumerate(sums):
+                    e.store(v, e.at(scratch, e.i(i * lanes)))
             here = e.least(e.i(rows), b.sub(a["hidden"], base))
             with e.loop(e.i(0), e.either(ends, e.mul(here, cols), 0)) as vector:
                 e.store(e.load(e.at(scratch, e.mul(vector.index, lanes))), e.at(carried, e.mul(vector.index, lanes)))
@@ -392,12 +449,14 @@ def build_backward(name: str, cell: Cell, lanes: int, cols: int, rows: int) -> i
                 if cell.has_c:
                     e.store(b.select(mask, dc_old, dc), e.at(a["dc"], at))
 
-        first, last = shares["x"]
-        with e.loop(e.either(b.or_(begins, outside), last, first), last) as panel, e.loop(e.i(0), a["blocks"]) as block:
-            sums = multiply("x", panel.index, block.index, [e.const(0)] * (rows * cols))
-            place = e.mul(e.add(e.mul(block.index, a["height_x"]), e.mul(panel.index, rows)), width)
-            for i, v in enumerate(sums):
-                e.store(v, e.at(dx, place, e.i(i * lanes)))
+        if cols > 1:
+            first, last = shares["x"]
+            from_panel = e.either(b.or_(begins, outside), last, first)
+            with e.loop(from_panel, last) as panel, e.loop(e.i(0), a["blocks"]) as block:
+                sums = multiply("x", panel.index, block.index, [e.const(0)] * (rows * cols))
+                place = e.mul(e.add(e.mul(block.index, a["height_x"]), e.mul(panel.index, rows)), width)
+                for i, v in enumerate(sums):
+                    e.store(v, e.at(dx, place, e.i(i * lanes)))
         e.barrier(e.mul(e.add(j, 2), a["threads"]))
     b.ret_void()
     return e.module

@@ -129,7 +129,7 @@ def forward(name: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None, b
         sums.fill(0)
     ring = -1 if keeps_states else 1
     _run(_kernel("forward", name, tile), hidden * (hidden + inputs) * gates * batch, tile,
-         cell.slots * tile.units * tile.cols * tile.lanes,
+         (3 * gates if tile.cols == 1 else cell.slots * tile.cols) * tile.units * tile.lanes,
          steps, hidden, 0 if early else inputs, tile.blocks, reverse, starts, sizes, w_hh, w_ih, pack_h, pack_x,
          depth_h, depth_x, panels, bias, x, x.strides[0] // 4, turned, turned[0].size, height_x, sums,
          _stride(sums, early), states, states[0].size, ring, cells, _stride(cells, keep), kept, _stride(kept, keep), y,
@@ -170,7 +170,7 @@ def backward(name: str, kept: Kept, x: Array, previous: Array, w_ih: Array, w_hh
     height_x = max(_up(inputs, tile.lanes), panels_x * tile.rows)
     dx_turned = aligned(2, tile.blocks, height_x, tile.width) if panels_x else aligned(2, 0)
     _run(_kernel("backward", name, tile), hidden * (hidden + inputs * needs[0]) * gates * batch, tile,
-         tile.rows * tile.cols * tile.lanes,
+         max(2, tile.cols) * tile.rows * tile.lanes,
          steps, hidden, inputs, tile.blocks, reverse, kept.starts, kept.sizes, w_hh, w_ih, pack_h, pack_x, panels_h,
          panels_x, kept.gates, _stride(kept.gates), kept.states, _stride(kept.states), kept.cells,
          _stride(kept.cells), gy, gy.strides[0] // 4, turned, turned[0].size, dgates, dgates[0].size, carry, dc, sums,
@@ -241,6 +241,8 @@ def _tiling(name: str, batch: int, hidden: int) -> _Tiling:
     rows = (24 if lanes == 16 else 12) // cols
     gates = len(cell.h_slots)
     units = max(1, rows // cell.slots)
+    if cols == 1:                           # vectors of weights: `_wide` in rnn_ir
+        units, rows = (3 if gates > 1 else 2) * lanes // gates, 2 * lanes
     outer = max(1, (12 if lanes == 16 else 6) // gates)     # the tile of all kernels whose columns are two vectors
     padded = _up(max(_up(hidden, n) for n in (rows, units, outer)), lanes)
     return _Tiling(lanes, cols, -(-batch // (lanes * cols)), units, rows, outer, padded)
