@@ -73,7 +73,7 @@ inline void close_meeting(Warp& warp, Meeting* meeting, Block& block, unsigned f
 void thread_left(Thread* thread) {
     Block& block = *thread->block;
     Launch& launch = *block.launch;
-    happens_before(&launch.finished);
+    end_clock(thread);
     thread->where = Where::left;
     launch.idle_polls = 0;
     if (--block.live == 0) --launch.live_blocks;
@@ -153,9 +153,9 @@ sim::Meeting* sim_meet(const char* what, unsigned mask, const void* value, unsig
     Meeting* meeting = warp.open;
     while (meeting && meeting->mask != mask) meeting = meeting->next;
     if (!meeting) {
-        meeting = worker->free_meetings;
+        meeting = block.free_meetings;
         if (meeting)
-            worker->free_meetings = meeting->next;
+            block.free_meetings = meeting->next;
         else
             meeting = new Meeting;
         meeting->mask = mask;
@@ -189,8 +189,9 @@ sim::Meeting* sim_meet(const char* what, unsigned mask, const void* value, unsig
 void sim_part(sim::Meeting* meeting) {
     using namespace sim;
     if (--meeting->readers) return;
-    meeting->next = worker->free_meetings;
-    worker->free_meetings = meeting;
+    Block& block = *self()->block;
+    meeting->next = block.free_meetings;
+    block.free_meetings = meeting;
 }
 
 unsigned sim_active_mask() {

@@ -47,7 +47,7 @@ constexpr int FRAME_WORDS = 20, FRAME_RETURN = 11;
 
 namespace sim {
 
-#if defined(SIM_ADDRESS) || defined(SIM_THREAD)
+#if defined(SIM_ADDRESS)
 constexpr size_t STACK_BYTES = 256 << 10;  // instrumented frames are several times larger
 #else
 constexpr size_t STACK_BYTES = 64 << 10;

@@ -21,15 +21,18 @@ namespace sim {
 __thread Worker* worker = nullptr;
 
 Worker::~Worker() {
-    while (free_meetings) {
-        Meeting* next = free_meetings->next;
-        delete free_meetings;
-        free_meetings = next;
-    }
     for (size_t i = 0; i < block_capacity; ++i) {
-        allow(blocks[i]->arena, blocks[i]->arena_bytes);
-        munmap(blocks[i]->arena, blocks[i]->arena_bytes);
-        delete blocks[i];
+        Block& block = *blocks[i];
+        if constexpr (RACES)
+            for (Thread& thread : block.threads)
+                if (thread.clock) __tsan_destroy_fiber(thread.clock);
+        while (Meeting* meeting = block.free_meetings) {
+            block.free_meetings = meeting->next;
+            delete meeting;
+        }
+        allow(block.arena, block.arena_bytes);
+        munmap(block.arena, block.arena_bytes);
+        delete &block;
     }
     free(blocks);
 }
@@ -51,7 +54,6 @@ static void prepare(Worker& w, Launch& launch, size_t blocks) {
             w.blocks[w.block_capacity] = block;
         }
     }
-    launch.blocks = w.blocks;
     for (size_t b = 0; b < blocks; ++b) {
         Block* block = w.blocks[b];
         block->launch = &launch;
@@ -77,15 +79,14 @@ static Index3 block_index(const Launch& launch, uint64_t number) {
 static void run(Worker& w, Launch& launch) {
     Thread* first = next_thread(launch);
     if (!first) return;
-    first->fiber = w.fibers.take();
+    first->fiber = stack_for(first);
     enter(first);
     if constexpr (ADDRESS)
         __sanitizer_start_switch_fiber(&launch.main_fake_stack, first->fiber->stack, STACK_BYTES);
     sim_switch(&launch.main_stack_pointer, first->fiber->stack_pointer);
     w.running = nullptr;
     if constexpr (ADDRESS) __sanitizer_finish_switch_fiber(launch.main_fake_stack, nullptr, nullptr);
-    if constexpr (RACES) __tsan_switch_to_fiber(launch.main_race_fiber, 1);
-    happens_after(&launch.finished);
+    if constexpr (RACES) __tsan_switch_to_fiber(launch.main_clock, 1);
 }
 
 static void run_ordinary(Worker& w, Launch& launch, uint64_t count) {
@@ -98,18 +99,19 @@ static void run_ordinary(Worker& w, Launch& launch, uint64_t count) {
         while (common_divisor(step, count) != 1) ++step;
     }
     for (uint64_t i = 0; i < count && !launch.failed; ++i) {
-        launch.current = 0;
+        launch.blocks = w.blocks + i % ORDINARY_BLOCKS;
         begin_block(*launch.blocks[0], block_index(launch, number));
         run(w, launch);
-        end_block(w, *launch.blocks[0]);
+        end_block(*launch.blocks[0]);
         number = (number + step) % count;
     }
 }
 
 static void run_cooperative(Worker& w, Launch& launch, uint64_t count) {
+    launch.blocks = w.blocks;
     for (uint64_t b = 0; b < count; ++b) begin_block(*launch.blocks[b], block_index(launch, b));
     run(w, launch);
-    for (uint64_t b = 0; b < count; ++b) end_block(w, *launch.blocks[b]);
+    for (uint64_t b = 0; b < count; ++b) end_block(*launch.blocks[b]);
 }
 
 }  // namespace sim
@@ -158,14 +160,16 @@ int sim_launch(void (*entry)(void**), void** args, unsigned grid_x, unsigned gri
 
     uint64_t count = uint64_t(grid_x) * grid_y * grid_z;
     launch.block_count = cooperative ? count : 1;
-    prepare(own, launch, launch.block_count);
-    if constexpr (RACES) launch.main_race_fiber = __tsan_get_current_fiber();
+    prepare(own, launch, cooperative ? count : ORDINARY_BLOCKS);
+    if constexpr (RACES) launch.main_clock = __tsan_get_current_fiber();
     happens_before(&launch.started);
     __atomic_fetch_add(&active_launches, 1, __ATOMIC_RELAXED);
     bool main = in_main_thread();
     if (main) main_thread = pthread_self(), main_thread_launches = true;
     (cooperative ? run_cooperative : run_ordinary)(own, launch, count);
     if (main) main_thread_launches = false;
+    if constexpr (RACES) __tsan_switch_to_fiber(launch.main_clock, 1);
+    happens_after(&launch.finished);
     __atomic_fetch_sub(&active_launches, 1, __ATOMIC_RELAXED);
     own.launch = nullptr;
     if (own.printed) fflush(stdout);

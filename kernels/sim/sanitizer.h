@@ -17,7 +17,6 @@ void __tsan_switch_to_fiber(void* fiber, unsigned flags);
 void __tsan_set_fiber_name(void* fiber, const char* name);
 void __tsan_acquire(void* address);
 void __tsan_release(void* address);
-void AnnotateNewMemory(const char* file, int line, const void* address, size_t size);
 }
 
 namespace sim {

@@ -1,6 +1,7 @@
 // Which CUDA thread runs next, and how to get there.
 #pragma once
 
+#include "races.h"
 #include "state.h"
 
 namespace sim {
@@ -61,7 +62,6 @@ inline void begin_block(Block& block, Index3 index) {
         thread.where = Where::not_started;
         thread.excused = false;
         thread.copies.count = thread.copies.group = 0;
-        thread.race_fiber = nullptr;
     }
     block.array_count = 0;
     block.arena_used = GAP;
@@ -106,14 +106,14 @@ inline void enter(Thread* thread) {
     sim_now.lane = thread->number & 31;
     sim_now.atomics = 0;
     if constexpr (RACES)
-        if (thread->race_fiber) __tsan_switch_to_fiber(thread->race_fiber, 1);
+        if (thread->clock) __tsan_switch_to_fiber(thread->clock, 1);
 }
 
 // Lets other threads run until somebody marks this one ready.
 inline void wait(Thread* self) {
     Thread* next = next_thread(*worker->launch);
     if (next == self) return;
-    if (!next->fiber) next->fiber = worker->fibers.take();
+    if (!next->fiber) next->fiber = stack_for(next);
     Fiber *from = self->fiber, *to = next->fiber;
     enter(next);
     if constexpr (ADDRESS) __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, STACK_BYTES);
@@ -140,19 +140,7 @@ inline void begin_thread(Thread* thread) {
     thread->where = Where::running;
     worker->launch->idle_polls = 0;
     if (worker->interrupted) report_interrupt();
-    if constexpr (RACES) {
-        Index3 b = thread->block->index, t = thread->index;
-        char name[96];
-        snprintf(name, sizeof name, "block (%u,%u,%u) thread (%u,%u,%u)", b.x, b.y, b.z, t.x, t.y, t.z);
-        // What the fiber's last thread did to this stack is no race.
-        AnnotateNewMemory(__FILE__, __LINE__, thread->fiber->stack, STACK_BYTES);
-        // What creates a fiber happens before it, so that must not be another CUDA thread.
-        __tsan_switch_to_fiber(worker->launch->main_race_fiber, 1);
-        thread->race_fiber = __tsan_create_fiber(0);
-        __tsan_set_fiber_name(thread->race_fiber, name);
-        __tsan_switch_to_fiber(thread->race_fiber, 1);
-        happens_after(&worker->launch->started);
-    }
+    begin_clock(thread);
 }
 
 }  // namespace sim
@@ -174,8 +162,9 @@ extern "C" void sim_fiber_main() {
         Fiber* fiber = thread->fiber;
         thread->fiber = nullptr;
         Thread* next = next_thread(*worker->launch);
-        if (!next || next->fiber) {
-            worker->fibers.give_back(fiber);
+        if (RACES || !next || next->fiber) {
+            free_stack(fiber);
+            if (next && !next->fiber) next->fiber = stack_for(next);
             if (next) enter(next);
             depart(next);
         }

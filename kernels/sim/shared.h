@@ -59,26 +59,24 @@ inline void check_gaps(Block& block) {
     }
 }
 
-inline void end_block(Worker& w, Block& block) {
+inline void end_block(Block& block) {
     Launch& launch = *block.launch;
     if constexpr (!ADDRESS) check_gaps(block);
     forbid(block.arena, block.arena_bytes);
-    if constexpr (RACES) AnnotateNewMemory(__FILE__, __LINE__, block.arena, block.arena_used);
     for (unsigned i = 0; i < launch.threads; ++i) {
         Thread& thread = block.threads[i];
-        if constexpr (RACES)
-            if (thread.race_fiber) __tsan_destroy_fiber(thread.race_fiber);
         if (!thread.fiber) continue;
         allow(thread.fiber->stack, STACK_BYTES);
-        w.fibers.give_back(thread.fiber);
+        free_stack(thread.fiber);
+        if (thread.where != Where::not_started) end_clock(&thread);
         thread.fiber = nullptr;
     }
     for (Warp& warp : block.warps)
         while (warp.open) {
             Meeting* meeting = warp.open;
             warp.open = meeting->next;
-            meeting->next = w.free_meetings;
-            w.free_meetings = meeting;
+            meeting->next = block.free_meetings;
+            block.free_meetings = meeting;
         }
 }
 

@@ -12,6 +12,12 @@ constexpr size_t GAP = 64;             // bytes watched on either side of every 
 constexpr unsigned char GAP_FILL = 0xA5;
 constexpr unsigned char POISON = 0xFF;  // a NaN in every floating-point type, -1 in every integer
 
+// Thread sanitizer has room for 8,128 threads and fibers.
+constexpr unsigned MAX_CLOCKS = 8000;
+
+// Blocks that an ordinary launch has in use, in turn. Note [Races] in races.h says why these are several.
+constexpr unsigned ORDINARY_BLOCKS = RACES ? 4 : 1;
+
 enum class Order : int { forward, reverse, random };
 
 struct Block;
@@ -42,7 +48,8 @@ struct alignas(64) Thread {
     const char* what;
     Place place;
     AsyncCopies copies;
-    void* race_fiber;  // thread sanitizer's
+    void* clock;   // thread sanitizer's: Note [Races]
+    Fiber* stack;  // likewise
 };
 
 struct Warp {
@@ -68,7 +75,8 @@ struct Block {
     int result;
     int barrier_mode;
     unsigned barriers_passed;
-    char barrier_events[2];
+    char barrier_events[2], turn;  // addresses that stand for events in thread sanitizer's order
+    Meeting* free_meetings;
     const char* barrier_what;
     Place barrier;
     unsigned cursor;
@@ -113,7 +121,7 @@ struct Launch {
     void* main_fake_stack;
     const void* main_stack;
     size_t main_stack_bytes;
-    void* main_race_fiber;
+    void* main_clock;
     char started, finished;  // their addresses stand for "launched" and "left" in thread sanitizer's order of events
 
     unsigned draw(unsigned below) {
@@ -127,13 +135,14 @@ struct Worker {
     FiberPool fibers;
     Launch* launch = nullptr;
     Thread* running = nullptr;
-    Meeting* free_meetings = nullptr;
     Block** blocks = nullptr;
     size_t block_capacity = 0;
     bool printed = false;
     volatile bool interrupted = false;
     Report report;
 
+    Worker() = default;
+    Worker(const Worker&) = delete;
     ~Worker();
 };
 
