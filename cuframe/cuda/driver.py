@@ -40,6 +40,10 @@ class CudaLauncher:
     def address(self, array: Any) -> int:
         return array.data.ptr
 
+    def stream(self, device: int) -> int:
+        with self._cupy.cuda.Device(device):
+            return self._stream().ptr
+
     def fact(self, device: int, attribute: int) -> int:
         """A number the driver tells about a device; asked once."""
         key = (device, attribute)

@@ -31,7 +31,8 @@ import numpy as np
 
 from cuframe.cuda.sources import Source, find_source, read_source, text_source
 
-__all__ = ["C_NAMES", "Kernel", "Launcher", "Loaded", "declared_kernels", "kernel", "register_launcher"]
+__all__ = ["C_NAMES", "Kernel", "Launcher", "Loaded", "declared_kernels", "kernel", "launcher_of",
+           "register_launcher"]
 
 C_NAMES = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "bf16", "int8": "int8",
            "int16": "int16", "int32": "int32", "int64": "int64", "uint8": "uint8", "uint32": "uint32",
@@ -61,6 +62,9 @@ class Launcher(Protocol):
     def address(self, array: Any) -> int:
         """Where its first element is."""
 
+    def stream(self, device: int) -> int:
+        """What is current there: work in one stream runs in order."""
+
     def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
              siblings: Sequence[str]) -> Loaded:
         """Compile and load one instance; `siblings` are all of its file, for where one go is cheaper."""
@@ -73,6 +77,11 @@ _declared: list[Kernel] = []
 def register_launcher(array_type: type, launcher: Launcher) -> None:
     """Let kernels take arrays of `array_type`."""
     _launchers[array_type] = launcher
+
+
+def launcher_of(array: Any) -> Launcher:
+    """The launcher for arrays like this one, for tables of addresses."""
+    return _launchers[type(array)]
 
 
 def declared_kernels() -> list[Kernel]:

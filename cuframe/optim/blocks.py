@@ -5,6 +5,10 @@ Note [Blocks]
     on blocks that fit the cache, only the first touch does. A block is large enough that NumPy's cost of a call is
     small beside its work. The scratch blocks are shared by all parameters, so a step allocates nothing of a
     parameter's size. On a device every call is a launch, so there the block is the whole array.
+
+Note [One launch]
+    Where a device has a kernel for a rule, `run` only notes the parameter, and `finish` launches once for all that
+    share the settings: the number of launches does not grow with that of parameters.
 """
 
 from __future__ import annotations
@@ -19,10 +23,13 @@ from ..autograd import versions
 from ..backend import backend_of
 from ..tensor import Tensor
 
-__all__ = ["BLOCK", "decayed", "gradients", "run", "zeros_like"]
+__all__ = ["BLOCK", "decayed", "finish", "gradients", "run", "zeros_like"]
 
 #: Elements of a block: the 5 arrays of Adam in float32 take 640 KB, which fits a second-level cache.
 BLOCK = 32768
+
+#: The key of scratch under which parameters wait for `finish`.
+_WAITING = "waiting"
 
 #: Elements of one BLAS call; OpenBLAS uses one thread up to 10,000.
 PIECE = 8192
@@ -65,7 +72,7 @@ def gradients(group: dict[str, Any], name: str) -> list[tuple[Tensor, Any]]:
 
 
 def run(
-    scratch: dict[Any, list[Any]], kernel: Callable[..., None], p: Tensor, g: Any, state: tuple, *settings: Any
+    scratch: dict[Any, Any], kernel: Callable[..., None], p: Tensor, g: Any, state: tuple, *settings: Any
 ) -> None:
     """`kernel(axpy, p, g, *state, s, t, *settings)` over the blocks of a parameter; s and t are scratch.
 
@@ -74,6 +81,11 @@ def run(
     """
     x = p.array
     arrays = [x, g, *[s.array for s in state]]
+    if x.__class__ is not np.ndarray:
+        fused = _fused(x, kernel)
+        if fused is not None:
+            scratch.setdefault(_WAITING, {}).setdefault((fused, settings), []).append(arrays)
+            return
     if x.dtype.char not in "fd":
         wide = [a.astype(np.float32) for a in arrays]
         _run_blocks(scratch, kernel, wide, settings)
@@ -87,6 +99,19 @@ def run(
         _run_blocks(scratch, kernel, arrays, settings)
         x[...] = arrays[0]
     versions.written(x, "the optimizer's step")
+
+
+def _fused(x: Any, kernel: Callable[..., None]) -> Callable[..., None] | None:
+    """The rule of this name for many parameters, where the device of `x` has it."""
+    return getattr(backend_of(x).kernel("optim"), kernel.__name__.lstrip("_"), None)
+
+
+def finish(scratch: dict[Any, Any]) -> None:
+    """Launch what `run` has left: Note [One launch]."""
+    for (fused, settings), sets in scratch.pop(_WAITING, {}).items():
+        fused(sets, *settings)
+        for arrays in sets:
+            versions.written(arrays[0], "the optimizer's step")
 
 
 def decayed(axpy: Callable, p: Any, g: Any, t: Any, l2: float, maximize: bool) -> Any:

@@ -15,6 +15,7 @@ from ..autograd.modes import enable_grad, no_grad
 from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import HookHandle, Tensor
+from .blocks import finish
 
 __all__ = ["Optimizer", "check_at_least", "check_betas", "required"]
 
@@ -97,7 +98,7 @@ class Optimizer:
         }
         self._stepping = False
         self._steps_taken = 0
-        self._scratch: dict[Any, list[Any]] = {}
+        self._scratch: dict[Any, Any] = {}
         groups: list[Any] = list(params.items() if isinstance(params, Mapping) else params)
         if not groups:
             raise ValueError(
@@ -198,7 +199,11 @@ class Optimizer:
                 loss = closure()
         with no_grad():
             for group in self.param_groups:
-                self.update_group(group)
+                try:
+                    self.update_group(group)
+                finally:
+                    if self._scratch:
+                        finish(self._scratch)
         return loss
 
     step = _hooked_step(step)

@@ -70,24 +70,42 @@ def _squares(flat: Any) -> float:
 
 
 def _total(arrays: list[Any], norm_type: float) -> Any:
-    """The norm of the norms."""
+    """The norm of the norms: a number, or where kernels find it an array of shape (1,) on their device."""
     order = float(norm_type)
+    fused = _fused(arrays)
+    if fused is not None:
+        return fused.norm(arrays, order)
     norms = np.asarray([float(_norm(x, order)) for x in arrays], np.float64)
     if order == math.inf:
-        return norms.max()
+        return float(norms.max())
     if order == -math.inf:
-        return norms.min()
-    return np.linalg.norm(norms, order)
+        return float(norms.min())
+    return float(np.linalg.norm(norms, order))
 
 
-def _result(arrays: list[Any], total: float) -> Tensor:
+def _result(arrays: list[Any], total: Any) -> Tensor:
     if not arrays:
         return Tensor(np.zeros((), np.float32))
     dtype = functools.reduce(promote_types, [x.dtype for x in arrays])
+    if hasattr(total, "shape"):
+        return Tensor(total.reshape(()).astype(dtype))
     return Tensor(backend_of(arrays[0]).asarray(np.asarray(total, dtype), arrays[0]))
 
 
-def _check_finite(name: str, total: float, norm_type: float) -> None:
+def _fused(arrays: list[Any]) -> Any:
+    """The kernels for many arrays, where all are on one device that has them."""
+    if not arrays or backend_of(arrays[0]).host:
+        return None
+    backend = backend_of(arrays[0])
+    device = backend.device_of(arrays[0])
+    if any(x.__class__ is not arrays[0].__class__ or backend.device_of(x) != device for x in arrays[1:]):
+        return None
+    return backend.kernel("optim")
+
+
+def _check_finite(name: str, total: Any, norm_type: float) -> None:
+    if hasattr(total, "shape"):
+        total = total.item()
     if not math.isfinite(total):
         raise RuntimeError(
             f"{name}: the norm of order {float(norm_type):g} of the gradients is {total}; "
@@ -125,7 +143,7 @@ def get_total_norm(
         else:
             check_floating("get_total_norm", "tensors", t)
             arrays.append(t.array)
-    total = float(_total(arrays, norm_type)) if arrays else 0.0
+    total = _total(arrays, norm_type) if arrays else 0.0
     if error_if_nonfinite:
         _check_finite("get_total_norm", total, norm_type)
     return _result(arrays, total)
@@ -168,14 +186,23 @@ def clip_grad_norm_(
     arrays = _grad_arrays("clip_grad_norm_", parameters)
     if not arrays:
         return _result(arrays, 0.0)
-    total = float(_total(arrays, norm_type))
+    total = _total(arrays, norm_type)
     if error_if_nonfinite:
         _check_finite("clip_grad_norm_", total, norm_type)
     _scale(arrays, max_norm, total)
     return _result(arrays, total)
 
 
-def _scale(arrays: list[Any], max_norm: float, total: float) -> None:
+def _scale(arrays: list[Any], max_norm: float, total: Any) -> None:
+    fused = _fused(arrays)
+    if fused is not None:
+        if hasattr(total, "shape"):
+            fused.scale(arrays, float(max_norm), total)
+        else:
+            fused.scale(arrays, float(max_norm) / (total + 1e-6))
+        for x in arrays:
+            versions.written(x, "clip_grad_norm_")
+        return
     factor = float(max_norm) / (total + 1e-6)
     if not factor >= 1.0:  # a NaN norm makes the gradients NaN, as it does in PyTorch
         for x in arrays:
@@ -188,7 +215,10 @@ def clip_grads_with_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor | float, foreach: bool | None = None
 ) -> None:
     """As `clip_grad_norm_`, with a norm that is known already: from `get_total_norm`, say, over several processes."""
-    _scale(_grad_arrays("clip_grads_with_norm_", parameters), max_norm, float(total_norm))
+    arrays = _grad_arrays("clip_grads_with_norm_", parameters)
+    beside = isinstance(total_norm, Tensor) and arrays and _fused([*arrays, total_norm.array]) is not None
+    known = total_norm.array.astype(np.float64).reshape(1) if beside else float(total_norm)  # type: ignore[union-attr]
+    _scale(arrays, max_norm, known)
 
 
 def clip_grad_value_(
@@ -202,6 +232,11 @@ def clip_grad_value_(
         foreach: taken for compatibility, without effect.
     """
     limit = float(clip_value)
-    for x in _grad_arrays("clip_grad_value_", parameters):
-        np.clip(x, x.dtype.type(-limit), x.dtype.type(limit), out=x)
+    arrays = _grad_arrays("clip_grad_value_", parameters)
+    fused = _fused(arrays)
+    if fused is not None:
+        fused.clamp(arrays, limit)
+    for x in arrays:
+        if fused is None:
+            np.clip(x, x.dtype.type(-limit), x.dtype.type(limit), out=x)
         versions.written(x, "clip_grad_value_")
