@@ -74,16 +74,28 @@ def _clean(args: argparse.Namespace) -> int:
     return 0
 
 
-def _compile(index: int, expression: str, arch: str) -> tuple[str, str, int, Any, str]:
-    """In a worker process: one instance; kernels are named by their place, since they cannot travel."""
-    from cuframe.cuda.compile import compile_kernel
+def _files(pattern: str) -> dict[tuple[str, tuple[str, ...]], dict[str, int]]:
+    """(file, options) -> {instance: place of its kernel}: what is compiled together."""
+    found: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
+    for place, kernel in enumerate(_kernels()):
+        for expression in kernel.instances():
+            if pattern in expression:
+                found.setdefault((kernel.file, kernel.options), {})[expression] = place
+    return found
+
+
+def _compile(pattern: str, key: tuple[str, tuple[str, ...]], arch: str) -> list[tuple[str, str, int, Any, str]]:
+    """In a worker process: the instances of a file; it is named by its key, since kernels cannot travel."""
+    from cuframe.cuda.compile import compile_file
     from cuframe.cuda.nvrtc import CompileError
 
-    kernel = _kernels()[index]
+    instances = _files(pattern)[key]
+    kernel = _kernels()[next(iter(instances.values()))]
     try:
-        return arch, expression, index, compile_kernel(kernel.source, expression, arch, kernel.options).resources, ""
+        made = compile_file(kernel.source, list(instances), arch, kernel.options)
     except CompileError as e:
-        return arch, expression, index, None, str(e)
+        return [(arch, "", -1, None, str(e))]
+    return [(arch, expression, place, made[expression].resources, "") for expression, place in instances.items()]
 
 
 def _build(args: argparse.Namespace) -> int:
@@ -102,13 +114,15 @@ def _build(args: argparse.Namespace) -> int:
     left_out = [a for a in wanted if int(a[3:].rstrip("a")) not in able]
     start = time.perf_counter()
     kernels = _kernels()
-    jobs = [(i, e, a) for a in wanted if a not in left_out for i, k in enumerate(kernels) for e in k.instances()
-            if args.pattern in e]
+    files = _files(args.pattern)
+    # the longest first, so that no core waits for it in the end
+    order = sorted(files, key=lambda key: -len(files[key]))
+    jobs = [(args.pattern, key, a) for key in order for a in wanted if a not in left_out]
     done: list[tuple[str, str, int, Any, str]] = []
     with ProcessPoolExecutor(args.jobs) as pool:
         futures = [pool.submit(_compile, *job) for job in jobs]
         for future in track(as_completed(futures), "compiling", total=len(jobs), transient=True):
-            done.append(future.result())
+            done += future.result()
     done.sort(key=lambda row: (wanted.index(row[0]), row[2], row[1]))
     baseline = resources.read_baseline()
     known = baseline["kernels"] if baseline["nvrtc"] == version else {}
