@@ -151,7 +151,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--lr", type=positive(float), default=4e-3)
     p.add_argument("--clip", type=positive(float), default=1.0, help="largest gradient norm")
     p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--device", default=None, help="cpu or cuda[:i]; by default cuda where there is a GPU")
+    p.add_argument("--device", default=None, help="cpu, cuda[:i] or sim; by default cuda where there is a GPU")
     p.add_argument("--save-every", type=positive(float), default=60.0, help="seconds between checkpoints")
     p.add_argument("--prompt", default="The ", help="start of the sample")
     p.add_argument("--sample", type=positive(int), default=300, help="characters of the sample")
