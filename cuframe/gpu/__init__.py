@@ -7,6 +7,7 @@ family of `cuframe.cpu` offers; `Backend.kernel(name)` of those devices returns 
 from __future__ import annotations
 
 import pkgutil
+from functools import cache
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ def families() -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
 
 
+@cache
 def family(name: str) -> object | None:
     """The module of a family; None where there is none, and the composite is to be used."""
     return import_module(f"{__name__}.{name}") if name in families() else None

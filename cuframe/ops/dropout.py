@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import random
 from ..backend import backend_of
+from ..cpu.philox import bernoulli_blocks
 from ..tensor import Tensor
 from .define import Op, as_result, check_floating, need_tensor, record
 from .inplace import check_writable, write
@@ -28,6 +29,33 @@ def _dropout_vjp(g: Any, needs: tuple, mask: Any, scale: float) -> tuple:
 
 
 _DROPOUT = Op("dropout", _dropout_vjp, (None, None))
+
+
+def _redrawn_vjp(
+    g: Any, needs: tuple, seed: int, offset: int, keep: float, each: int, scale: float, shift: Any
+) -> tuple:
+    if isinstance(g, Tensor):
+        return (_redrawn(g, seed, offset, keep, each, scale, None),)
+    return (backend_of(g).kernel("dropout").dropout(g, seed, offset, keep, each, scale, None),)
+
+
+_REDRAWN = Op("dropout", _redrawn_vjp, (None,) * 6)
+
+
+def _redrawn(input: Tensor, *settings: Any) -> Tensor:
+    """Dropout by a kernel that draws the mask as it goes, and again in backward: nothing of its size is kept."""
+    x = input.array
+    return record(backend_of(x).kernel("dropout").dropout(x, *settings), _REDRAWN, (input,), settings)
+
+
+def _drawn_on_device(input: Tensor, p: float, shape: tuple, scale: float, shift: Any) -> Tensor | None:
+    """The result where the device has the kernel; the numbers are those of `_keep`."""
+    x = input.array
+    if backend_of(x).kernel("dropout") is None:
+        return None
+    count = math.prod(shape)
+    stream = random.default_generator.reserve(bernoulli_blocks(count))
+    return _redrawn(input, *stream, 1 - p, x.size // max(count, 1), scale, shift)
 
 
 def _keep(input: Tensor, p: float, shape: tuple) -> Any:
@@ -51,11 +79,14 @@ def _drop(name: str, input: Tensor, p: float, training: bool, inplace: bool, mas
     if inplace:
         check_writable(input, f"{name}_")
     x = input.array
-    if p == 1:
-        mask, scale = backend_of(x).xp.zeros((1,) * x.ndim, bool), 0.0
-    else:
-        mask, scale = _keep(input, p, x.shape if mask_shape is None else mask_shape), 1 / (1 - p)
-    out = record(as_result(x * _scaled(mask, scale, x.dtype), x), _DROPOUT, (input,), (mask, scale))
+    shape = x.shape if mask_shape is None else mask_shape
+    out = None if p == 1 else _drawn_on_device(input, p, shape, 1 / (1 - p), None)
+    if out is None:
+        if p == 1:
+            mask, scale = backend_of(x).xp.zeros((1,) * x.ndim, bool), 0.0
+        else:
+            mask, scale = _keep(input, p, shape), 1 / (1 - p)
+        out = record(as_result(x * _scaled(mask, scale, x.dtype), x), _DROPOUT, (input,), (mask, scale))
     return write(input, out, f"{name}_") if inplace else out
 
 
@@ -69,8 +100,8 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         inplace: write into the input and return it.
 
     Returns:
-        A tensor of the input's shape. Backward keeps one byte an element. Draws from the default generator: the same
-        seed drops the same elements on any device.
+        A tensor of the input's shape. Backward keeps one byte an element, and on GPUs nothing: the mask is drawn again.
+        Draws from the default generator: the same seed drops the same elements on any device.
 
     Raises:
         ValueError: p is outside [0, 1].
@@ -141,9 +172,11 @@ def _alpha(name: str, input: Tensor, p: float, inplace: bool, mask_shape: tuple)
     # out = a * (kept ? x : floor) + b has mean 0 and variance 1 where x has.
     a = 1 / math.sqrt((1 - p) * (1 + p * _SELU_FLOOR**2))
     b = -a * p * _SELU_FLOOR
-    mask = _keep(input, p, mask_shape)
-    shift = np.where(mask, x.dtype.type(b), x.dtype.type(b + a * _SELU_FLOOR))
-    out = record(as_result(x * _scaled(mask, a, x.dtype) + shift, x), _DROPOUT, (input,), (mask, a))
+    out = _drawn_on_device(input, p, mask_shape, a, (b, b + a * _SELU_FLOOR))
+    if out is None:
+        mask = _keep(input, p, mask_shape)
+        shift = np.where(mask, x.dtype.type(b), x.dtype.type(b + a * _SELU_FLOOR))
+        out = record(as_result(x * _scaled(mask, a, x.dtype) + shift, x), _DROPOUT, (input,), (mask, a))
     return write(input, out, f"{name}_") if inplace else out
 
 
