@@ -27,18 +27,13 @@
 //
 // 1  2026-11  first version; not yet run on a GPU
 #include "common/platform.cuh"
+#include "common/index.cuh"
 #include "common/reduce.cuh"
 
 // The sum over GROUP threads: lanes of a warp, or a block.  All lanes of a warp take part, also those past the last row.
 template <int GROUP, class A> __device__ __forceinline__ A sum_of(A x AND_CALLER) {
     if constexpr (GROUP <= 32) return warp_reduce<GROUP>(x, Sum() AND_PASS_CALLER);
     else return block_sum(x AND_PASS_CALLER);
-}
-
-// Division of what nearly always fits into 32 bits, where it takes a quarter of the time.
-__device__ __forceinline__ int64 quotient(int64 a, int64 b) {
-    if (((a | b) >> 32) == 0) return static_cast<uint32>(a) / static_cast<uint32>(b);
-    return a / b;
 }
 
 // A weight or bias: of the elements' type, or of what they accumulate in, or none.

@@ -123,19 +123,12 @@ def channels_backward(g: Any, x: Any, w: Any, groups: int, mean: Any, rstd: Any,
     n, c, size = x.shape
     per = c // groups if groups else 0
     gx = gw = gb = k1 = k2 = None
-    sums: Any
     if needs[1] or needs[2] or not fixed:
-        if size == 1 and not groups:
-            sums = _column_sums(g.reshape(n, c), x.reshape(n, c), mean, rstd, by_column=True)
-        else:
-            sums = tuple(np.zeros_like(x, shape=(n, c), dtype=_accumulator(x), order="C") for _ in range(2))
-            if x.size:
-                group, blocks, threads = _shape(x.reshape(n * c, size))
-                _SUMS(blocks, threads, g, x, mean, rstd, *sums, n * c, size, c, per, GROUP=group)
+        sum_g, sum_gh = _channel_sums(g, x, groups, mean, rstd)
         if groups and needs[0] and x.size:
-            k1, k2 = _group_means(*sums, w, n, c, groups, size)
+            k1, k2 = _group_means(sum_g, sum_gh, w, n, c, groups, size)
         if needs[1] or needs[2] or not groups:
-            gw, gb, *means = _finished(*sums, w, None if groups or fixed else 1 / max(1, n * size))
+            gw, gb, *means = _finished(sum_g, sum_gh, w, None if groups or fixed else 1 / max(1, n * size))
             if means:
                 k1, k2 = means
     if needs[0]:
@@ -178,6 +171,19 @@ def _joined(mean: Any, squares: Any, outer: int, count: int, inner: int, each: i
     joined, var, rstd = (_new(mean, outer * inner) for _ in range(3))
     _JOIN(blocks, (32, 8), mean, squares, joined, var, rstd, outer, count, inner, count, unit, total, each, eps)
     return joined, var, rstd
+
+
+def _channel_sums(g: Any, x: Any, groups: int, mean: Any, rstd: Any) -> tuple[Any, Any]:
+    """The sums of g and g h of each row, [N, C] each; of batches without positions those of parts, [parts, C]."""
+    n, c, size = x.shape
+    if size == 1 and not groups:
+        return _column_sums(g.reshape(n, c), x.reshape(n, c), mean, rstd, by_column=True)
+    if not x.size:
+        return np.zeros_like(mean, shape=(n, c)), np.zeros_like(mean, shape=(n, c))
+    sum_g, sum_gh = _new(x, n, c), _new(x, n, c)
+    group, blocks, threads = _shape(x.reshape(n * c, size))
+    _SUMS(blocks, threads, g, x, mean, rstd, sum_g, sum_gh, n * c, size, c, c // groups if groups else 0, GROUP=group)
+    return sum_g, sum_gh
 
 
 def _column_sums(g: Any, x: Any, mean: Any, rstd: Any, by_column: bool) -> tuple[Any, Any]:

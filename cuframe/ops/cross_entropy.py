@@ -67,18 +67,11 @@ def reduced(loss: Any, reduction: str) -> Tensor:
 class Targets:
     """Class indices made ready: the logits as (N, C) or (N, C, L), where each target stands in them, its weight."""
 
-    __slots__ = ("count", "index", "shape", "view", "weight")
+    __slots__ = ("count", "index", "kept", "shape", "view", "weight")
 
     def __init__(self, name: str, x: Any, t: Any, w: Any, ignore_index: int) -> None:
-        if x.ndim == 1:
-            n, c, rest, lead = 1, x.shape[0], (), ()
-        else:
-            (n, c), rest = x.shape[:2], x.shape[2:]
-            lead = (n, *rest)
-        if t.shape != lead:
-            raise ValueError(f"{name}: target must be {lead} for an input of shape {tuple(x.shape)}, got {t.shape}")
-        if w is not None and w.shape != (c,):
-            raise ValueError(f"{name}: weight must be ({c},), got {tuple(w.shape)}")
+        n, c, rest = _sizes(name, x, t, w)
+        self.shape = t.shape
         backend = backend_of(x)
         size = prod(rest)
         t = t.reshape((n, size) if rest else (n,)).astype(np.int64, copy=False)
@@ -87,11 +80,11 @@ class Targets:
         if some:
             t = t * ~ignored
         backend.check_index(name, "target", t, c)
-        self.shape = lead
         self.view = (n, c, size) if rest else (n, c)
         # Where each target stands among all logits in row-major order.
         rows = backend.xp.arange(0, n * c, c)
         self.index = (rows[:, None] + t) * size + backend.xp.arange(size) if rest else rows + t
+        self.kept = ~ignored if some else None
         self.weight = None if w is None else w[t]
         if some:
             self.weight = ~ignored * (x.dtype.type(1) if w is None else self.weight)
@@ -112,6 +105,20 @@ def _check(name: str, input: Any, target: Any, weight: Any) -> None:
         need_tensor(name, "weight", weight)
         if weight.array.dtype != x.dtype:
             raise RuntimeError(f"{name}: weight must be {x.dtype.name} as input is, got {weight.array.dtype.name}")
+
+
+def _sizes(name: str, x: Any, t: Any, w: Any) -> tuple[int, int, tuple]:
+    """Batch, classes and further dimensions of x, with which target and weight agree."""
+    if x.ndim == 1:
+        n, c, rest, lead = 1, x.shape[0], (), ()
+    else:
+        (n, c), rest = x.shape[:2], x.shape[2:]
+        lead = (n, *rest)
+    if t.shape != lead:
+        raise ValueError(f"{name}: target must be {lead} for an input of shape {tuple(x.shape)}, got {t.shape}")
+    if w is not None and w.shape != (c,):
+        raise ValueError(f"{name}: weight must be ({c},), got {tuple(w.shape)}")
+    return n, c, rest
 
 
 def _need_classes(name: str, target: Tensor) -> None:
@@ -153,7 +160,17 @@ def _nll_vjp(g: Any, needs: tuple, shape: tuple, dtype: Any, targets: Targets, r
     return ((scale * out).astype(dtype).reshape(shape),)
 
 
+def _nll_kernel_vjp(g: Any, needs: tuple, saved: Any) -> tuple:
+    recorded = isinstance(g, Tensor)
+    kernel = backend_of(saved.targets).kernel("loss")
+    if not recorded:
+        return (kernel.nll_backward(g, saved),)
+    slopes = Tensor(kernel.nll_backward(np.ones_like(g.array), saved))
+    return (slopes * (g.reshape((g.shape[0], 1, *g.shape[1:])) if g.ndim else g),)
+
+
 _NLL = Op("nll_loss", _nll_vjp, (None, None, None, None))
+_NLL_KERNEL = Op("nll_loss", _nll_kernel_vjp, (None,))
 
 
 def nll_loss(
@@ -192,8 +209,14 @@ def nll_loss(
     reduction = reduction_of("nll_loss", reduction, size_average, reduce)
     _check("nll_loss", input, target, weight)
     _need_classes("nll_loss", target)
-    x = input.array
-    targets = Targets("nll_loss", x, target.array, None if weight is None else weight.array, ignore_index)
+    x, t = input.array, target.array
+    w = None if weight is None else weight.array
+    kernel = backend_of(x).kernel("loss")
+    if kernel is not None:
+        _sizes("nll_loss", x, t, w)
+        r, kept = kernel.nll_forward(x, t, w, ignore_index, reduction)
+        return record(r, _NLL_KERNEL, (input,), (kept,))
+    targets = Targets("nll_loss", x, t, w, ignore_index)
     loss = -widened(x.reshape(-1)[targets.index])
     if targets.weight is not None:
         loss *= targets.weight
@@ -212,10 +235,8 @@ def _cross_entropy_vjp(
     if smoothing:
         c = e.shape[1]
         spread = scale * (smoothing / c)
-        if targets.weight is not None and w is None:
-            spread = spread * targets.weight  # zero where ignored
-        elif w is not None:
-            spread = spread * (targets.weight != 0)
+        if targets.kept is not None:
+            spread = spread * targets.kept
         at_target = at_target * (1 - smoothing)
         total = at_target + spread * (c if w is None else widened(w).sum())
     column = (s.shape[0], *s.shape[2:])
@@ -238,20 +259,31 @@ def _cross_entropy_composite(
     loss: Any = nll_loss(logp, target, weight, ignore_index=ignore_index, reduction=reduction)
     if not smoothing:
         return loss
-    targets = Targets("cross_entropy", input.array, t, w, ignore_index)
+    counts = t != ignore_index
     shape = [1] * input.array.ndim
     shape[dim] = -1
     smooth: Any = logp if w is None else logp * w.reshape(shape)
-    smooth = -smooth.sum(axis=dim) * (t != ignore_index).astype(input.dtype)
+    smooth = -smooth.sum(axis=dim) * counts.astype(input.dtype)
     if reduction != "none":
         smooth = smooth.sum()
     if reduction == "mean":
-        smooth = smooth / float(targets.count)
+        total = counts if w is None else w[t * counts] * counts
+        total = total.sum(dtype=np.float64 if input.dtype == np.float64 else np.float32)
+        smooth = (smooth / Tensor(as_result(total, t))).astype(input.dtype)
     return loss * (1 - smoothing) + smooth * (smoothing / input.array.shape[dim])
 
 
 _CROSS_ENTROPY = Op(
     "cross_entropy", _cross_entropy_vjp, (0, *("constant",) * 5, None, None, None), _cross_entropy_composite
+)
+
+
+def _cross_entropy_kernel_vjp(g: Any, needs: tuple, *saved: Any) -> tuple:
+    return (backend_of(g).kernel("loss").cross_entropy_backward(g, saved[-1]),)
+
+
+_CROSS_ENTROPY_KERNEL = Op(
+    "cross_entropy", _cross_entropy_kernel_vjp, (0, *("constant",) * 5, None), _cross_entropy_composite
 )
 
 
@@ -335,6 +367,12 @@ def cross_entropy(
     _need_classes("cross_entropy", target)
     x, t = input.array, target.array
     w = None if weight is None else weight.array
+    kernel = backend_of(x).kernel("loss")
+    if kernel is not None:
+        _sizes("cross_entropy", x, t, w)
+        r, kept = kernel.cross_entropy_forward(x, t, w, ignore_index, reduction, label_smoothing)
+        constants = (t, w, ignore_index, reduction, label_smoothing)
+        return record(r, _CROSS_ENTROPY_KERNEL, (input,), (x, *constants, kept))
     targets = Targets("cross_entropy", x, t, w, ignore_index)
     wide = backend_of(x).xp.ascontiguousarray(widened(x)).reshape(targets.view)
     e, s, m = exponentials(wide, 1)
@@ -358,7 +396,7 @@ def _smoothed(x: Any, log_sum: Any, w: Any, targets: Targets) -> Any:
     """Minus the weighted sum of the log probabilities of all classes, zero where the target is ignored."""
     if w is None:
         total = log_sum * x.shape[1] - x.sum(axis=1)
-        return total if targets.weight is None else total * targets.weight
-    w = widened(w)
-    total = log_sum * w.sum() - (x * w.reshape((-1,) + (1,) * (x.ndim - 2))).sum(axis=1)
-    return total * (targets.weight != 0)
+    else:
+        w = widened(w)
+        total = log_sum * w.sum() - (x * w.reshape((-1,) + (1,) * (x.ndim - 2))).sum(axis=1)
+    return total if targets.kept is None else total * targets.kept
