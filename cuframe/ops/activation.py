@@ -37,8 +37,24 @@ _ROOT_2_OVER_PI = math.sqrt(2 / math.pi)
 _CUBIC = 0.044715
 
 
-def _op(name: str, vjp: Callable[..., tuple], constants: int = 0) -> Op:
-    return Op(name, wide_vjp(vjp), (0, *(None,) * constants))
+# What the kernels of a device call an operation, where they may have it.
+_FUSED: dict[Op, str] = {}
+
+
+def _op(name: str, vjp: Callable[..., tuple], constants: int = 0, fused: str | None = None) -> Op:
+    if fused is None:
+        return Op(name, wide_vjp(vjp), (0, *(None,) * constants))
+    plain, function = wide_vjp(vjp), fused
+
+    def fused_vjp(g: Any, needs: tuple, x: Any, *settings: Any) -> tuple:
+        kernel = None if isinstance(g, Tensor) else backend_of(x).kernel("activation")
+        if kernel is None:
+            return plain(g, needs, x, *settings)
+        return (kernel.backward(function, g, x, *settings),)
+
+    op = Op(name, fused_vjp, (0, *(None,) * constants))
+    _FUSED[op] = function
+    return op
 
 
 def _apply(op: Op, forward: Callable, input: Any, constants: tuple = (), inplace: bool = False) -> Tensor:
@@ -57,7 +73,9 @@ def _apply_to_numbers(op: Op, forward: Callable, input: Any, constants: tuple, i
 def _recorded(op: Op, forward: Callable, input: Tensor, constants: tuple, inplace: bool) -> Tensor:
     def apply(t: Tensor) -> Tensor:
         x = t.array
-        return record(as_result(in_float32(forward)(x), x), op, (t,), (x, *constants))
+        kernel = backend_of(x).kernel("activation") if op in _FUSED else None
+        y = in_float32(forward)(x) if kernel is None else kernel.forward(_FUSED[op], x, *constants)
+        return record(as_result(y, x), op, (t,), (x, *constants))
 
     return in_place(apply, f"{op.name}_")(input) if inplace else apply(input)
 
@@ -278,7 +296,7 @@ def _hardswish_vjp(g: Any, needs: tuple, x: Any) -> tuple:
     return (g * np.where(x >= 3, 1, np.where(x <= -3, 0, x / 3 + 0.5)),)
 
 
-_HARDSWISH = _op("hardswish", _hardswish_vjp)
+_HARDSWISH = _op("hardswish", _hardswish_vjp, fused="hardswish")
 
 
 def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -363,7 +381,7 @@ def _elu_vjp(g: Any, needs: tuple, x: Any, alpha: float, scale: float, rate: flo
     return (np.where(x > 0, g * scale, g * (np.exp(np.minimum(x, 0) * rate) * (alpha * scale * rate))),)
 
 
-_ELU, _CELU, _SELU = (_op(name, _elu_vjp, 3) for name in ("elu", "celu", "selu"))
+_ELU, _CELU, _SELU = (_op(name, _elu_vjp, 3, "elu") for name in ("elu", "celu", "selu"))
 
 
 def _elu(op: Op, input: Any, alpha: float, scale: float, rate: float, inplace: bool) -> Tensor:
@@ -433,7 +451,7 @@ def _softplus_vjp(g: Any, needs: tuple, x: Any, beta: float, limit: float) -> tu
     return (np.where(t > limit, g, g * on_arrays(sigmoid, t)),)
 
 
-_SOFTPLUS = _op("softplus", _softplus_vjp, 2)
+_SOFTPLUS = _op("softplus", _softplus_vjp, 2, "softplus")
 
 
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -458,7 +476,7 @@ def _logsigmoid_vjp(g: Any, needs: tuple, x: Any) -> tuple:
     return (g * on_arrays(sigmoid, -x),)
 
 
-_LOGSIGMOID = _op("logsigmoid", _logsigmoid_vjp)
+_LOGSIGMOID = _op("logsigmoid", _logsigmoid_vjp, fused="logsigmoid")
 
 
 def logsigmoid(input: Tensor) -> Tensor:
@@ -488,7 +506,7 @@ def _gelu_tanh_vjp(g: Any, needs: tuple, x: Any) -> tuple:
     return (g * ((t + 1) / 2 + x * (1 - t * t) * slope / 2),)
 
 
-_GELU, _GELU_TANH = _op("gelu", _gelu_vjp), _op("gelu", _gelu_tanh_vjp)
+_GELU, _GELU_TANH = _op("gelu", _gelu_vjp, fused="gelu"), _op("gelu", _gelu_tanh_vjp, fused="gelu_tanh")
 
 
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
@@ -526,7 +544,7 @@ def _silu_vjp(g: Any, needs: tuple, x: Any) -> tuple:
     return (g * (s * (x * (1 - s) + 1)),)
 
 
-_SILU = _op("silu", _silu_vjp)
+_SILU = _op("silu", _silu_vjp, fused="silu")
 
 
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -545,7 +563,7 @@ def _mish_vjp(g: Any, needs: tuple, x: Any) -> tuple:
     return (g * (t + x * (1 - t * t) * on_arrays(sigmoid, x)),)
 
 
-_MISH = _op("mish", _mish_vjp)
+_MISH = _op("mish", _mish_vjp, fused="mish")
 
 
 def mish(input: Tensor, inplace: bool = False) -> Tensor:
@@ -577,6 +595,20 @@ def softsign(input: Tensor) -> Tensor:
     tensor([-0.5000,  0.7500])
     """
     return _apply(_SOFTSIGN, lambda x: x / (np.abs(x) + 1), floating("softsign", "input", input))
+
+
+def _glu_vjp(g: Any, needs: tuple, x: Any, axis: int) -> tuple:
+    return (backend_of(x).kernel("activation").glu_backward(g, x, axis),)
+
+
+def _glu_of_halves(input: Tensor, axis: int) -> Tensor:
+    before, half = (slice(None),) * axis, input.array.shape[axis] // 2
+    a = input[(*before, slice(None, half))]
+    b = input[(*before, slice(half, None))]
+    return a * sigmoid(b)
+
+
+_GLU = Op("glu", _glu_vjp, (0, "constant"), _glu_of_halves)
 
 
 def glu(input: Tensor, dim: int = -1) -> Tensor:
@@ -611,7 +643,8 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     axis = axis_of("glu", dim, len(shape))
     if shape[axis] % 2:
         raise RuntimeError(f"glu: input must have an even size along dim {dim}, got {shape[axis]}")
-    before, half = (slice(None),) * axis, shape[axis] // 2
-    a = input[(*before, slice(None, half))]
-    b = input[(*before, slice(half, None))]
-    return a * sigmoid(b)
+    x = input.array
+    kernel = backend_of(x).kernel("activation")
+    if kernel is None:
+        return _glu_of_halves(input, axis)
+    return record(kernel.glu_forward(x, axis), _GLU, (input,), (x, axis))
