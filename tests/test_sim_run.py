@@ -65,11 +65,27 @@ def test_thread_sanitizer(script, file, kernel, args, lines):
     assert "'block (0,0,0) thread (0,0,0)'" in done.stderr and "'block (0,0,0) thread (1,0,0)'" in done.stderr
 
 
+def test_thread_sanitizer_between_blocks(script):
+    done = watched(["--sanitize", "thread"], script, BROKEN / "shared_race.cu", "count_blocks", 1, 8, "array")
+    assert done.returncode == 66 and f"shared_race.cu:{line_of('shared_race.cu', 'y[0] += 1')}" in done.stderr
+    assert "'block (0,0,0) thread (0,0,0)'" in done.stderr and "'block (1,0,0) thread (0,0,0)'" in done.stderr
+
+
 @pytest.mark.parametrize("sanitizer", ["address", "thread"])
 def test_sanitizers_find_nothing_in_a_sound_kernel(script, sanitizer):
     done = watched(["--sanitize", sanitizer, "--order", "random:3"], script, BROKEN / "shared_race.cu",
                    "count_atomically", 2, 64, "array")
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("ended")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sanitizer", ["address", "thread"])
+def test_sanitizers_find_nothing_in_the_feature_kernels(sanitizer):
+    """test_sim.py run under the sanitizer, but for launches of so many CUDA threads that it would take minutes."""
+    done = watched(["--sanitize", sanitizer], Path(pytest.__file__).with_name("__main__.py"), "-q",
+                   "-p", "no:cacheprovider", Path(__file__).with_name("test_sim.py"),
+                   "-k", "not converts and not conversion and not several")
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_run_passes_order_and_status_on(tmp_path):

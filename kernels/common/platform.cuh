@@ -8,6 +8,7 @@
 //   leave_barriers(): this thread returns before later __syncthreads of its block
 //   Pack<T, N>, load_pack, store_pack: vector loads and stores
 //   CALLER, AND_CALLER, PASS_CALLER, AND_PASS_CALLER: how a helper that waits tells the simulator its caller's line
+// Of CUDA's own, the simulator has __reduce_*_sync for every GPU, NVRTC for sm_80 and up.
 #pragma once
 
 #if defined(CUFRAME_SIM)

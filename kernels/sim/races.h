@@ -15,6 +15,8 @@
 
 namespace sim {
 
+inline unsigned clocks_made = 0;
+
 inline Fiber* stack_for(Thread* thread) {
     if constexpr (!RACES) return worker->fibers.take();
     if (thread->stack)
@@ -33,8 +35,7 @@ inline void begin_clock(Thread* thread) {
     if constexpr (!RACES) return;
     Launch& launch = *worker->launch;
     if (!thread->clock) {
-        static unsigned made = 0;
-        if (__atomic_add_fetch(&made, 1, __ATOMIC_RELAXED) > MAX_CLOCKS)
+        if (__atomic_add_fetch(&clocks_made, 1, __ATOMIC_RELAXED) > MAX_CLOCKS)
             fail_at(thread, nullptr, 0, "the thread sanitizer follows at most %u CUDA threads of a process", MAX_CLOCKS);
         // What makes a clock comes before it, so that must not be another CUDA thread.
         __tsan_switch_to_fiber(launch.main_clock, 1);
@@ -46,7 +47,16 @@ inline void begin_clock(Thread* thread) {
     __tsan_set_fiber_name(thread->clock, name);
     __tsan_switch_to_fiber(thread->clock, 1);
     happens_after(&launch.started);
-    happens_after(&thread->block->turn);
+    happens_after(&thread->block->turn_events[thread->block->turn & 1]);
+}
+
+inline void forget_clocks(Block& block) {
+    if constexpr (!RACES) return;
+    for (Thread& thread : block.threads) {
+        if (!thread.clock) continue;
+        __tsan_destroy_fiber(thread.clock);
+        __atomic_sub_fetch(&clocks_made, 1, __ATOMIC_RELAXED);
+    }
 }
 
 // What the thread did comes before the launch's end and the block's next turn.
@@ -54,7 +64,7 @@ inline void end_clock(Thread* thread) {
     if constexpr (!RACES) return;
     if (!thread->clock) return;
     __tsan_switch_to_fiber(thread->clock, 1);
-    happens_before(&thread->block->turn);
+    happens_before(&thread->block->turn_events[(thread->block->turn + 1) & 1]);
     happens_before(&thread->block->launch->finished);
 }
 

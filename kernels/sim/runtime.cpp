@@ -23,9 +23,7 @@ __thread Worker* worker = nullptr;
 Worker::~Worker() {
     for (size_t i = 0; i < block_capacity; ++i) {
         Block& block = *blocks[i];
-        if constexpr (RACES)
-            for (Thread& thread : block.threads)
-                if (thread.clock) __tsan_destroy_fiber(thread.clock);
+        forget_clocks(block);
         while (Meeting* meeting = block.free_meetings) {
             block.free_meetings = meeting->next;
             delete meeting;

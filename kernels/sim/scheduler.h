@@ -45,6 +45,7 @@ inline void begin_block(Block& block, Index3 index) {
     Launch& launch = *block.launch;
     unsigned n = launch.threads;
     block.index = index;
+    ++block.turn;
     block.live = block.expected = n;
     block.deserted = block.arrived = 0;
     block.votes = 0;

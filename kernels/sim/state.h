@@ -75,7 +75,8 @@ struct Block {
     int result;
     int barrier_mode;
     unsigned barriers_passed;
-    char barrier_events[2], turn;  // addresses that stand for events in thread sanitizer's order
+    unsigned turn;
+    char barrier_events[2], turn_events[2];  // addresses that stand for events in thread sanitizer's order
     Meeting* free_meetings;
     const char* barrier_what;
     Place barrier;

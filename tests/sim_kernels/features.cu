@@ -72,8 +72,10 @@ __global__ void collectives(int32* y) {
     put(static_cast<int32>(__ballot_sync(all, lane % 3 == 0)));
     put(__any_sync(all, lane == 7) + 2 * __any_sync(all, 0));
     put(__all_sync(all, lane < 32) + 2 * __all_sync(all, lane < 31));
+#if defined(CUFRAME_SIM) || __CUDA_ARCH__ >= 800
     put(__reduce_add_sync(all, lane));
     put(__reduce_min_sync(all, lane - 7) + 100 * __reduce_max_sync(all, lane - 7));
+#endif
     put(static_cast<int32>(__match_any_sync(all, lane / 5)));
     double wide = __shfl_sync(all, lane + 0.25, 31 - lane);
     put(static_cast<int32>(4 * wide));
@@ -112,7 +114,7 @@ __global__ void atomics(int32* i, uint32* u, uint64* l, float* f, double* d) {
     atomicAdd(&u[0], 1u), atomicInc(&u[1], 9u), atomicXor(&u[2], 1u << t % 32), atomicExch(&u[3], 7u);
     atomicAdd(&l[0], uint64(1) << 32), atomicMax(&l[1], uint64(t) << 33);
     atomicAdd(f, 0.5f), atomicAdd(d, 0.25);
-    uint32 seen = u[4];
+    uint32 seen = load_acquire(&u[4]);
     for (uint32 assumed = seen + 1; assumed != seen;) assumed = seen, seen = atomicCAS(&u[4], assumed, assumed + 2);
 }
 

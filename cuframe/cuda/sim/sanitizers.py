@@ -21,9 +21,10 @@ _OPTIONS = {
     # Python and NumPy keep much until the end on purpose; stacks of fibers are not the kind this check knows.
     "address": {"detect_leaks": 0, "detect_stack_use_after_return": 0, "exitcode": EXIT_STATUS,
                 "allocator_may_return_null": 1},
-    # Only kernels are instrumented: what other libraries do through intercepted functions is not looked at.
+    # Only kernels are instrumented: what other libraries do through intercepted functions is not looked at.  A longer
+    # history than this takes megabytes for every CUDA thread.
     "thread": {"ignore_noninstrumented_modules": 1, "exitcode": EXIT_STATUS, "report_signal_unsafe": 0,
-               "history_size": 7, "report_thread_leaks": 0},
+               "history_size": 2, "report_thread_leaks": 0},
 }
 
 
