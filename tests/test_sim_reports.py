@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import threading
 
 import numpy as np
@@ -233,6 +234,26 @@ def test_binaries_come_from_the_cache(monkeypatch):
     monkeypatch.setattr(build.subprocess, "run", lambda *a, **k: pytest.fail("the compiler was started"))
     again = sim.load(BROKEN / "failed_assertion.cu", ["positive"])
     assert again.path == build.build_kernels(BROKEN / "failed_assertion.cu", ["positive"], ())
+
+
+def test_two_that_want_the_same_kernel_compile_it_once(tmp_path, monkeypatch):
+    path = tmp_path / "once.cu"
+    path.write_text(f'#include "common/platform.cuh"\n__global__ void once() {{}}  // {tmp_path}\n')
+    started, run = [], subprocess.run
+
+    def counted(command, **options):
+        started.append(command)
+        return run(command, **options)
+
+    build.compiler()
+    monkeypatch.setattr(build.subprocess, "run", counted)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(build.build_kernels(path, ["once"], ()))) for _ in range(3)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(started) == 1 and len(set(found)) == 1 and found[0].is_file()
 
 
 def test_the_cache_key_covers_included_files(tmp_path):

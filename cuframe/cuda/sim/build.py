@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import platform
@@ -9,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,6 +118,20 @@ def _flags() -> tuple[str, ...]:
     return (*_KERNELS, *level, *_SANITIZE[settings.sanitizer()], *undefined, *unique)
 
 
+@contextlib.contextmanager
+def _only_one(cache: Cache, name: str) -> Iterator[Path | None]:
+    """Yields what another process stored under `name` while this one waited for it, or None: then make it."""
+    import fcntl  # POSIX has it; compiler() has refused other systems with a better message
+
+    lock = cache.folder / f".{name}.lock"
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield cache.find(name)
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def _compile(what: str, source: Path, flags: Sequence[str], name: str, cache: Cache) -> Path:
     """Run the compiler and store what it made."""
     with tempfile.TemporaryDirectory(prefix="cuframe-sim-") as folder:
@@ -147,7 +162,11 @@ def build_runtime(cache: Cache | None = None) -> Path:
     flags = (*_LIBRARY, "-O2", "-ggdb" if settings.debug() else "-g1", *_RUNTIME_DEFINE[mode],
              *(("-Wl,--unresolved-symbols=ignore-all",) if mode else ()))
     name = f"sim-runtime-{digest(source.key, compiler().identity, *flags)}.so"
-    return cache.find(name) or _compile("the runtime", source.path, flags, name, cache)
+    found = cache.find(name)
+    if found is not None:
+        return found
+    with _only_one(cache, name) as found:
+        return found or _compile("the runtime", source.path, flags, name, cache)
 
 
 def build_kernels(path: Path, expressions: Sequence[str], includes: Sequence[Path], options: Sequence[str] = (),
@@ -178,7 +197,9 @@ def build_kernels(path: Path, expressions: Sequence[str], includes: Sequence[Pat
                   f"{{ Entry<({expression})>::run(args); }}",
                   f"extern \"C\" __attribute__((visibility(\"default\"))) const unsigned* const sim_sizes_{i} = "
                   f"Entry<({expression})>::sizes;"]
-    with tempfile.TemporaryDirectory(prefix="cuframe-sim-") as folder:
+    with _only_one(cache, name) as found, tempfile.TemporaryDirectory(prefix="cuframe-sim-") as folder:
+        if found is not None:
+            return found
         unit = Path(folder) / "unit.cpp"
         unit.write_text("\n".join(lines) + "\n")
         return _compile(f"{source.name} ({', '.join(expressions)})", unit,
