@@ -14,6 +14,7 @@ import ctypes
 import os
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 
 from . import jit
 
-__all__ = ["product"]
+__all__ = ["one_thread", "product"]
 
 _WAKES = 1 << 18  # multiply-adds from which OpenBLAS uses its threads
 _WORTH = 1 << 23  # multiply-adds from which ours are worth waking
@@ -54,7 +55,7 @@ def _control() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     return None
 
 
-class _single:
+class _single(AbstractContextManager[int]):
     """OpenBLAS with one thread; several callers may be inside at once."""
 
     def __init__(self, control: tuple[Callable[[], int], Callable[[int], None]]) -> None:
@@ -74,6 +75,12 @@ class _single:
             _inside[0] -= 1
             if _inside[0] == 0 and _inside[1] > 1:
                 self.put(_inside[1])
+
+
+def one_thread() -> AbstractContextManager[int]:
+    """OpenBLAS with one thread inside the context, which gives the number of threads that the caller may use."""
+    control = _control()
+    return nullcontext(jit.cpus()) if control is None else _single(control)
 
 
 def _forget() -> None:

@@ -14,7 +14,6 @@ not depend on which threads were free.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -259,18 +258,12 @@ def gather(
     if shares == 1:
         run(0, 1)
     else:
-        with _one_thread() as allowed:
+        with blas.one_thread() as allowed:
             jit.parallel(run, min(shares, allowed))
     if sums is None:
         return out, None
     total = sums[0] if shares == 1 else sums.sum(axis=0)
     return out, total.swapaxes(1, 2).reshape(win.groups * rows, inside, *win.kernel)
-
-
-def _one_thread() -> Any:
-    """OpenBLAS with one thread, and how many threads there may be; see Note [Threads of OpenBLAS]."""
-    control = blas._control()
-    return nullcontext(jit.cpus()) if control is None else blas._single(control)
 
 
 def _one(task: _Task, block: _Block, total: Array | None, scratch: _Scratch) -> None:
