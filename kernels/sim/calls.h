@@ -14,9 +14,10 @@ inline void stand(Thread* thread, Where where, const char* what, const char* fil
     thread->place = {file, line};
 }
 
-inline bool same_place(Place a, const char* file, int line) {
-    return a.line == line && (a.file == file || strcmp(a.file, file) == 0);
-}
+// Literals of one object file are one; those of several are compared.
+inline bool same_text(const char* a, const char* b) { return a == b || strcmp(a, b) == 0; }
+
+inline bool same_place(Place a, const char* file, int line) { return a.line == line && same_text(a.file, file); }
 
 inline void go_on(Thread* thread) {
     thread->where = Where::running;
@@ -167,8 +168,8 @@ sim::Meeting* sim_meet(const char* what, unsigned mask, const void* value, unsig
         meeting->line = line;
         meeting->next = warp.open;
         warp.open = meeting;
-    } else if (strcmp(meeting->what, what) != 0 ||
-               (size && !(meeting->line == line && strcmp(meeting->file, file) == 0))) {
+    } else if (!same_text(meeting->what, what) ||
+               (size && !(meeting->line == line && same_text(meeting->file, file)))) {
         fail_at(thread, file, line,
                 "lanes of one warp are in different collectives: this one in %s, lanes 0x%08x in %s at %s:%d", what,
                 meeting->present, meeting->what, meeting->file, meeting->line);
