@@ -151,6 +151,16 @@ def _kept(
     return dropout_mask(drop, first * length + q0, prod(lead) * (q1 - q0), keys).reshape(*lead, q1 - q0, keys)
 
 
+def _widened(a: Array | None) -> Array | None:
+    """16-bit floats as float32."""
+    return a.astype(np.float32) if a is not None and a.dtype.itemsize == 2 else a
+
+
+def _own_heads(k: Array, q: Array) -> Array:
+    """Keys or values with a head for each of q."""
+    return k if k.shape[-3] == q.shape[-3] else np.repeat(k, q.shape[-3] // k.shape[-3], axis=-3)
+
+
 def _wide(mask: Array | None, dimensions: int) -> Array | None:
     """A mask with all dimensions of the scores."""
     return None if mask is None else mask.reshape((1,) * (dimensions - mask.ndim) + mask.shape)
@@ -162,16 +172,22 @@ def forward(
     """softmax(scale q k^T + mask) v; rows without any key give zeros.
 
     Args:
-        q: [..., L, E]; k: [..., S, E]; v: [..., S, D]; one float dtype and the same leading dimensions.
+        q: [..., L, E]; k: [..., S, E]; v: [..., S, D]; one float dtype and the same leading dimensions, but that k and
+            v may have fewer heads, each of which serves several of q.
         mask: broadcasts to [..., L, S]; bool (True takes part) or numbers to add.
         causal: row l sees keys up to l.
 
     Returns:
         out [..., L, D], in the memory order of q, and lse [..., L].
     """
+    if q.dtype.itemsize == 2:
+        q32, k32, v32 = (a.astype(np.float32) for a in (q, k, v))
+        out, lse = forward(q32, k32, v32, _widened(mask), causal, scale, drop)
+        return out.astype(q.dtype), lse
     if q.ndim == 2:
         out, lse = forward(q[None], k[None], v[None], mask, causal, scale, drop)
         return out[0], lse[0]
+    k, v = _own_heads(k, q), _own_heads(v, q)
     batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     out = np.empty_like(q, shape=(*q.shape[:-1], v.shape[-1]))
     lse = np.empty(q.shape[:-1], q.dtype)
@@ -238,11 +254,20 @@ def backward(
     out: Array, lse: Array, needs_mask: bool,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     """The gradients of q, k, v, and of a mask of numbers if it is wanted, from what `forward` was given and gave."""
+    if q.dtype.itemsize == 2:
+        g, q, k, v, out = (a.astype(np.float32) for a in (g, q, k, v, out))
+        mask = _widened(mask)
     if q.ndim == 2:
         gq, gk, gv, gmask = backward(
             g[None], q[None], k[None], v[None], mask, causal, scale, drop, out[None], lse[None], needs_mask
         )
         return gq[0], gk[0], gv[0], gmask
+    if k.shape[-3] != q.shape[-3]:
+        gq, gk, gv, gmask = backward(
+            g, q, _own_heads(k, q), _own_heads(v, q), mask, causal, scale, drop, out, lse, needs_mask
+        )
+        gk, gv = (a.reshape(*b.shape[:-2], -1, *b.shape[-2:]).sum(axis=-3) for a, b in ((gk, k), (gv, v)))
+        return gq, gk, gv, gmask
     batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     gq, gk, gv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     gmask = np.zeros(mask.shape, q.dtype) if needs_mask and mask is not None else None

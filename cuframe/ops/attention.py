@@ -17,7 +17,7 @@ from .mask import where
 from .matmul import matmul
 from .rearrange import repeat_interleave
 from .shape import broadcast_to
-from .softmax import row_max, widened
+from .softmax import row_max
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -29,10 +29,7 @@ def _attention_vjp(
 ) -> tuple:
     kernel = backend_of(q).kernel("attention")
     needs_mask = len(needs) > 3 and needs[3] is not None
-    wide_mask = mask if mask is None or mask.dtype == bool else widened(mask)
-    grads = kernel.backward(
-        widened(g), widened(q), widened(k), widened(v), wide_mask, causal, scale, drop, widened(out), lse, needs_mask
-    )
+    grads = kernel.backward(g, q, k, v, mask, causal, scale, drop, out, lse, needs_mask)
     return tuple([
         None if n is None else r.astype(a.dtype, copy=False) for n, r, a in zip(needs, grads, (q, k, v, mask))
     ])  # fmt: skip
@@ -58,6 +55,8 @@ def _attention_composite(
 ) -> Tensor:
     dtype = query.dtype
     q, k, v = (t.float() if dtype.itemsize == 2 else t for t in (query, key, value))
+    if q.ndim > 2 and k.shape[-3] != q.shape[-3]:
+        k, v = (repeat_interleave(t, q.shape[-3] // t.shape[-3], -3) for t in (k, v))
     p = masked_softmax(matmul(q * scale, k.swapaxes(-1, -2)), mask, causal)
     if drop is not None:
         *batch, rows, columns = p.shape
@@ -111,7 +110,8 @@ def _check_mask(mask: Any, query: Tensor, shape: tuple) -> None:
 
 
 def _one_batch(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """All three with the same leading dimensions."""
+    """All three with the same leading dimensions, but that key and value may have fewer heads."""
+    kept = 2  # dimensions from the end that are not broadcast
     if enable_gqa:
         if min(t.array.ndim for t in (query, key, value)) < 3:
             raise RuntimeError(f"{_NAME}: enable_gqa needs a dimension of heads, got query {tuple(query.shape)}")
@@ -120,20 +120,20 @@ def _one_batch(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> t
             own = t.array.shape[-3]
             if not own or heads % own:
                 raise RuntimeError(f"{_NAME}: the {heads} heads of query must be a multiple of {argument}'s, got {own}")
-        if heads != key.array.shape[-3]:
-            key = repeat_interleave(key, heads // key.array.shape[-3], -3)
-        if heads != value.array.shape[-3]:
-            value = repeat_interleave(value, heads // value.array.shape[-3], -3)
+        if key.array.shape[-3] == value.array.shape[-3]:
+            kept = 3
+        else:
+            key, value = (repeat_interleave(t, heads // t.array.shape[-3], -3) for t in (key, value))
     tensors = (query, key, value)
     try:
-        batch = np.broadcast_shapes(*(t.array.shape[:-2] for t in tensors))
+        batch = np.broadcast_shapes(*(t.array.shape[:-kept] for t in tensors))
     except ValueError:
         raise RuntimeError(
             f"{_NAME}: the leading dimensions of query {tuple(query.shape)}, key {tuple(key.shape)} and value "
             f"{tuple(value.shape)} cannot be broadcast together"
         ) from None
     query, key, value = (
-        t if t.array.shape[:-2] == batch else broadcast_to(t, (*batch, *t.array.shape[-2:])) for t in tensors
+        t if t.array.shape[:-kept] == batch else broadcast_to(t, (*batch, *t.array.shape[-kept:])) for t in tensors
     )
     return query, key, value
 
@@ -202,8 +202,6 @@ def scaled_dot_product_attention(
     kernel = backend_of(q).kernel("attention")
     if kernel is None:
         return _attention_composite(query, key, value, attn_mask, is_causal, scale, drop)
-    wide_mask = mask if mask is None or mask.dtype == bool else widened(mask)
-    out, lse = kernel.forward(widened(q), widened(k), widened(v), wide_mask, is_causal, scale, drop)
-    out = out.astype(q.dtype, copy=False)
+    out, lse = kernel.forward(q, k, v, mask, is_causal, scale, drop)
     saved = (q, k, v, mask, is_causal, scale, drop, out, lse)
     return record(out, _ATTENTION, (query, key, value, attn_mask), saved)
