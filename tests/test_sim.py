@@ -11,7 +11,7 @@ import pytest
 
 from cuframe.cpu import philox
 from cuframe.cuda import sim
-from tests.sim_helpers import KERNELS, ORDERS, i32, i64, launch, needs_compiler, u64
+from tests.sim_helpers import KERNELS, ORDERS, f32, i32, i64, launch, needs_compiler, u64
 
 pytestmark = needs_compiler
 
@@ -236,6 +236,12 @@ def test_arguments_of_many_types():
     x, y = np.arange(5, dtype=np.float32), np.zeros(6, np.float32)
     run("many_types", Settings(2.0, 5), x, y, ctypes.c_double(0.5), ctypes.c_bool(True), ctypes.c_uint8(3))
     assert y.tolist() == [3.5, 1.5, -0.5, -2.5, -4.5, 0]
+
+
+def test_a_kernel_in_plain_cuda():
+    x = np.arange(40, dtype=np.float32)
+    launch(KERNELS / "plain.cu", "scale", x, f32(2.0), ctypes.c_size_t(39), grid=2)
+    assert x.tolist() == [*(2.0 * i for i in range(39)), 39.0]
 
 
 def test_printf(capfd):

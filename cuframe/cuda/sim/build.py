@@ -185,11 +185,14 @@ def build_kernels(path: Path, expressions: Sequence[str], includes: Sequence[Pat
     cache = cache or Cache()
     source = read_source(path, includes)
     flags = (*_flags(), "-DCUFRAME_SIM", *options)
-    name = f"sim-{digest(source.key, str(source.path), compiler().identity, *expressions, '', *flags)}.so"
+    # included for kernels in plain CUDA, which need nothing of it on a GPU
+    platform_key = read_source(_paths.kernels_dir() / "common" / "platform.cuh").key
+    key = digest(source.key, platform_key, _ENTRY, str(source.path), compiler().identity, *expressions, "", *flags)
+    name = f"sim-{key}.so"
     found = cache.find(name)
     if found is not None:
         return found
-    lines = [f'#include "{source.path}"', _ENTRY]
+    lines = ['#include "common/platform.cuh"', f'#include "{source.path}"', _ENTRY]
     for i, expression in enumerate(expressions):
         # errors in the expression itself get a name that says so
         lines += [f'#line 1 "kernel expression {expression}"',
