@@ -14,7 +14,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all bench clean
+.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all gpu-check bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,8 +51,11 @@ kernels-all: $(VENV)/installed-kernels ## the same for every architecture
 test-cuda: $(VENV)/installed-test,cuda12 ## check what is asked of CuPy and NVRTC, with no GPU
 	$(PYTEST) -m cupy
 
+gpu-check: ## on a machine with a GPU: check and measure everything there, with its own Python and packages
+	$(PYTHON) benchmarks/gpu_check.py $(ARGS)
+
 bench: $(VENV)/installed-torch ## run every script in benchmarks/
-	@set -e; for script in benchmarks/[!_]*.py; do echo "== $$script"; $(PY) $$script; done
+	@set -e; for script in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(PY) $$script; done
 
 clean: ## remove .venv and everything that was generated
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

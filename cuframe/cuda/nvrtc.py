@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import ctypes.util
 import os
+import platform
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,9 @@ def _folders() -> Iterator[Path]:
     for name in ("CUDA_PATH", "CUDA_HOME"):
         if os.environ.get(name):
             yield Path(os.environ[name])
-    yield Path("/usr/local/cuda")
+    # conda's, then the installers'
+    yield from (Path(sys.prefix), Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True),
+                Path("/opt/cuda"))
 
 
 def _major(path: Path) -> int:
@@ -63,9 +66,12 @@ def _wanted_major() -> int | None:
     return None
 
 
+_TARGET = f"targets/{platform.machine()}-linux"
+
+
 @lru_cache(1)
 def _library_path() -> str | None:
-    places = ("cuda_nvrtc/lib", "cu12/lib", "cu13/lib", "lib64", "lib")
+    places = ("cuda_nvrtc/lib", "cu12/lib", "cu13/lib", "lib64", "lib", f"{_TARGET}/lib")
     found: list[Path] = []
     for root in _folders():
         for place in places:
@@ -82,8 +88,21 @@ def _library() -> ctypes.CDLL:
     path = _library_path()
     if path is None:
         raise RuntimeError(f"kernels: NVRTC, CUDA's run-time compiler, is not installed: {INSTALL}")
-    library = ctypes.CDLL(path)
+    library = _open(path)
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
+    return library
+
+
+def _open(path: str) -> ctypes.CDLL:
+    """Load NVRTC with the library of built-ins beside it.
+
+    It opens that one by its bare name; CUDA 13's has no path to its own folder, so it finds what is loaded already.
+    """
+    library = ctypes.CDLL(path)
+    folder = Path(path).parent
+    if folder.name:
+        for builtins in sorted(folder.glob(f"libnvrtc-builtins.so.{_major(Path(path)) or ''}*")):
+            ctypes.CDLL(str(builtins))
     return library
 
 
@@ -123,7 +142,7 @@ def header_dir() -> Path:
         RuntimeError: there is none; the message says how to install it.
     """
     major = version()[0]
-    places = [f"cu{major}/include", "cuda_runtime/include", "include"]
+    places = [f"cu{major}/include", "cuda_runtime/include", "include", f"{_TARGET}/include"]
     for root in _folders():
         for place in places:
             header = root / place / "cuda_fp16.h"

@@ -1,0 +1,1 @@
+"""Scripts that measure; `gpu` holds what `gpu_check.py` runs."""

@@ -1,0 +1,1 @@
+"""`make gpu-check`: what a machine with a GPU is asked, stage by stage, and how its answers are kept."""

@@ -1,0 +1,142 @@
+"""What the machine is: GPU, driver, libraries, clocks, commit; and whether one kernel compiles, loads and runs.
+
+    python -m benchmarks.gpu.environment
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib import metadata
+from typing import Any
+
+from benchmarks.gpu.runner import ROOT, Rows
+
+_PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton", "ml_dtypes", "scipy", "pytest", "pytest-xdist",
+             "hypothesis", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc-cu13",
+             "nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
+_SMI = ("name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit",
+        "temperature.gpu", "ecc.mode.current", "memory.total")
+
+
+def _output(*command: str) -> str | None:
+    if shutil.which(command[0]) is None:
+        return None
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=20)
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def machine() -> dict[str, Any]:
+    """What needs no CUDA in this process."""
+    versions = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    smi = _output("nvidia-smi", f"--query-gpu={','.join(_SMI)}", "--format=csv,noheader")
+    return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions,
+            "nvidia-smi": dict(zip(_SMI, (v.strip() for v in smi.splitlines()[0].split(",")))) if smi else None,
+            "compute-sanitizer": shutil.which("compute-sanitizer"), "g++": shutil.which("g++")}
+
+
+def commit() -> dict[str, Any]:
+    """The commit, and whether the files differ from it; None where there is no git."""
+    revision = _output("git", "rev-parse", "HEAD")
+    changed = _output("git", "status", "--porcelain", "--untracked-files=no")
+    return {"commit": revision, "dirty": None if changed is None else bool(changed)}
+
+
+def device() -> dict[str, Any]:
+    import cupy
+
+    runtime = cupy.cuda.runtime
+    facts = runtime.getDeviceProperties(0)
+    name = facts["name"].decode() if isinstance(facts["name"], bytes) else facts["name"]
+    wanted = ("major", "minor", "multiProcessorCount", "totalGlobalMem", "l2CacheSize", "sharedMemPerBlockOptin",
+              "regsPerMultiprocessor", "clockRate", "memoryClockRate", "memoryBusWidth")
+    return {"gpu": name, "driver cuda": runtime.driverGetVersion(), "runtime cuda": runtime.runtimeGetVersion(),
+            "cupy": cupy.__version__, **{k: facts[k] for k in wanted if k in facts}}
+
+
+def compiler() -> dict[str, Any]:
+    """Which NVRTC and headers are used; they must be of one version, one that the driver's CUDA can load."""
+    import cupy
+
+    from cuframe.cuda import nvrtc
+
+    version = nvrtc.version()
+    driver = cupy.cuda.runtime.driverGetVersion() // 1000
+    if version[0] > driver:
+        raise RuntimeError(f"NVRTC {version[0]}.{version[1]} at {nvrtc._library_path()} is too new for a driver of "
+                           f"CUDA {driver}")
+    return {"nvrtc": ".".join(map(str, version)), "library": nvrtc._library_path(), "headers": str(nvrtc.header_dir())}
+
+
+def first_kernel() -> dict[str, Any]:
+    """Compiled, loaded, launched and right: a kernel of one's own, one of a family, a product, an elementwise one."""
+    import numpy as np
+
+    import cuframe as cf
+
+    start = time.perf_counter()
+    x = cf.arange(1000.0, device="cuda")
+    scale = cf.cuda.kernel('#include "common/platform.cuh"\n__global__ void scale(float* x, float a, int64 n) '
+                           "{ int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; if (i < n) x[i] *= a; }",
+                           "scale", ("float* x[n]", "float a", "int64 n"))
+    scale(4, 256, x.array, 2.0, 1000)
+    np.testing.assert_array_equal(x.cpu().numpy(), 2 * np.arange(1000, dtype=np.float32))
+    half = cf.arange(6.0, device="cuda").reshape(2, 3).to(cf.bfloat16)
+    np.testing.assert_allclose(cf.softmax(half, 1).float().cpu().numpy().sum(1), 1, atol=0.01)
+    np.testing.assert_array_equal((half @ half.T).float().cpu().numpy(), [[5, 14], [14, 50]])
+    cf.cuda.synchronize()
+    return {"seconds": round(time.perf_counter() - start, 2)}
+
+
+def peaks() -> dict[str, Any]:
+    """Ceilings measured here: a copy on the GPU, bytes read and written counted, and products of 8192 x 8192."""
+    import cupy
+    import numpy as np
+
+    from benchmarks.gpu.timing import Clock
+
+    clock = Clock(cupy)
+    found = {"copy GB/s": round(clock.bandwidth / 1e9, 1)}
+    for dtype in ("float32", "float16"):
+        a = cupy.random.default_rng(0).random((8192, 8192), dtype=np.float32).astype(dtype)
+        clock.sample(lambda a=a: a @ a, 0)  # type: ignore[misc]
+        times = [clock.sample(lambda a=a: a @ a, 0) for _ in range(5)]  # type: ignore[misc]
+        found[f"matmul {dtype} TFLOP/s"] = round(2 * 8192**3 / float(np.median(times)) / 1e9, 1)
+    return found
+
+
+_PARTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "machine": machine, "commit": commit, "device": device, "compiler": compiler, "first kernel": first_kernel,
+    "peaks": peaks}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rows")
+    args = parser.parse_args(argv)
+    rows, bad = Rows(args.rows), 0
+    for name, part in _PARTS.items():
+        if name in rows:
+            continue
+        try:
+            rows.add(name, **part())
+        except Exception as error:
+            print(f"{name}: {type(error).__name__}: {error}", file=sys.stderr)
+            bad = 1
+            if name == "device":        # there is nothing to ask further
+                break
+    return bad
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,82 @@
+"""The stages of `make gpu-check` and the units they consist of."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+
+from benchmarks.gpu import pytest_rows
+from benchmarks.gpu.runner import ROOT, Unit, python
+
+__all__ = ["SHARES", "STAGES", "TOGETHER", "plan"]
+
+# of the time; what a stage leaves over, the next gets
+SHARES = {"environment": 0.06, "compile": 0.12, "correctness": 0.34, "repeats": 0.10, "timings": 0.28,
+          "sanitizer": 0.10}
+STAGES = tuple(SHARES)
+TOGETHER = {"correctness": 4, "repeats": 4, "sanitizer": 2}
+
+TOOLS = ("memcheck", "racecheck", "synccheck")
+_SANITIZED = ("softmax", "ctc", "lstm", "layer_norm", "cross_entropy", "embedding", "dropout", "adam")
+
+# a test that asks for the fixture `device` runs where it is told to
+_ON_DEVICE = re.compile(r"^def test_\w+\([^)]*\bdevice: str", re.MULTILINE)
+# the long one: an operation after another, each with kernels of CuPy's to compile
+_TABLE = "test_device_ops.py"
+
+
+def device_tests() -> list[str]:
+    """The files of tests that run on the device they are given, the kernels' first."""
+    found = [p.name for p in sorted((ROOT / "tests").glob("test_*.py")) if _ON_DEVICE.search(p.read_text())]
+    return sorted(found, key=lambda name: (name == _TABLE, not name.startswith("test_kernel_"), name))
+
+
+def plan(arch: str, families: list[str]) -> list[Unit]:
+    """All units for a GPU of architecture `arch`, in the order they run in."""
+    cores = os.cpu_count() or 1
+    units = [Unit("compile", arch, python("-m", "benchmarks.gpu.compile", arch), 300)]
+    for name in device_tests():
+        workers = ("-n", str(min(8, max(2, cores // 2)))) if name == _TABLE and _has_xdist() else ()
+        units.append(Unit("correctness", name, python(
+            "-m", "pytest", "-q", "-p", "benchmarks.gpu.pytest_rows", "-p", "no:cacheprovider", "-W", "default",
+            "-m", "not parity", "--device", "cuda", *workers, f"tests/{name}"), 420, pytest_rows.fold))
+    for name in families:
+        units.append(Unit("repeats", name, python("-m", "benchmarks.gpu.repeats", name), 120))
+    for name in families:
+        units.append(Unit("timings", name, python("-m", "benchmarks.gpu.timing", name), 90))
+    if shutil.which("compute-sanitizer"):
+        for name in _SANITIZED:
+            for tool in TOOLS:
+                units.append(Unit("sanitizer", f"{name}-{tool}", (
+                    "compute-sanitizer", "--tool", tool, "--error-exitcode", "99", "--report-api-errors", "no",
+                    *python("-m", "benchmarks.gpu.repeats", name, "--count", "1", "--plain")), 120))
+    return units
+
+
+def chosen(units: list[Unit], only: list[str]) -> list[Unit]:
+    """The units that `only` names: a stage, `stage:item`, or the beginning of one.
+
+    Raises:
+        ValueError: one that names nothing.
+    """
+    for name in only:
+        if not any(u.name.startswith(name) for u in units):
+            raise ValueError(f"--only: no stage or unit {name!r}; there are: {', '.join(u.name for u in units)}")
+    return [u for u in units if not only or any(u.name.startswith(name) for name in only)]
+
+
+def environment_unit() -> Unit:
+    return Unit("environment", "", python("-m", "benchmarks.gpu.environment"), 120)
+
+
+def arch_of(facts: Mapping[str, Mapping[str, object]]) -> str:
+    """The architecture of the GPU that the environment stage found."""
+    return f"sm_{facts['device']['major']}{facts['device']['minor']}"
+
+
+def _has_xdist() -> bool:
+    import importlib.util
+
+    return importlib.util.find_spec("xdist") is not None

@@ -1,0 +1,94 @@
+"""Runs each family many times on one input and asks for the same bits.
+
+    python -m benchmarks.gpu.repeats softmax [--count 250] [--device cuda|sim] [--plain]
+
+`--plain` takes each array straight from the driver, so that a sanitizer sees its end; with `--count 1` that is what the
+sanitizers run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import numpy as np
+
+from benchmarks.gpu.cases import FAMILIES, Family, Side, family
+from benchmarks.gpu.runner import Rows
+from benchmarks.gpu.timing import runs
+
+COUNT = 250
+
+
+def _bits(result: Any) -> list[Any]:
+    """Raw arrays of a result as bytes, on their device."""
+    several = result if isinstance(result, (tuple, list)) else (result,)
+    return [r.array.copy(order="C").reshape(-1).view(np.uint8) for r in several]
+
+
+def different(chosen: Family, dtype: str, cf: Any, device: str, count: int) -> dict[str, int]:
+    """By mode, how many of `count` runs after the first gave other bits."""
+    side = Side(cf, device, dtype)
+    work = chosen.build(side, *chosen.small)
+    found = {}
+    if work.stateful:
+        # three steps from the start, several times
+        def steps() -> Any:
+            call = chosen.build(side, *chosen.small).call
+            return [call().clone() for _ in range(3)]
+
+        modes = {"step": steps}
+        count = min(count, 50)
+    else:
+        modes = runs(work, cf)
+    for mode, call in modes.items():
+        first = _bits(call())
+        wrong = 0
+        pending = None
+        for _ in range(count):
+            same = None
+            for a, b in zip(first, _bits(call())):
+                equal = (a == b).all()
+                same = equal if same is None else same & equal
+            # the sum stays on the device: asking at each run would slow it and hide what happens between runs
+            bad = (~same).astype(np.int64)
+            pending = bad if pending is None else pending + bad
+        wrong = 0 if pending is None else int(pending)
+        found[mode] = wrong
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("family", choices=[f.name for f in FAMILIES])
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--rows")
+    args = parser.parse_args(argv)
+    import cuframe as cf
+
+    if args.plain and args.device == "cuda":
+        import cupy
+
+        cupy.cuda.set_allocator(None)
+    rows, bad = Rows(args.rows), 0
+    chosen = family(args.family)
+    for dtype in chosen.small_dtypes:
+        key = f"{chosen.name} {dtype}"
+        if key in rows:
+            continue
+        try:
+            found = different(chosen, dtype, cf, args.device, args.count)
+            bad += sum(found.values())
+            rows.add(key, sizes=list(chosen.small), runs=args.count, different=found)
+        except Exception as error:
+            bad += 1
+            rows.add(key, error=f"{type(error).__name__}: {error}"[:1000])
+            print(f"{key}: {type(error).__name__}: {error}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""The results as a short text, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+__all__ = ["markdown", "summary", "timings"]
+
+_STAGES = ("environment", "compile", "correctness", "repeats", "timings", "sanitizer")
+
+
+def _of_stage(data: Mapping[str, Any], stage: str) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, unit) for name, unit in data["units"].items() if unit["stage"] == stage]
+
+
+def facts(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The rows of the environment stage."""
+    return {row["key"]: row for row in data["units"].get("environment", {}).get("rows", [])}
+
+
+def timings(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows that hold times."""
+    for _, unit in _of_stage(data, "timings"):
+        yield from (row for row in unit.get("rows", []) if "us" in row)
+
+
+def _title(data: Mapping[str, Any]) -> str:
+    found = facts(data)
+    packages = found.get("machine", {}).get("packages", {})
+    versions = [f"{n} {v}" for n, v in packages.items() if n in ("cupy-cuda12x", "cupy-cuda13x", "torch")]
+    nvrtc = found.get("compiler", {}).get("nvrtc")
+    smi = found.get("machine", {}).get("nvidia-smi") or {}
+    changed = " with changes" if data.get("dirty") else ""
+    commit = (data.get("commit") or "unknown")[:10]
+    return ", ".join([data["gpu"], data["date"], f"driver {smi.get('driver_version', 'unknown')}",
+                      *([f"NVRTC {nvrtc}"] if nvrtc else []), *versions, f"commit {commit}{changed}"])
+
+
+def summary(data: Mapping[str, Any]) -> str:
+    """A few lines: each stage, what failed, the ratios."""
+    lines = ["", _title(data)]
+    for stage in _STAGES:
+        units = _of_stage(data, stage)
+        if not units:
+            continue
+        by: dict[str, list[str]] = {}
+        for name, unit in units:
+            by.setdefault(unit["status"], []).append(name)
+        tests = sum(u.get("passed", 0) for _, u in units), sum(u.get("failed", 0) for _, u in units)
+        note = f"  ({tests[0]} tests passed, {tests[1]} failed)" if stage == "correctness" else ""
+        lines.append(f"{stage:12} " + ", ".join(f"{len(v)} {k}" for k, v in by.items()) + note)
+        for status, names in by.items():
+            if status != "passed":
+                lines += [f"  {status}: {name}" for name in names]
+    rows = list(timings(data))
+    for row in rows:
+        lines.append("  " + _short(row))
+    return "\n".join(lines)
+
+
+def _short(row: Mapping[str, Any]) -> str:
+    us = row["us"]["cuframe"][row["figure"]]["median"]
+    text = f"{row['key']:46} {us:10.1f} us {row['figure']:4}"
+    if row["bytes"]:
+        text += f"  {row['of_floor']:4.0%} of floor"
+    if row["baseline"]:
+        text += f"  {row['ratio']:5.2f} x {row['baseline']}"
+    return text + ("" if row["within"] else f"  OFF BY {row['difference']:.2g}")
+
+
+def _table(header: list[str], rows: list[list[str]]) -> list[str]:
+    right = ["---"] + ["--:"] * (len(header) - 1)
+    return [f"| {' | '.join(r)} |" for r in (header, right, *rows)]
+
+
+def markdown(data: Mapping[str, Any]) -> str:
+    """Tables of what was checked and of the times."""
+    lines = [f"## {_title(data)}", ""]
+    found = facts(data)
+    if "peaks" in found:
+        peaks = ", ".join(f"{k} {v}" for k, v in found["peaks"].items() if k != "key")
+        lines += [f"Ceilings measured there: {peaks}.", ""]
+    checks = []
+    for stage in _STAGES[1:]:
+        for name, unit in _of_stage(data, stage):
+            if stage == "timings" and unit["status"] == "passed":
+                continue
+            counts = ", ".join(f"{unit[k]} {k}" for k in ("passed", "failed", "skipped") if unit.get(k))
+            counts = counts or f"{len(unit.get('rows', []))} rows"
+            checks.append([name.replace("|", " "), unit["status"], counts, f"{unit.get('seconds', 0):.0f}"])
+    if checks:
+        lines += [*_table(["unit", "result", "what", "seconds"], checks), ""]
+    rows = []
+    for row in timings(data):
+        ours = row["us"]["cuframe"]
+        theirs = row["us"][row["baseline"]] if row["baseline"] else {}
+        figure = row["figure"]
+        rows.append([
+            row["family"], "x".join(map(str, row["sizes"])), row["dtype"], row["mode"],
+            f"{ours[figure]['median']:.1f} {figure}", f"{ours['wall']['median']:.1f}", f"{ours['host']:.1f}",
+            f"{row['of_floor']:.0%}" if row["bytes"] else "",
+            f"{theirs[figure]['median']:.1f} ({row['baseline']})" if theirs else "",
+            f"{row['ratio']:.2f}" if theirs else "",
+            "" if row["difference"] is None else f"{row['difference']:.1g}"])
+    if rows:
+        lines += _table(["family", "sizes", "dtype", "mode", "us", "wall us", "host us", "of floor", "PyTorch us",
+                         "times as fast", "difference"], rows)
+        lines += ["", "us: median of GPU time; cold: with the L2 cache overwritten; wall: from call to call.",
+                  "Of floor: the time in which a copy moves the fewest bytes possible, over ours."]
+    return "\n".join(lines)

@@ -1,0 +1,112 @@
+"""Checks and measures cuframe on an NVIDIA GPU, from a bare checkout: `make gpu-check`.
+
+    python benchmarks/gpu_check.py [--budget 8m] [--only STAGE[:UNIT]] [--resume] [--results DIR]
+    python benchmarks/gpu_check.py --show benchmarks/results/nvidia-h200-2026-11-23.json
+    python benchmarks/gpu_check.py --list
+
+Stages: environment, compile, correctness (the tests that run on a device), repeats (250 runs, bit for bit), timings
+(against PyTorch where it is installed), sanitizer (compute-sanitizer where it is found).  Each unit is a process with
+a time limit; results are in the JSON file as soon as a unit ends, and `--resume` runs what has none yet.  The exit
+status is 0 when all passed, 1 when something failed, 2 when there is no GPU to ask.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# first, or what else is called `benchmarks` would be found; the folder of this script is no place to import from
+sys.path[:] = [str(ROOT), *(p for p in sys.path if p != str(Path(__file__).resolve().parent))]
+
+from benchmarks.gpu import plan, report  # noqa: E402
+from benchmarks.gpu.cases import FAMILIES  # noqa: E402
+from benchmarks.gpu.environment import commit  # noqa: E402
+from benchmarks.gpu.runner import Results, run  # noqa: E402
+
+
+def seconds(text: str) -> float:
+    """`90`, `90s`, `8m`, `1.5h` in seconds."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
+    if not found or not float(found[1]):
+        raise argparse.ArgumentTypeError(f"must be a time such as 8m or 480s, got {text!r}")
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--budget", type=seconds, default=480, help="time for all, such as 8m (default)")
+    parser.add_argument("--only", action="append", default=[], metavar="STAGE[:UNIT]",
+                        help="run only this, again if it has run (several times: each)")
+    parser.add_argument("--resume", action="store_true", help="go on with the latest results of this GPU")
+    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="print a file of results as Markdown")
+    parser.add_argument("--list", action="store_true", help="print the units and run none")
+    return parser.parse_args(argv)
+
+
+def place(folder: Path, gpu: str, date: str, again: bool) -> tuple[Path, bool]:
+    """Where the results go, and whether they are to be added to what is there."""
+    slug = re.sub(r"[^a-z0-9]+", "-", gpu.lower()).strip("-")
+    if again:
+        earlier = sorted(folder.glob(f"{slug}-20*.json"))
+        if earlier:
+            return earlier[-1], True
+    path, number = folder / f"{slug}-{date}.json", 2
+    while path.exists():
+        path, number = folder / f"{slug}-{date}-{number}.json", number + 1
+    return path, False
+
+
+def now() -> str:
+    return datetime.datetime.now().isoformat("T", "seconds")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv)
+    if args.show:
+        print(report.markdown(Results.load(args.show).data))
+        return 0
+    names = [f.name for f in FAMILIES]
+    if args.list:
+        for unit in (plan.environment_unit(), *plan.plan("sm_NN", names)):
+            print(f"{unit.name:45} {unit.limit:4.0f} s")
+        return 0
+    today = datetime.date.today().isoformat()
+    fresh = Results.new(args.results / f"unknown-{today}.json")
+    fresh.save = lambda: None  # type: ignore[method-assign]  # it has no name before the GPU has told its own
+    passed = run([plan.environment_unit()], fresh, budget=min(120, args.budget / 2))
+    found = fresh.units["environment"]
+    facts = {row["key"]: row for row in found.get("rows", [])}
+    if "device" not in facts:
+        print("gpu-check: no GPU can be used here; nothing was run:", file=sys.stderr)
+        print("  " + found.get("error", "").strip().replace("\n", "\n  "), file=sys.stderr)
+        return 2
+    path, again = place(args.results, facts["device"]["gpu"], today, args.resume or bool(args.only))
+    results = Results.load(path) if again else Results.new(
+        path, gpu=facts["device"]["gpu"], date=today, started=now(), **commit())
+    results.units["environment"] = found
+    results.save()
+    print(f"results: {path}")
+    try:
+        units = plan.chosen(plan.plan(plan.arch_of(facts), names), [o for o in args.only if o != "environment"])
+    except ValueError as error:
+        print(f"gpu-check: {error}", file=sys.stderr)
+        return 2
+    if args.only:
+        for unit in units:
+            results.units.pop(unit.name, None)
+    if args.only != ["environment"]:
+        left = args.budget - found["seconds"]
+        passed &= run(units, results, budget=left, shares=plan.SHARES, together=plan.TOGETHER)
+    results.data["finished"] = now()
+    results.save()
+    print(report.summary(results.data))
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
