@@ -9,7 +9,8 @@
 //
 // Layout     x, gx: [outer, classes, inner] row-major; targets, losses: [outer, inner] = [rows].
 // Parallel   GROUP threads share a row - a block, a warp, or with inner > 1 or a dozen classes a thread - and keep maximum
-//            and sum together while they read it once ("Online normalizer calculation for softmax", arXiv 1805.02867).
+//            and sum together while they read it once ("Online normalizer calculation for softmax", arXiv 1805.02867),
+//            in packs of 16 bytes wherever the row begins.  Rows whose target is ignored are not read.
 //            Blocks go on to further rows and leave one pair of sums each, which loss_total adds up in fixed order.
 // Saved      the logits, the maximum m of each row and log sum exp(x - m): two numbers a row, no probability.
 // Floor      cross entropy: 1 value moved an element forward, 2 backward; likelihood: 1 backward, the zeros.  Label
@@ -45,10 +46,20 @@ __device__ __forceinline__ LossRow<T> loss_row(int64 row, int64 rows, int32 clas
     return r;
 }
 
-// f(value, class) for the classes of a thread.
-template <int GROUP, int N, class T, class F>
-__device__ __forceinline__ void each_class(const T* x, int64 step, int32 classes, int32 lane, F f) {
-    for (uint32 c = lane * N; c < uint32(classes); c += GROUP * N) f(load_pack<N>(x + c * step), c);
+// f(values, first class) for the classes of a thread: packs, and one by one what lies before and behind whole packs.  The
+// rows of 50257 classes begin anywhere.  Without `packs`, or where a row is not in one piece, all are taken one by one.
+template <int GROUP, class T, class F>
+__device__ __forceinline__ void each_class(const T* x, int64 step, int32 classes, uint32 lane, bool packs, F f) {
+    constexpr int N = pack_size<T>;
+    uint32 size = classes, begin = 0, end = 0;
+    if (GROUP > 1 && packs) {
+        begin = (16 - reinterpret_cast<uint64>(x) % 16) % 16 / sizeof(T);
+        begin = begin < size ? begin : size;
+        end = begin + (size - begin) / N * N;
+        for (uint32 c = begin + lane * N; c < end; c += GROUP * N) f(load_pack<N>(x + c), c);
+        if (lane < begin) f(load_pack<1>(x + lane), lane);
+    }
+    for (uint32 c = end + lane; c < size; c += GROUP) f(load_pack<1>(x + c * step), c);
 }
 
 template <class A, class T, int N> __device__ __forceinline__ void add_pack(Normalizer<A>& all, const Pack<T, N>& p) {
@@ -62,22 +73,22 @@ template <class A, class T, int N> __device__ __forceinline__ void add_pack(Norm
     for (int j = 0; j < N; ++j) all.s += exp(to_acc(p[j]) - m);
 }
 
-template <class T, int GROUP, int N>
+template <class T, int GROUP>
 __device__ __forceinline__ Normalizer<acc_t<T>> normalizer_of(const T* x, int64 step, int32 classes, int32 lane) {
-    typedef acc_t<T> A;
-    Normalizer<A> mine;
-    each_class<GROUP, N>(x, step, classes, lane, [&](const Pack<T, N>& p, int32) { add_pack(mine, p); });
+    Normalizer<acc_t<T>> mine;
+    each_class<GROUP>(x, step, classes, lane, true, [&](const auto& p, int32) { add_pack(mine, p); });
     if constexpr (GROUP == 1) return mine;
     else return merge<GROUP>(mine);
 }
 
 // The sum of w_c (-log p_c) over all classes.
-template <class T, int GROUP, int N>
+template <class T, int GROUP>
 __device__ __forceinline__ acc_t<T> spread_of(const T* x, int64 step, int32 classes, int32 lane, const T* w, acc_t<T> m,
                                               acc_t<T> log_sum) {
     typedef acc_t<T> A;
     A sum = 0;
-    each_class<GROUP, N>(x, step, classes, lane, [&](const Pack<T, N>& p, int32 c) {
+    each_class<GROUP>(x, step, classes, lane, true, [&](const auto& p, int32 c) {
+        constexpr int N = sizeof(p) / sizeof(T);
         for (int j = 0; j < N; ++j) sum += (w ? to_acc(w[c + j]) : A(1)) * (log_sum + (m - to_acc(p[j])));
     });
     if constexpr (GROUP == 1) return sum;
@@ -102,9 +113,7 @@ __global__ void cross_entropy_forward(const T* __restrict__ x,           // [out
                                       acc_t<T>* __restrict__ sums,       // [2, gridDim.x] or null
                                       int64 rows, int32 classes, int64 inner, int64 ignore, double smoothing) {
     typedef acc_t<T> A;
-    constexpr int N = pack_size<T>;
     int32 lane = threadIdx.x % GROUP, each = blockDim.x / GROUP;
-    bool packed = GROUP > 1 && classes % N == 0 && pack_aligned<N>(x);
     A loss_sum = 0, weight_sum = 0;
     for (int64 first = blockIdx.x * int64(each); first < rows; first += int64(gridDim.x) * each) {
         int64 row = first + threadIdx.x / GROUP;
@@ -112,13 +121,11 @@ __global__ void cross_entropy_forward(const T* __restrict__ x,           // [out
         A loss = 0;
         if (r.counts) { // the same for all threads of the row, and those are all that meet below
             const T* at = x + r.start;
-            Normalizer<A> all = packed ? normalizer_of<T, GROUP, N>(at, 1, classes, lane)
-                                       : normalizer_of<T, GROUP, 1>(at, r.step, classes, lane);
+            Normalizer<A> all = normalizer_of<T, GROUP>(at, r.step, classes, lane);
             A log_sum = log(all.s);
             loss = r.valid ? r.weight * (log_sum + (all.m - to_acc(at[r.target * r.step]))) : A(NAN);
             if (smoothing != 0) {
-                A spread = packed ? spread_of<T, GROUP, N>(at, 1, classes, lane, w, all.m, log_sum)
-                                  : spread_of<T, GROUP, 1>(at, r.step, classes, lane, w, all.m, log_sum);
+                A spread = spread_of<T, GROUP>(at, r.step, classes, lane, w, all.m, log_sum);
                 loss = loss * A(1 - smoothing) + spread * A(smoothing / classes);
             }
             if (r.live && lane == 0) {
@@ -153,42 +160,36 @@ __global__ void cross_entropy_backward(const T* __restrict__ g,             // [
                                        T* __restrict__ gx,                  // [outer, classes, inner]
                                        int64 rows, int32 classes, int64 inner, int64 ignore, double smoothing, bool each) {
     typedef acc_t<T> A;
-    constexpr int N = pack_size<T>;
     int32 lane = threadIdx.x % GROUP, many = blockDim.x / GROUP;
-    bool packed = GROUP > 1 && classes % N == 0 && pack_aligned<N>(x) && pack_aligned<N>(gx);
+    bool packs = (reinterpret_cast<uint64>(x) ^ reinterpret_cast<uint64>(gx)) % 16 == 0;
     for (int64 first = blockIdx.x * int64(many); first < rows; first += int64(gridDim.x) * many) {
         int64 row = first + threadIdx.x / GROUP;
         LossRow<T> r = loss_row<T, GROUP>(row, rows, classes, inner, targets, w, ignore);
         if (!r.live) return; // nothing is waited for
         const T* at = x + r.start;
         T* out = gx + r.start;
-        A m = 0, log_sum = 0, slope = 0;
-        if (r.valid) {
-            m = norms[row];
-            log_sum = norms[rows + row];
-            slope = slope_of<T>(g, total, each, row);
+        if (!r.valid) { // no logit is read
+            each_class<GROUP>(out, r.step, classes, lane, true, [&](const auto& p, int32 c) {
+                Pack<T, sizeof(p) / sizeof(T)> zero;
+                for (int j = 0; j < int(sizeof(p) / sizeof(T)); ++j) zero[j] = convert<T>(A(0));
+                store_pack(out + c * r.step, zero);
+            });
+            continue;
         }
+        A m = norms[row], log_sum = norms[rows + row], slope = slope_of<T>(g, total, each, row);
         A at_target = slope * r.weight * A(1 - smoothing), spread = slope * A(smoothing / classes);
         A whole = at_target + spread * (w_sum ? *w_sum : A(classes));
-        auto gradient = [&](T value, int32 c) {
-            if (!r.valid) return convert<T>(A(0));
-            A d = exp((to_acc(value) - m) - log_sum) * whole;
-            if (smoothing != 0) d -= w ? spread * to_acc(w[c]) : spread;
-            return convert<T>(c == r.target ? d - at_target : d);
-        };
-        if (packed) {
-            for (uint32 c = lane * N; c < uint32(classes); c += GROUP * N) {
-                Pack<T, N> p;
-                if (r.valid) p = load_pack<N>(at + c);
-                for (int j = 0; j < N; ++j) p[j] = gradient(p[j], c + j);
-                store_pack(out + c, p);
+        each_class<GROUP>(at, r.step, classes, lane, packs, [&](const auto& p, int32 c) {
+            constexpr int N = sizeof(p) / sizeof(T);
+            Pack<T, N> d;
+            for (int j = 0; j < N; ++j) {
+                A v = exp((to_acc(p[j]) - m) - log_sum) * whole;
+                if (smoothing != 0) v -= w ? spread * to_acc(w[c + j]) : spread;
+                if (c + j == r.target) v -= at_target;
+                d[j] = convert<T>(v);
             }
-        } else {
-            for (uint32 c = lane; c < uint32(classes); c += GROUP) {
-                T value = r.valid ? at[c * r.step] : convert<T>(A(0));
-                out[c * r.step] = gradient(value, c);
-            }
-        }
+            store_pack(out + c * r.step, d);
+        });
     }
 }
 

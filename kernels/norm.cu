@@ -16,14 +16,14 @@
 //            columns, for the gradients of w and b: a block of 32 x 8 threads takes 32 packs of columns and some rows,
 //            and leaves partial sums; a second launch adds those up.  No atomics: the order of additions is fixed by the
 //            sizes alone.
-//            channels: moments and sums of rows as above; those of one channel are joined by Chan's formula ("Updating
+//            channels: moments and sums of rows as above, few long rows being cut into parts; they are joined by Chan's formula ("Updating
 //            formulae and a pairwise algorithm for computing sample variances", 1979, equation 2.1), so nothing cancels.
 //            The application takes the array as flat, a pack a thread.
 // Saved      x, mean and rstd.  fp16 and bf16 are computed in fp32; their w and b may be fp32, too.
 // Floor      rows: 2 values moved an element forward, 3 backward.  Backward moves 5 where w or b have gradients, since
 //            the columns are a pass of their own.  Channels: 3 forward (statistics, then application), 5 backward.
-// To measure 5 moves against a fused pass that holds gw and gb in registers, at an occupancy of a quarter; channel
-//            statistics of fewer than some 500 long rows, which leave multiprocessors idle.
+// To measure 5 moves against a fused pass that holds gw and gb in registers, at an occupancy of a quarter; the lengths at
+//            which a row passes from 8 lanes to 32 and to a block; into how many parts few long rows are best cut.
 //
 // 1  2026-11  first version; not yet run on a GPU
 #include "common/platform.cuh"
@@ -404,19 +404,19 @@ __global__ void norm_join(const T* __restrict__ mean,            // [outer, coun
 // Where the statistics of a row stand.
 __device__ __forceinline__ int64 statistics_of(int64 row, int64 channel, int64 per) { return per ? quotient(row, per) : channel; }
 
-// The sums of g and of g h of each row.
+// The sums of g and of g h of each row, or of each of the `split` parts of a row.
 template <class T, int GROUP>
-__global__ void norm_sums(const T* __restrict__ g,           // [rows, size]
+__global__ void norm_sums(const T* __restrict__ g,           // [rows, size]: parts are rows here
                           const T* __restrict__ x,           // [rows, size]
                           const acc_t<T>* __restrict__ mean, // of the row's statistics
                           const acc_t<T>* __restrict__ rstd, // of the row's statistics
                           acc_t<T>* __restrict__ sum_g,      // [rows]
                           acc_t<T>* __restrict__ sum_gh,     // [rows]
-                          int64 rows, int32 size, int64 channels, int64 per) {
+                          int64 rows, int32 size, int64 channels, int64 per, int64 split) {
     typedef acc_t<T> A;
     constexpr int N = pack_size<T>;
     Place at = place<GROUP>(rows);
-    int64 s = statistics_of(at.row, at.row - quotient(at.row, channels) * channels, per);
+    int64 row = quotient(at.row, split), s = statistics_of(row, row - quotient(row, channels) * channels, per);
     A m = mean[s], r = rstd[s], s1 = 0, s2 = 0;
     g += at.row * size;
     x += at.row * size;

@@ -162,6 +162,16 @@ def test_strided(device: str) -> None:
     assert_near(loss.cross_entropy_backward(put(np.ones((), np.float32), device), saved), gradient, "float32", 2)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_misaligned(dtype: str, device: str) -> None:
+    x, t = numbers(1 + 3 * 40, dtype=dtype), classes(3, count=40)
+    r, saved = loss.cross_entropy_forward(put(x, device)[1:].reshape(3, 40), put(t, device), None, IGNORE, "mean", 0.1)
+    value, gradient = reference(x[1:].reshape(3, 40), t, None, "mean", 0.1, True)
+    assert_near(r, value, dtype, 2)
+    gx = loss.cross_entropy_backward(put(np.ones((), dtype), device), saved)
+    assert_near(gx, gradient, dtype, 2)
+
+
 def test_transposed_logits_are_not_copied(device: str) -> None:
     x, t = numbers(2, 5, 33), classes(2, 5, count=33)
     there = np.moveaxis(put(x, device), -1, 1)

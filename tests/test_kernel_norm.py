@@ -185,6 +185,11 @@ def test_many_rows_of_channels(device: str) -> None:
     check_channels((600, 2, 4), 2, "float16", device, "float32")
 
 
+@pytest.mark.parametrize(("shape", "groups"), [((2, 3, 16_384), 0), ((1, 2, 32_768), 0), ((2, 4, 8192), 2)], ids=str)
+def test_long_rows_in_parts(shape: tuple[int, int, int], groups: int, device: str) -> None:
+    check_channels(shape, groups, "float32", device, "float32")
+
+
 def test_only_what_is_needed(device: str) -> None:
     x = put(numbers(3, 4, 5), device)
     for groups in (0, 2):

@@ -22,8 +22,8 @@ _ROWS: dict[str, Any] = {**_T, "constants": {"GROUP": _GROUPS}}
 _LANES_ROW, _WARP_ROW = 512, 4096
 # rows that one block adds up; of more, the least for each block, and how many blocks share a column at most
 _ALONE, _PART, _PARTS = 128, 32, 128
-# statistics that are enough rows to have a block each
-_ENOUGH = 512
+# rows enough for a block each; fewer are cut into parts, of so many numbers at least
+_ENOUGH, _PIECE = 512, 4096
 
 _ROWS_FORWARD = Kernel("norm.cu", "norm_rows_forward", (
     "const T* x[rows, size]", "const T* w?[size]", "const acc_t<T>* w_wide?[size]", "const T* b?[size]",
@@ -50,8 +50,8 @@ _JOIN = Kernel("norm.cu", "norm_join", (
     "int64 unit", "int64 total", "int64 each", "double eps"), **_T)
 _SUMS = Kernel("norm.cu", "norm_sums", (
     "const T* g[rows, size]", "const T* x[rows, size]", "const acc_t<T>* mean", "const acc_t<T>* rstd",
-    "acc_t<T>* sum_g[rows]", "acc_t<T>* sum_gh[rows]", "int64 rows", "int32 size", "int64 channels", "int64 per"),
-    **_ROWS)
+    "acc_t<T>* sum_g[rows]", "acc_t<T>* sum_gh[rows]", "int64 rows", "int32 size", "int64 channels", "int64 per",
+    "int64 split"), **_ROWS)
 _GROUP_MEANS = Kernel("norm.cu", "norm_group_means", (
     "const T* w[channels]", "const acc_t<T>* sum_g[groups, per]", "const acc_t<T>* sum_gh[groups, per]",
     "acc_t<T>* k1[groups]", "acc_t<T>* k2[groups]", "int64 groups", "int64 channels", "int64 per", "double scale"),
@@ -149,8 +149,17 @@ def _statistics(x: Any, groups: int, eps: float) -> tuple[Any, Any, Any]:
     outer, count, inner = (n * groups, c // groups, 1) if groups else (1, n, c)
     if size == 1:
         return _joined(x, None, outer, count, inner, 1, eps)
-    mean, squares = _new(x, n * c), _new(x, n * c)
-    _run_moments(x.reshape(n * c, size), mean, squares, None, None, eps)
+    split = _split(n * c, size)
+    rows = n * c * split
+    mean, squares = _new(x, rows), _new(x, rows)
+    _run_moments(x.reshape(rows, size // split), mean, squares, None, None, eps)
+    if split > 1 and not groups and n > 1:
+        parts, left = (mean, squares), n * c
+        mean, squares = _new(x, left), _new(x, left)
+        _JOIN(-(-left // 32), (32, 8), *parts, mean, squares, None, left, split, 1, split, 1, split, size // split, eps)
+    elif split > 1:
+        # the parts of a channel, or of the channels of a group, are neighbours
+        outer, count, inner, size = n * (groups or c), count * split, 1, size // split
     return _joined(mean, squares, outer, count, inner, size, eps)
 
 
@@ -180,10 +189,15 @@ def _channel_sums(g: Any, x: Any, groups: int, mean: Any, rstd: Any) -> tuple[An
         return _column_sums(g.reshape(n, c), x.reshape(n, c), mean, rstd, by_column=True)
     if not x.size:
         return np.zeros_like(mean, shape=(n, c)), np.zeros_like(mean, shape=(n, c))
-    sum_g, sum_gh = _new(x, n, c), _new(x, n, c)
-    group, blocks, threads = _shape(x.reshape(n * c, size))
-    _SUMS(blocks, threads, g, x, mean, rstd, sum_g, sum_gh, n * c, size, c, c // groups if groups else 0, GROUP=group)
-    return sum_g, sum_gh
+    split = _split(n * c, size)
+    rows, part = n * c * split, size // split
+    sum_g, sum_gh = _new(x, n, c, split), _new(x, n, c, split)
+    group, blocks, threads = _shape(x.reshape(rows, part))
+    _SUMS(blocks, threads, g, x, mean, rstd, sum_g, sum_gh, rows, part, c, c // groups if groups else 0, split,
+          GROUP=group)
+    if split > 1:
+        return sum_g.sum(axis=2), sum_gh.sum(axis=2)
+    return sum_g.reshape(n, c), sum_gh.reshape(n, c)
 
 
 def _column_sums(g: Any, x: Any, mean: Any, rstd: Any, by_column: bool) -> tuple[Any, Any]:
@@ -250,6 +264,14 @@ def _shape(x: Any) -> tuple[int, int, int]:
 def _blocks(x: Any) -> int:
     """Blocks of 256 threads with a pack of 16 bytes each."""
     return -(-x.size * x.dtype.itemsize // (16 * 256))
+
+
+def _split(rows: int, size: int) -> int:
+    """Into how many equal parts each of a few long rows is cut."""
+    split = 1
+    while rows * split < _ENOUGH and size % (2 * split) == 0 and size // (2 * split) >= _PIECE:
+        split *= 2
+    return split
 
 
 def _parts(rows: int) -> tuple[int, int]:
