@@ -78,7 +78,15 @@ class CudaBackend(Backend):
         return cupyx.scipy.special
 
     def add_at(self, target: Any, index: Any, values: Any) -> None:
-        self.xp.add.at(target, index, values)
+        if self.kernel("embedding").takes(values) and values.dtype == target.dtype:
+            target += self.sum_at(target.shape, index, values)
+        else:
+            self.xp.add.at(target, index, values)
+
+    def sum_at(self, shape: tuple, index: Any, values: Any) -> Any:
+        """Floating-point numbers in a fixed order, which CuPy's atomics do not have."""
+        kernel = self.kernel("embedding")
+        return kernel.sum_at(shape, index, values) if kernel.takes(values) else super().sum_at(shape, index, values)
 
     def check_index(self, name: str, argument: str, index: Any, size: int) -> None:
         """Nothing: reading the extremes would make the host wait for the device."""

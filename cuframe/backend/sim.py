@@ -215,6 +215,12 @@ class _SimLauncher:
     def address(self, array: SimArray) -> int:
         return array.__array_interface__["data"][0]
 
+    def facts(self, device: int) -> tuple[str, int, int]:
+        from ..cuda.sim import limits
+
+        now = limits()
+        return now.arch, now.multiprocessors, now.block_shared
+
     def stream(self, device: int) -> int:
         return 0
 
@@ -292,9 +298,15 @@ class SimBackend(Backend):
 
     def add_at(self, target: Any, index: Any, values: Any) -> None:
         _one_device("add_at", (target, values))
-        add_at(_plain(target), _plain(index), _plain(values))
+        if self.kernel("embedding").takes(values) and values.dtype == target.dtype:
+            target += self.sum_at(target.shape, index, values)
+        else:
+            add_at(_plain(target), _plain(index), _plain(values))
 
     def sum_at(self, shape: tuple, index: Any, values: Any) -> Any:
+        kernel = self.kernel("embedding")
+        if kernel.takes(values):
+            return kernel.sum_at(shape, index, values)
         return _wrap(sum_at(shape, _plain(index), _plain(values)), values.device_index)
 
     def check_index(self, name: str, argument: str, index: Any, size: int) -> None:

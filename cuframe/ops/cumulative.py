@@ -12,6 +12,7 @@ from ..dtypes import get_default_dtype
 from ..tensor import Tensor, record
 from .axes import array_of, axis_of, with_dtype
 from .define import as_result, need_tensor, numpy_name
+from .gather import grid
 from .scans import along, reverse_recurrence, running
 
 __all__ = [
@@ -150,11 +151,8 @@ def _take(x: Any, index: Any, axis: int) -> Any:
 def _put(g: Any, index: Any, axis: int) -> Any:
     """Add each element of `g` where `index` says it was taken from."""
     x = g.array if isinstance(g, Tensor) else g
-    backend = backend_of(x)
-    places = list(backend.xp.ogrid[tuple(slice(n) for n in x.shape)])
-    places[axis] = index
     r = np.zeros_like(x)
-    backend.add_at(r, tuple(places), x)
+    backend_of(x).add_at(r, grid(index, axis), x)
     return record(r, _PUT, (g,), (index, axis)) if isinstance(g, Tensor) else r
 
 

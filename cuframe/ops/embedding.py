@@ -43,6 +43,9 @@ def _embedding_vjp(
             flat, g = flat[used], g[used]
         factor = _factor(flat, None, by_freq, g.dtype)
         return (SparseGrad(flat, g if factor is None else g * factor, shape),)
+    kernel = backend_of(flat).kernel("embedding")
+    if kernel is not None:
+        return (kernel.backward(g, flat, shape[0], padding_idx, by_freq),)
     factor = _factor(flat, None, by_freq, g.dtype)
     table = backend_of(flat).sum_at(shape, flat, g if factor is None else g * factor)
     if padding_idx is not None:
@@ -103,7 +106,8 @@ def embedding(
 
     Raises:
         TypeError: `input` is not of an integer dtype.
-        IndexError: a row number is outside [0, V).
+        IndexError: a row number is outside [0, V). On GPUs, where looking would mean waiting, its rows are NaN instead,
+            and their gradient is dropped.
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
@@ -129,4 +133,6 @@ def embedding(
     if max_norm is not None:
         renormalize(table, index, max_norm, norm_type)
     saved = (index, table.shape, padding_idx, scale_grad_by_freq, sparse)
-    return record(table.take(index, axis=0), _EMBEDDING, (weight,), saved)
+    kernel = backend_of(table).kernel("embedding")
+    rows = table.take(index, axis=0) if kernel is None else kernel.forward(table, index)
+    return record(rows, _EMBEDDING, (weight,), saved)
