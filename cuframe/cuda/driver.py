@@ -55,6 +55,9 @@ class CudaLauncher:
         """The architecture name of a device, "sm_90"."""
         return f"sm_{self.fact(device, _MAJOR)}{self.fact(device, _MINOR)}"
 
+    def facts(self, device: int) -> tuple[str, int, int]:
+        return self.arch(device), self.fact(device, _MULTIPROCESSORS), self.fact(device, _SHARED_OPTIN)
+
     def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
              siblings: Sequence[str] = ()) -> _Function:
         binary = compile_kernel(source, expression, self.arch(device), options)

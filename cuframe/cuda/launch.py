@@ -65,6 +65,9 @@ class Launcher(Protocol):
     def stream(self, device: int) -> int:
         """What is current there: work in one stream runs in order."""
 
+    def facts(self, device: int) -> tuple[str, int, int]:
+        """Its architecture ("sm_90"), multiprocessors, and bytes of shared memory that a block may have."""
+
     def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
              siblings: Sequence[str]) -> Loaded:
         """Compile and load one instance; `siblings` are all of its file, for where one go is cheaper."""
@@ -82,6 +85,18 @@ def register_launcher(array_type: type, launcher: Launcher) -> None:
 def launcher_of(array: Any) -> Launcher:
     """The launcher for arrays like this one, for tables of addresses."""
     return _launchers[type(array)]
+
+
+def device_facts(array_type: type, device: int) -> tuple[str, int, int]:
+    """Architecture, multiprocessors and shared memory of a device that holds arrays of `array_type`.
+
+    Raises:
+        ValueError: kernels do not run on such arrays.
+    """
+    launcher = _launchers.get(array_type)
+    if launcher is None:
+        raise ValueError(f"kernels run on arrays of a 'cuda' or 'sim' device, not on {array_type.__name__}")
+    return launcher.facts(device)
 
 
 def declared_kernels() -> list[Kernel]:

@@ -17,6 +17,9 @@ from cuframe.backend.base import backend_of
 from cuframe.cpu.rnn import Grads
 from cuframe.cpu.rnn_checks import check, check_lengths
 from cuframe.cuda.launch import Kernel
+from cuframe.cuda.persistent import Plan
+
+from . import _rnn_persistent as persistent
 
 __all__ = ["Grads", "backward", "forward"]
 
@@ -47,7 +50,7 @@ class Saved:
     """What `backward` needs.  Rows are those of x; `steps` are the slices of rows in the order of time.
 
     `kept` is [rows, KEPT * H]; `before` and `c_before`, `c_after` the states around each step; `full` an LSTM's h
-    before its projection.
+    before its projection; `plan` the layout of the persistent kernel, None where `backward` goes step by step.
     """
 
     cell: str
@@ -63,18 +66,25 @@ class Saved:
     c_before: Any
     c_after: Any
     full: Any
+    plan: Plan | None = None
+    exchange: str = "barrier"
 
     @property
     def nbytes(self) -> int:
         """Bytes held beyond the caller's arrays; y counts, as what each step starts from."""
-        held = (self.kept, self.before, self.c_before, self.c_after, self.full)
+        held = (self.kept, self.before, self.c_before, None if self.plan else self.c_after, self.full)
         return sum(a.nbytes for a in held if a is not None)
 
 
 def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any = None, w_hr: Any = None,
             h0: Any = None, c0: Any = None, *, lengths: Any = None, batch_sizes: Any = None, reverse: bool = False,
-            need_backward: bool = True) -> tuple[Any, Any, Any, Saved | None]:
-    """`cuframe.cpu.rnn.forward` for arrays of a GPU; `lengths` may be an array there."""
+            need_backward: bool = True, engine: str = "auto",
+            exchange: str = "barrier") -> tuple[Any, Any, Any, Saved | None]:
+    """`cuframe.cpu.rnn.forward` for arrays of a GPU; `lengths` may be an array there.
+
+    `engine`: "persistent" is one launch for all steps, "steps" a launch and a product each; "auto" takes the first
+    where it fits and there are steps enough.  `exchange`: how its blocks meet, by a "barrier" or by "lines".
+    """
     if cell not in _CELLS:
         raise ValueError(f"rnn: cell must be one of {', '.join(_CELLS)}, got {cell!r}")
     sizes = None if batch_sizes is None else np.asarray(batch_sizes)
@@ -93,6 +103,12 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
 
     x2, bias = _dense(x).reshape(rows, x.shape[-1]), [None if b is None else _dense(b) for b in (b_ih, b_hh)]
     gx = backend.matmul(x2, w_ih.T) if rows else new((0, gates * hidden))
+    # the gates of an LSTM and of an Elman cell make room for what they become
+    kept: Any = None if not need_backward else gx if _KEPT[cell] == gates else new((rows, _KEPT[cell] * hidden))
+    plan = _plan(engine, cell, x, hidden, count, batch, sizes is None and w_hr is None and rows > 0)
+    if plan is not None:
+        return _persistent(cell, plan, exchange, x, x2, gx, (w_ih, w_hh, b_ih, b_hh, None), h0, c0, lengths, kept,
+                           steps, batch, reverse)
     h = np.zeros_like(x, shape=(batch, size), order="C") if h0 is None else h0.copy(order="C")
     c: Any = None
     if has_c:
@@ -102,8 +118,6 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
     c_before, c_after = (new((rows, hidden), acc) if has_c and need_backward else None for _ in range(2))
     full: Any = new((rows, hidden)) if w_hr is not None else None
     nothing: Any = None if w_hr is None else np.zeros_like(full, shape=(batch, hidden))
-    # the gates of an LSTM and of an Elman cell make room for what they become
-    kept: Any = None if not need_backward else gx if _KEPT[cell] == gates else new((rows, _KEPT[cell] * hidden))
     vec = hidden % (16 // x.dtype.itemsize) == 0
     w_t, p_t, code = w_hh.T, None if w_hr is None else w_hr.T, _CELLS.index(cell)
     for t in reversed(range(count)) if reverse else range(count):
@@ -141,6 +155,36 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
     return out, h, None if c is None else c.astype(x.dtype, copy=False), saved
 
 
+def _plan(engine: str, cell: str, x: Any, hidden: int, count: int, batch: int, possible: bool) -> Plan | None:
+    """The layout of the persistent kernel, None for the other engine."""
+    if engine not in ("auto", "persistent", "steps"):
+        raise ValueError(f"{cell}: engine must be auto, persistent or steps, got {engine!r}")
+    if engine == "steps" or not possible or (engine == "auto" and count < persistent.LEAST_STEPS):
+        return None
+    plan = persistent.plan_of(cell, x, hidden, batch)
+    if plan is None and engine == "persistent":
+        raise ValueError(f"{cell}: recurrent weights of {hidden} hidden units in {x.dtype} do not fit the device, "
+                         "see cf.cuda.persistent_limits")
+    return plan
+
+
+def _persistent(cell: str, plan: Plan, exchange: str, x: Any, x2: Any, gx: Any, weights: tuple[Any, ...],
+                h0: Any, c0: Any, lengths: Any, kept: Any, steps: list[slice], batch: int,
+                reverse: bool) -> tuple[Any, Any, Any, Saved | None]:
+    """`forward` in one launch."""
+    acc = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    w_hh, b_ih, b_hh, h_start = (None if a is None else _dense(a) for a in (*weights[1:4], h0))
+    c_start = None if c0 is None else c0.astype(acc, order="C")
+    r = persistent.forward(cell, plan, gx, w_hh, b_ih, b_hh, h_start, c_start, lengths, kept, len(steps), batch,
+                           reverse, exchange)
+    saved = None
+    if kept is not None:
+        saved = Saved(cell, steps, batch, lengths, reverse, x.shape, x2, weights, kept, r.before, r.c_before,
+                      r.c_after, None, plan, exchange)
+    y = r.y.reshape(len(steps), batch, -1)
+    return y, r.h, None if r.c is None else r.c.astype(x.dtype, copy=False), saved
+
+
 def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: Sequence[bool] = (True,) * 8) -> Grads:
     """`cuframe.cpu.rnn.backward` for arrays of a GPU."""
     s = saved
@@ -165,7 +209,11 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
     spare: Any = None if w_hr is None else np.zeros_like(x, shape=(s.batch, hidden), dtype=acc, order="C")
     vec = hidden % (16 // x.dtype.itemsize) == 0
     code, through, last = _CELLS.index(s.cell), None, 0
-    for t, at in _order(s, backward=True):
+    if s.plan is not None:
+        persistent.backward(s.cell, s.plan, _dense(w_hh), s.kept, s.before, s.c_before, s.c_after, g_rows, carry, dc,
+                            s.lengths, dx, dhid if s.cell == "gru" else None, len(s.steps), s.batch, s.reverse,
+                            s.exchange)
+    for t, at in _order(s, backward=True) if s.plan is None else ():
         n = at.stop - at.start
         back = through
         if through is not None and n != last:

@@ -1,0 +1,153 @@
+"""What fits a GPU of a recurrent layer whose weights stay on chip: the plan of `kernels/rnn_persistent.cu`.
+
+Arithmetic on numbers alone, so that it can be asked for GPUs that are not here.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple
+
+__all__ = ["DeviceFacts", "GPUS", "GATES", "Part", "Plan", "persistent_limits", "persistent_plan"]
+
+_KIB = 1024
+GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
+_SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+# as kernels/common/resident.cuh has them
+_WARPS, _HELD, _PIECE = 8, 8, 32 * 64
+_THREADS = 32 * _WARPS
+# static shared memory of the kernels, rounded up
+_STATIC = 256
+_MOST_HIDDEN = 16384
+
+
+class DeviceFacts(NamedTuple):
+    """What a plan asks of a GPU: its architecture, multiprocessors, and bytes of shared memory a block may have."""
+
+    arch: str
+    multiprocessors: int
+    shared: int
+
+
+GPUS = {
+    "T4": DeviceFacts("sm_75", 40, 64 * _KIB),
+    "A100": DeviceFacts("sm_80", 108, 163 * _KIB),
+    "A10": DeviceFacts("sm_86", 72, 99 * _KIB),
+    "RTX 3090": DeviceFacts("sm_86", 82, 99 * _KIB),
+    "L4": DeviceFacts("sm_89", 58, 99 * _KIB),
+    "L40S": DeviceFacts("sm_89", 142, 99 * _KIB),
+    "RTX 4090": DeviceFacts("sm_89", 128, 99 * _KIB),
+    "H100": DeviceFacts("sm_90", 132, 227 * _KIB),
+    "H200": DeviceFacts("sm_90", 132, 227 * _KIB),
+    "B200": DeviceFacts("sm_100", 148, 227 * _KIB),
+    "RTX 5090": DeviceFacts("sm_120", 170, 99 * _KIB),
+}
+
+
+class Part(NamedTuple):
+    """The launch of one pass: warps that divide the columns, sequences at a time, bytes of dynamic shared memory."""
+
+    split: int
+    tile: int
+    shared: int
+
+
+class Plan(NamedTuple):
+    """How a layer is laid out: blocks of `units` hidden units each, forward and backward."""
+
+    blocks: int
+    units: int
+    forward: Part
+    backward: Part
+
+
+@lru_cache(1024)
+def persistent_plan(facts: DeviceFacts, cell: str, dtype: str, hidden: int, batch: int,
+                    units: int | None = None) -> Plan | None:
+    """How the layer is laid out on such a GPU, or None where it does not fit.
+
+    Args:
+        facts: of the GPU; cell: "lstm", "gru", "rnn_tanh" or "rnn_relu"; dtype: "float32", ...; hidden, batch: sizes.
+        units: hidden units a block; default: 8, or what one block a multiprocessor needs if that is more.
+    """
+    # sm_75 has no tensor cores for bfloat16
+    if dtype == "bfloat16" and facts.arch == "sm_75" or hidden < 1 or batch < 1:
+        return None
+    fewest = -(-hidden // facts.multiprocessors)
+    for chosen in dict.fromkeys((max(fewest, min(8, hidden)), fewest) if units is None else (units,)):
+        if chosen < fewest or chosen * _batch(dtype) > _THREADS:
+            continue
+        gates = GATES[cell]
+        forward = _part(facts.shared, dtype, gates * chosen, hidden, chosen, batch)
+        backward = _part(facts.shared, dtype, chosen, gates * hidden, gates * chosen, batch)
+        if forward and backward:
+            return Plan(-(-hidden // chosen), chosen, forward, backward)
+    return None
+
+
+def _batch(dtype: str) -> int:
+    return 8 if _SIZES[dtype] == 2 else 4
+
+
+def _part(limit: int, dtype: str, rows: int, columns: int, sent: int, batch: int) -> Part | None:
+    """The launch for weights [rows, columns] a block, which hands on `sent` numbers a sequence."""
+    size, most = _SIZES[dtype], _batch(dtype)
+    height, width = (16, 64) if size == 2 else (4, 32 * 16 // size)
+    groups, chunks = -(-rows // height), -(-columns // width)
+    # the fewest pieces a warp; of equals, the fewest sums to add
+    pieces, split = min((-(-groups // (_WARPS // k)) * -(-chunks // k), k) for k in (1, 2, 4, 8))
+    weights = _WARPS * (pieces - min(_HELD, -(-chunks // split))) * _PIECE
+    vector = chunks * width + (8 if size == 2 else 0)
+    sums = split * most * groups * height * max(size, 4)
+    for tile in range(min(most, batch), 0, -1):
+        shared = weights + _up(tile * vector * size) + _up(sums) + _up(2 * tile * sent * size)
+        if shared + _STATIC <= limit:
+            return Part(split, tile, shared)
+    return None
+
+
+def _up(count: int) -> int:
+    return -(-count // 16) * 16
+
+
+def persistent_limits(device: str, cell: str, dtype: str = "float32") -> int:
+    """The largest hidden size whose recurrent weights stay on chip for a whole sequence; 0 where there is none.
+
+    Larger layers run step by step, with the same results.
+
+    Args:
+        device: a GPU's name ("H200", "A100", "RTX 4090"), or a device that is here ("cuda:0", "sim").
+        cell: "lstm", "gru", "rnn_tanh" or "rnn_relu".
+        dtype: "float32", "float64", "float16" or "bfloat16".
+
+    Raises:
+        ValueError: a name that is none of these.
+
+    >>> import cuframe as cf
+    >>> cf.cuda.persistent_limits("H200", "lstm", "float16") > cf.cuda.persistent_limits("A100", "lstm", "float16")
+    True
+    """
+    for name, value, known in (("cell", cell, GATES), ("dtype", dtype, _SIZES)):
+        if value not in known:
+            raise ValueError(f"persistent_limits: {name} must be one of {', '.join(known)}, got {value!r}")
+    return _limit(_facts(device), cell, dtype)
+
+
+@lru_cache(256)
+def _limit(facts: DeviceFacts, cell: str, dtype: str) -> int:
+    fits = (h for h in range(_MOST_HIDDEN, 0, -1) if persistent_plan.__wrapped__(facts, cell, dtype, h, 1))
+    return next(fits, 0)
+
+
+def _facts(device: str) -> DeviceFacts:
+    if device in GPUS:
+        return GPUS[device]
+    from cuframe.backend import Device, backend_for
+    from cuframe.cuda.launch import device_facts
+
+    try:
+        where = Device(device)
+    except ValueError:
+        raise ValueError(f"persistent_limits: device must be 'cuda', 'sim' or one of {', '.join(GPUS)}, "
+                         f"got {device!r}") from None
+    return DeviceFacts(*device_facts(backend_for(device).array_type, where.index or 0))

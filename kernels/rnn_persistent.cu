@@ -1,0 +1,250 @@
+// Recurrent layers whose weights stay on chip: all steps of one layer and direction in one cooperative launch.
+//
+//   forward    (W_ih x, h0, c0) -> y, h_n, c_n      LSTM, GRU, tanh and ReLU RNN: the maths is in common/cells.cuh
+//   backward   (gy, gh_n, gc_n) -> dx, dhid, and the gradients of h0 and c0
+//
+// 1  2026-11  first version; not yet run on a GPU
+#include "common/platform.cuh"
+#include "common/async.cuh"
+#include "common/cells.cuh"
+#include "common/grid.cuh"
+#include "common/mma.cuh"
+#include "common/reduce.cuh"
+#include "common/exchange.cuh"
+#include "common/resident.cuh"
+
+constexpr int32 THREADS = 32 * RESIDENT_WARPS;
+
+// How many steps any sequence has.
+__device__ __forceinline__ int32 longest(const int64* lengths, int32 N, int32 T AND_CALLER) {
+    if (!lengths) return T;
+    int32 found = 0;
+    for (int32 n = threadIdx.x; n < N; n += THREADS) {
+        int64 own = lengths[n];
+        found = max(found, own < T ? static_cast<int32>(own) : T);
+    }
+    return block_reduce(found, Maximum(), 0 AND_PASS_CALLER);
+}
+
+// Zeros the pads of the vectors, and their numbers until they first come: 0 times what memory held may be NaN.
+template <class T> __device__ __forceinline__ void clear(T* v, int32 count) {
+    for (int32 i = threadIdx.x; i < count; i += THREADS) v[i] = convert<T>(0.0f);
+}
+
+// The next part of shared memory, 16 bytes aligned.
+template <class T> __device__ __forceinline__ T* take(uint4*& memory, int32 count) {
+    T* part = reinterpret_cast<T*>(memory);
+    memory += (count * static_cast<int32>(sizeof(T)) + 15) / 16;
+    return part;
+}
+
+template <class T, int CELL, int EXCHANGE>
+__global__ void __launch_bounds__(256, 1)
+rnn_persistent_forward(const T* x,           // [T, N, GATES, H]: W_ih x; may be `kept`
+                       const T* w_hh,        // [GATES, H, H]
+                       const T* b_ih,        // [GATES, H] or null
+                       const T* b_hh,        // [GATES, H] or null
+                       const T* h0,          // [N, H] or null
+                       const acc_t<T>* c0,   // [N, H] or null
+                       const int64* lengths, // [N] or null
+                       T* h,                 // [slots, N, H]: before step t in row t, or t + 1 if reverse, modulo slots
+                       acc_t<T>* c,          // [slots, N, H], or [2, N, H] without kept, likewise, LSTM
+                       T* y,                 // [T, N, H] or null: h, or 0 beyond the length
+                       T* kept,              // [T, N, KEPT, H] or null
+                       T* h_n,               // [N, H]
+                       acc_t<T>* c_n,        // [N, H], LSTM
+                       uint32* state,        // of the exchange, zero
+                       int32 T_, int32 N, int32 H, int32 units, int32 split, int32 tile, int32 slots, bool reverse) {
+    typedef acc_t<T> A;
+    typedef typename CellOf<CELL>::type Cell;
+    constexpr int GATES = Cell::GATES;
+    DYNAMIC_SHARED(uint4, memory);
+    // blockIdx.y is kept for the direction: two groups of blocks with a state of the exchange each
+    const int32 first = blockIdx.x * units, own = min(units, H - first);
+    Resident<T> weights;
+    memory = weights.load(memory, GATES * units, H, split, [&](int32 row, int32 k) {
+        int32 gate = row / units, u = row % units;
+        bool inside = gate < GATES && u < own && k < H;
+        return inside ? w_hh[(static_cast<int64>(gate) * H + first + u) * H + k] : convert<T>(0.0f);
+    });
+    const int32 stride = Resident<T>::stride(H);
+    T* v = take<T>(memory, tile * stride);
+    A* sums = take<A>(memory, split * Resident<T>::BATCH * weights.rows());
+    typename ExchangeOf<T, EXCHANGE>::type exchange{Post<T>{state, take<T>(memory, 2 * tile * units), N, H, units, 1, tile}};
+    clear(v, tile * stride);
+
+    // a thread has one hidden unit, and of each tile one sequence
+    const int32 u = threadIdx.x % units, sub = threadIdx.x / units, j = first + u;
+    const bool owner = u < own && sub < tile;
+    A by_x[GATES], by_h[GATES];
+#pragma unroll
+    for (int k = 0; k < GATES; ++k) {
+        by_x[k] = owner && b_ih ? to_acc(b_ih[k * H + j]) : A(0);
+        by_h[k] = owner && b_hh ? to_acc(b_hh[k * H + j]) : A(0);
+    }
+
+    const int32 steps = longest(lengths, N, T_);
+    const int64 state_size = static_cast<int64>(N) * H;
+    const int32 c_slots = kept ? slots : 2, start = reverse ? steps : 0, end = reverse ? 0 : steps;
+    for (int32 n0 = 0; n0 < N; n0 += tile) {
+        int64 at = static_cast<int64>(n0 + sub) * H + j;
+        if (owner && n0 + sub < N) {
+            T given = h0 ? h0[at] : convert<T>(0.0f);
+            h[start % slots * state_size + at] = given;
+            if (Cell::HAS_C) c[start % c_slots * state_size + at] = c0 ? c0[at] : A(0);
+            exchange.outbox()[sub * units + u] = given;
+        }
+        exchange.publish(0, n0, min(tile, N - n0));
+    }
+
+    for (int32 s = 0; s < steps; ++s) {
+        const int32 t = reverse ? steps - 1 - s : s;
+        const int32 old = reverse ? t + 1 : t, fresh = reverse ? t : t + 1;
+        const int64 before = old % slots * state_size, after = fresh % slots * state_size;
+        const int64 c_before_at = old % c_slots * state_size, c_after_at = fresh % c_slots * state_size;
+        for (int32 n0 = 0; n0 < N; n0 += tile) {
+            const int32 count = min(tile, N - n0), n = n0 + sub;
+            const bool active = owner && sub < count;
+            const int64 at = static_cast<int64>(n) * H + j, row = static_cast<int64>(t) * N + n;
+            A from_x[GATES], from_h[GATES], c_before = 0;
+            bool running = true;
+            // under way while the block waits for the others
+            if (active) {
+#pragma unroll
+                for (int k = 0; k < GATES; ++k) from_x[k] = to_acc(x[(row * GATES + k) * H + j]) + by_x[k];
+                if (Cell::HAS_C) c_before = c[c_before_at + at];
+                if (lengths) running = t < lengths[n];
+            }
+            if (n0 == 0) exchange.ready();
+            exchange.fetch(v, stride, h + before, s, n0, count);
+            __syncthreads();
+            T h_before = active ? v[sub * stride + j] : convert<T>(0.0f);
+            weights.multiply(v, stride, count, sums);
+            __syncthreads();
+            if (active) {
+                A keep[Cell::KEPT], h_new = 0, c_new = 0;
+#pragma unroll
+                for (int k = 0; k < GATES; ++k) {
+                    from_h[k] = by_h[k];
+                    for (int32 part = 0; part < split; ++part)
+                        from_h[k] += sums[(part * Resident<T>::BATCH + sub) * weights.rows() + k * units + u];
+                }
+                Cell::forward(from_x, from_h, to_acc(h_before), c_before, h_new, c_new, keep);
+                T out = running ? convert<T>(h_new) : h_before;
+                h[after + at] = out;
+                if (Cell::HAS_C) c[c_after_at + at] = running ? c_new : c_before;
+                if (y) y[row * H + j] = running ? out : convert<T>(0.0f);
+                if (kept) {
+#pragma unroll
+                    for (int k = 0; k < Cell::KEPT; ++k) kept[(row * Cell::KEPT + k) * H + j] = convert<T>(keep[k]);
+                }
+                exchange.outbox()[sub * units + u] = out;
+            }
+            exchange.publish(s + 1, n0, count);
+        }
+    }
+
+    for (int32 n = sub; owner && n < N; n += tile) {
+        int64 at = static_cast<int64>(n) * H + j;
+        h_n[at] = h[end % slots * state_size + at];
+        if (Cell::HAS_C) c_n[at] = c[end % c_slots * state_size + at];
+        // beyond the longest sequence; the rows of h there are an operand of the gradient of W_hh, times 0
+        for (int64 t = steps; t < T_; ++t) {
+            if (y) y[t * state_size + at] = convert<T>(0.0f);
+            if (slots > T_) h[(t + 1) * state_size + at] = convert<T>(0.0f);
+        }
+    }
+}
+
+template <class T, int CELL, int EXCHANGE>
+__global__ void __launch_bounds__(256, 1)
+rnn_persistent_backward(const T* kept,             // [T, N, KEPT, H]
+                        const T* w_hh,             // [GATES, H, H]
+                        const T* h,                // [T, N, H]: before each step
+                        const acc_t<T>* c_prev,    // [T, N, H]: before each step, LSTM
+                        const acc_t<T>* c,         // [T, N, H]: after it
+                        const T* gy,               // [T, N, H] or null: gradient of y
+                        acc_t<T>* carry,           // [N, H]: in, gradient of h_n; out, of h0
+                        acc_t<T>* dc,              // [N, H]: in, gradient of c_n; out, of c0; LSTM
+                        const int64* lengths,      // [N] or null
+                        T* dx,                     // [T, N, GATES, H]
+                        T* dhid,                   // [T, N, GATES, H], where it is not dx, else null
+                        uint32* state,             // of the exchange, zero
+                        int32 T_, int32 N, int32 H, int32 units, int32 split, int32 tile, bool reverse) {
+    typedef acc_t<T> A;
+    typedef typename CellOf<CELL>::type Cell;
+    constexpr int GATES = Cell::GATES;
+    DYNAMIC_SHARED(uint4, memory);
+    const int32 first = blockIdx.x * units, own = min(units, H - first), K = GATES * H;
+    Resident<T> weights;
+    memory = weights.load(memory, units, K, split, [&](int32 u, int32 k) {
+        return u < own && k < K ? w_hh[static_cast<int64>(k) * H + first + u] : convert<T>(0.0f);
+    });
+    const int32 stride = Resident<T>::stride(K);
+    T* v = take<T>(memory, tile * stride);
+    A* sums = take<A>(memory, split * Resident<T>::BATCH * weights.rows());
+    T* box = take<T>(memory, 2 * tile * GATES * units);
+    typename ExchangeOf<T, EXCHANGE>::type exchange{Post<T>{state, box, N, H, units, GATES, tile}};
+    clear(v, tile * stride);
+
+    const int32 u = threadIdx.x % units, sub = threadIdx.x / units, j = first + u;
+    const bool owner = u < own && sub < tile;
+    T* hidden = Cell::ONE_SIDE ? dx : dhid;
+    const int32 steps = longest(lengths, N, T_);
+    const int64 gates_size = static_cast<int64>(N) * K;
+    // the turn after the last step adds what came through W_hh to the gradient of h0
+    for (int32 s = 0; s <= steps; ++s) {
+        const int32 t = reverse ? s : steps - 1 - s, last = reverse ? s - 1 : steps - s;
+        for (int32 n0 = 0; n0 < N; n0 += tile) {
+            const int32 count = min(tile, N - n0), n = n0 + sub;
+            const bool active = owner && sub < count;
+            const int64 at = static_cast<int64>(n) * H + j, row = static_cast<int64>(t) * N + n;
+            A keep[Cell::KEPT], dh = 0, g = 0, gc = 0, c_before = 0, c_after = 0, h_before = 0;
+            bool running = true;
+            if (active) {
+                dh = carry[at];
+                if (s < steps) {
+#pragma unroll
+                    for (int k = 0; k < Cell::KEPT; ++k) keep[k] = to_acc(kept[(row * Cell::KEPT + k) * H + j]);
+                    if (gy) g = to_acc(gy[row * H + j]);
+                    h_before = to_acc(h[row * H + j]);
+                    if (Cell::HAS_C) gc = dc[at], c_before = c_prev[row * H + j], c_after = c[row * H + j];
+                    if (lengths) running = t < lengths[n];
+                }
+            }
+            if (s > 0) {
+                if (n0 == 0) exchange.ready();
+                exchange.fetch(v, stride, hidden + last * gates_size, s, n0, count);
+                __syncthreads();
+                weights.multiply(v, stride, count, sums);
+                __syncthreads();
+                if (active)
+                    for (int32 part = 0; part < split; ++part)
+                        dh += sums[(part * Resident<T>::BATCH + sub) * weights.rows() + u];
+            }
+            if (active && s < steps) {
+                A to_x[GATES], to_h[GATES], dc_prev = 0, past = 0;
+                Cell::backward(keep, h_before, c_before, c_after, dh + g, gc, to_x, to_h, dc_prev, past);
+#pragma unroll
+                for (int k = 0; k < GATES; ++k) {
+                    T side = convert<T>(running ? to_h[k] : A(0));
+                    dx[(row * GATES + k) * H + j] = convert<T>(running ? to_x[k] : A(0));
+                    if (!Cell::ONE_SIDE) dhid[(row * GATES + k) * H + j] = side;
+                    exchange.outbox()[(sub * GATES + k) * units + u] = side;
+                }
+                if (running) dh = past;
+                if (Cell::HAS_C && running) dc[at] = dc_prev;
+            }
+            if (active) carry[at] = dh;
+            if (s < steps) exchange.publish(s + 1, n0, count);
+        }
+    }
+
+    for (int32 n = sub; owner && n < N; n += tile)
+        for (int64 t = steps; t < T_; ++t)
+            for (int k = 0; k < GATES; ++k) {
+                int64 at = (t * N + n) * K + k * H + j;
+                dx[at] = convert<T>(0.0f);
+                if (!Cell::ONE_SIDE) dhid[at] = convert<T>(0.0f);
+            }
+}
