@@ -21,7 +21,7 @@ def cupy(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[StandIn]:
     made = StandIn()
     made.install(monkeypatch)
     monkeypatch.setenv("CUFRAME_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(driver, "compile_kernel", lambda source, expression, arch, options: Binary(
+    monkeypatch.setattr(driver, "compile_kernel", lambda source, expression, arch, options, siblings: Binary(
         f"{arch} {expression}".encode(), "_Z5scale", Resources(16, 0, 0, 0)))
     monkeypatch.setattr(launch, "_launchers", dict(launch._launchers))
     backend = CudaBackend()

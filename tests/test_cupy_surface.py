@@ -54,7 +54,7 @@ def test_attribute_numbers() -> None:
 
 
 def test_nvrtc_compiles_and_reports(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cuframe.cuda.compile import compile_kernel
+    from cuframe.cuda.compile import compile_file, compile_kernel
     from cuframe.cuda.nvrtc import CompileError
     from cuframe.cuda.sources import text_source
 
@@ -66,6 +66,10 @@ def test_nvrtc_compiles_and_reports(tmp_path: Any, monkeypatch: pytest.MonkeyPat
         assert binary.cubin[:4] == b"\x7fELF" and binary.symbol.startswith("_Z1f")
         assert binary.resources.registers > 0 and binary.resources.shared == 128 and binary.resources.spills == 0
         assert compile_kernel(source, "f<half>", arch) == binary  # from the cache
-    assert len(list(tmp_path.glob("kernels/*.cubin"))) == 2
+        both = ["f<half>", "f<float>"]
+        made = compile_file(source, both, arch)
+        assert [made[e].symbol for e in both] == ["_Z1fI6__halfEvPT_", "_Z1fIfEvPT_"]
+        assert compile_kernel(source, "f<float>", arch, siblings=both) == made["f<float>"]  # of what was built together
+    assert len(list(tmp_path.glob("kernels/*.cubin"))) == 4
     with pytest.raises(CompileError, match=r"(?s)compiling for sm_80 failed.*identifier \"y\" is undefined"):
         compile_kernel(text_source("__global__ void f(int* x) { x[0] = y; }"), "f", "sm_80")

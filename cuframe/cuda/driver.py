@@ -60,7 +60,7 @@ class CudaLauncher:
 
     def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
              siblings: Sequence[str] = ()) -> _Function:
-        binary = compile_kernel(source, expression, self.arch(device), options)
+        binary = compile_kernel(source, expression, self.arch(device), options, siblings=siblings)
         with self._cupy.cuda.Device(device):
             module = self._driver.moduleLoadData(binary.cubin)
             function = self._driver.moduleGetFunction(module, binary.symbol)
