@@ -538,3 +538,16 @@ __global__ void norm_apply_backward(const T* __restrict__ g,             // [row
     else
         apply_backward<T, 1>(g, x, weight, mean, rstd, k1, k2, gx, rows, size, channels, per);
 }
+
+// Running statistics: running = (1 - momentum) running + momentum scale mean of values over n.
+template <class T, class V>
+__global__ void norm_follow(T* __restrict__ running,      // [channels], `step` elements apart
+                            const V* __restrict__ values, // [n, channels]
+                            int64 n, int64 channels, int64 step, double momentum, double scale) {
+    int64 c = blockIdx.x * int64(blockDim.x) + threadIdx.x;
+    if (c >= channels) return;
+    V sum = 0;
+    for (int64 i = 0; i < n; ++i) sum += values[i * channels + c];
+    V before = static_cast<V>(to_acc(running[c * step]));
+    running[c * step] = convert<T>(before * V(1 - momentum) + sum / V(n) * V(scale * momentum));
+}

@@ -269,6 +269,19 @@ def test_halves_are_not_widened(dtype: str, device: str, monkeypatch: pytest.Mon
     assert seen == [dtype] and x.grad.dtype == x.dtype and w.grad.dtype == w.dtype
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_follow(dtype: str, device: str) -> None:
+    running = numbers(6, 300, dtype=dtype)
+    values = numbers(4, 300, dtype="float64" if dtype == "float64" else "float32")
+    there = put(running, device)
+    for column in (there[0], there[:, 1]):  # in one piece, and not
+        n = column.shape[0]
+        expected = 0.9 * fetch(column) + 0.1 * 1.25 * values[:, :n].mean(0)
+        norm.follow(column, put(values[:, :n].copy(), device), 0.1, 1.25)
+        assert_near(column, expected, dtype, 1)
+    assert_near(there[1:, 2:], running[1:, 2:].astype(np.float64), dtype, 0)
+
+
 def test_running_statistics(device: str) -> None:
     x = numbers(4, 3, 5)
     there, here = (cf.nn.BatchNorm1d(3).to(d) for d in (device, "cpu"))

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from . import norm_compiled as compiled
 
 __all__ = [
-    "apply", "channels_backward", "channels_forward", "operand", "row_moments", "row_sums", "rows_backward",
+    "apply", "channels_backward", "channels_forward", "follow", "operand", "row_moments", "row_sums", "rows_backward",
     "rows_forward",
 ]  # fmt: skip
 
@@ -249,3 +249,17 @@ def channels_backward(
             constant = _spread(-rstd * k1, n, c, groups) - slope * m
             gx = apply([(g2, a), (x2, slope)], constant)
     return gx, gw, gb
+
+
+def follow(running: Array, values: Array, momentum: float, scale: float = 1.0) -> None:
+    """running = (1 - momentum) * running + momentum * scale * mean of values over the batch, in place.
+
+    Args:
+        running: [C].
+        values: [N, C].
+    """
+    value = values.mean(axis=0)
+    if scale != 1:
+        value = value * scale
+    running *= running.dtype.type(1 - momentum)
+    running += (value * momentum).astype(running.dtype)

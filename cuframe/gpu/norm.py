@@ -12,7 +12,7 @@ import numpy as np
 
 from cuframe.cuda.launch import Kernel
 
-__all__ = ["channels_backward", "channels_forward", "operand", "rows_backward", "rows_forward"]
+__all__ = ["channels_backward", "channels_forward", "follow", "operand", "rows_backward", "rows_forward"]
 
 _T: dict[str, Any] = {"types": {"T": ("float32", "float64", "float16", "bfloat16")}}
 # lanes, or threads of a block, that share a row
@@ -64,6 +64,9 @@ _APPLY_BACKWARD = Kernel("norm.cu", "norm_apply_backward", (
     "const T* g[rows, size]", "const T* x[rows, size]", "const T* w?[channels]", "const acc_t<T>* w_wide?[channels]",
     "const acc_t<T>* mean", "const acc_t<T>* rstd", "const acc_t<T>* k1?", "const acc_t<T>* k2?", "T* gx[rows, size]",
     "int64 rows", "int64 size", "int64 channels", "int64 per"), **_T)
+_FOLLOW = Kernel("norm.cu", "norm_follow", (
+    "strided T* running[channels]", "const V* values[n, channels]", "int64 n", "int64 channels", "int64 step",
+    "double momentum", "double scale"), types={**_T["types"], "V": ("float32", "float64")})
 
 
 def operand(x: Any) -> Any:
@@ -136,6 +139,13 @@ def channels_backward(g: Any, x: Any, w: Any, groups: int, mean: Any, rstd: Any,
         if x.size:
             _APPLY_BACKWARD(_blocks(x), 256, g, x, *_either(w, x), mean, rstd, k1, k2, gx, n * c, size, c, per)
     return gx, gw if needs[1] else None, gb if needs[2] else None
+
+
+def follow(running: Any, values: Any, momentum: float, scale: float = 1.0) -> None:
+    """`cuframe.cpu.norm.follow`."""
+    n, c = values.shape
+    if c:
+        _FOLLOW(-(-c // 256), 256, running, values, n, c, running.strides[0] // running.dtype.itemsize, momentum, scale)
 
 
 def _statistics(x: Any, groups: int, eps: float) -> tuple[Any, Any, Any]:

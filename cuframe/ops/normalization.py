@@ -241,14 +241,6 @@ def _need_channels(name: str, input: Tensor, least: int = 2) -> tuple[int, ...]:
     return shape
 
 
-def _follow(name: str, running: Tensor, value: Any, momentum: float) -> None:
-    """running = (1 - momentum) * running + momentum * value, in place."""
-    a = running.array
-    a *= a.dtype.type(1 - momentum)
-    a += (value * momentum).astype(a.dtype)
-    versions.written(a, name)
-
-
 def _running(name: str, running_mean: Any, running_var: Any, channels: int) -> None:
     for argument, value in (("running_mean", running_mean), ("running_var", running_var)):
         if value is not None:
@@ -262,10 +254,10 @@ def _running(name: str, running_mean: Any, running_var: Any, channels: int) -> N
 
 def _update(name: str, running_mean: Any, running_var: Any, mean: Any, var: Any, momentum: float, count: int) -> None:
     """Move the running statistics; mean and var are (N, C), var that of the population of `count` numbers."""
-    if running_mean is not None:
-        _follow(name, running_mean, mean.mean(axis=0), momentum)
-    if running_var is not None:
-        _follow(name, running_var, var.mean(axis=0) * (count / (count - 1)), momentum)
+    for running, value, scale in ((running_mean, mean, 1.0), (running_var, var, count / (count - 1))):
+        if running is not None:
+            backend_of(value).kernel("norm").follow(running.array, value, momentum, scale)
+            versions.written(running.array, name)
 
 
 def batch_norm(
