@@ -91,6 +91,10 @@ class Backend:
         """A copy of a NumPy array on device `where` (the array itself where that is host memory)."""
         raise NotImplementedError
 
+    def empty(self, shape: tuple, dtype: np.dtype, where: Device) -> Any:
+        """An array on device `where` with whatever its memory held."""
+        raise NotImplementedError
+
     def to_host(self, array: Any) -> np.ndarray:
         """The values as a NumPy array, on the same memory where that is possible."""
         raise NotImplementedError

@@ -29,6 +29,9 @@ class CpuBackend(Backend):
     def from_host(self, array: np.ndarray, where: Device) -> np.ndarray:
         return array
 
+    def empty(self, shape: tuple, dtype: np.dtype, where: Device) -> np.ndarray:
+        return np.empty(shape, dtype)
+
     def to_host(self, array: Any) -> np.ndarray:
         return np.asarray(array)
 

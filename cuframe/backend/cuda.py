@@ -48,6 +48,10 @@ class CudaBackend(Backend):
         with self.xp.cuda.Device(self._check(where)):
             return self.xp.asarray(array)
 
+    def empty(self, shape: tuple, dtype: np.dtype, where: Device) -> Any:
+        with self.xp.cuda.Device(self._check(where)):
+            return self.xp.empty(shape, dtype)
+
     def to_host(self, array: Any) -> np.ndarray:
         return self.xp.asnumpy(array)
 

@@ -270,6 +270,9 @@ class SimBackend(Backend):
     def from_host(self, array: np.ndarray, where: Device) -> Any:
         return _wrap(np.array(array), self._index(where))
 
+    def empty(self, shape: tuple, dtype: np.dtype, where: Device) -> Any:
+        return _wrap(np.empty(shape, dtype), self._index(where))
+
     def to_host(self, array: Any) -> np.ndarray:
         return array.get()
 

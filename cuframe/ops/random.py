@@ -1,6 +1,7 @@
 """Random tensors. All draw from `cuframe.random`: one counter-based stream, the same numbers on every device.
 
-The numbers are drawn on the host and then placed; `generator=` takes a `cf.Generator` instead of the default one.
+Uniform and normal numbers are drawn on their device if it has the kernel, others on the host; `generator=` takes a
+`cf.Generator` instead of the default one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 
 from .. import random as _random
 from ..backend import Device, backend_for
+from ..cpu.philox import float_blocks
 from ..dtypes import as_dtype, get_default_dtype, is_floating
 from ..random import Generator
 from ..tensor import Tensor
@@ -41,6 +43,17 @@ def _finish(values: np.ndarray, device: Any, requires_grad: bool = False) -> Ten
         values = backend_for(where).from_host(values, where)
     out = Tensor(values)
     return out.requires_grad_() if requires_grad else out
+
+
+def _drawn(recipe: str, source: Generator, shape: tuple, a: float, b: float, kind: np.dtype, device: Any) -> Tensor:
+    """Numbers `uniform` in [a, b), or `normal` of mean a and deviation b, drawn on their device if it can."""
+    where = Device("cpu" if device is None else device)
+    backend = backend_for(where)
+    kernel = backend.kernel("random")
+    if kernel is None:
+        return _finish(getattr(source, recipe)(shape, a, b, kind), device)
+    stream = source.reserve(float_blocks(kind, math.prod(shape)))
+    return Tensor(getattr(kernel, recipe)(backend.empty(shape, kind, where), *stream, a, b))
 
 
 def _floating(name: str, dtype: Any) -> np.dtype:
@@ -71,7 +84,8 @@ def rand(
     """
     kind = _floating("rand", dtype)
     sizes = sizes_given("rand", size)
-    return _finish(_generator("rand", generator).uniform(sizes, dtype=kind), device, requires_grad)
+    out = _drawn("uniform", _generator("rand", generator), sizes, 0.0, 1.0, kind, device)
+    return out.requires_grad_() if requires_grad else out
 
 
 def randn(
@@ -85,7 +99,8 @@ def randn(
     """
     kind = _floating("randn", dtype)
     sizes = sizes_given("randn", size)
-    return _finish(_generator("randn", generator).normal(sizes, dtype=kind), device, requires_grad)
+    out = _drawn("normal", _generator("randn", generator), sizes, 0.0, 1.0, kind, device)
+    return out.requires_grad_() if requires_grad else out
 
 
 def randint(
@@ -437,8 +452,8 @@ def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: An
     kind = _ready(self, "uniform_")
     if not (low <= to and math.isfinite(to - low)):
         raise RuntimeError(f"uniform_: from must be at most to and both finite, got {low} and {to}")
-    values = _generator("uniform_", generator).uniform(self.array.shape, low, to, kind)
-    return _written(self, values, "uniform_")
+    source = _generator("uniform_", generator)
+    return write(self, _drawn("uniform", source, self.array.shape, low, to, kind, self.device), "uniform_")
 
 
 def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
@@ -451,7 +466,8 @@ def normal_(self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any
     kind = _ready(self, "normal_")
     if not std >= 0:
         raise RuntimeError(f"normal_: std must not be negative, got {std}")
-    return _written(self, _generator("normal_", generator).normal(self.array.shape, mean, std, kind), "normal_")
+    source = _generator("normal_", generator)
+    return write(self, _drawn("normal", source, self.array.shape, mean, std, kind, self.device), "normal_")
 
 
 def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
