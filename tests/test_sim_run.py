@@ -98,6 +98,12 @@ def test_run_passes_order_and_status_on(tmp_path):
     assert done.returncode == 2 and "order must be forward, reverse or random:SEED, got 'sideways'" in done.stderr
 
 
+def test_a_missing_debugger_is_named(script, tmp_path):
+    done = subprocess.run([sys.executable, "-m", "cuframe", "sim", "run", "--gdb", str(script)], check=False,
+                          capture_output=True, text=True, env={**os.environ, "PATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (127, "cuframe sim: gdb was not found\n")
+
+
 def test_a_sanitizer_must_be_there_from_the_start(script):
     done = subprocess.run([sys.executable, str(script), BROKEN / "shared_race.cu", "count", "2", "8", "array"],
                           check=False, capture_output=True, text=True,

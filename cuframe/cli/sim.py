@@ -2,7 +2,6 @@
 
 import argparse
 import os
-import subprocess
 import sys
 
 
@@ -49,13 +48,14 @@ def run(args: argparse.Namespace) -> int:
             pending = ["-iex", "set breakpoint pending on"]
             inside = ["-iex", f"set exec-wrapper env LD_PRELOAD={preload}"] if preload else []
             command = ["gdb", "-q", *pending, *inside, "--args", *command]
+        if args.sanitize == "thread":
+            without_randomised_addresses()
         sys.stdout.flush()
-        done = subprocess.run(command, env=environment, check=False,
-                              preexec_fn=without_randomised_addresses if args.sanitize == "thread" else None)
-    except FileNotFoundError as error:
-        print(f"cuframe sim: {error.filename} was not found", file=sys.stderr)
+        # in place of this process, so that signals and the exit status are the script's own
+        os.execvpe(command[0], command, environment)
+    except FileNotFoundError:
+        print(f"cuframe sim: {command[0]} was not found", file=sys.stderr)
         return 127
     except RuntimeError as error:
         print(f"cuframe sim: {error}", file=sys.stderr)
         return 2
-    return 128 - done.returncode if done.returncode < 0 else done.returncode
