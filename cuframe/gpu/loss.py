@@ -99,7 +99,7 @@ def cross_entropy_backward(g: Any, saved: Saved) -> Any:
     if rows:
         w_sum = None
         if s.smoothing and s.weight is not None:
-            w_sum = s.weight.sum(dtype=s.norms.dtype)
+            w_sum = s.weight.astype(s.norms.dtype, copy=False).sum()
         group, blocks = _shape(s.sizes)
         _BACKWARD(blocks, _THREADS, _dense(g), s.x, s.targets, s.weight, s.norms, s.divisor, w_sum, gx, rows, classes,
                   inner, s.ignore, s.smoothing, s.reduction == "none", GROUP=group)

@@ -3,7 +3,9 @@
 Note [Cross entropy]
     The fused node takes one pass of exponentials (see Note [Exponentials] in softmax.py), in the forward pass; they are
     kept, unnormalised, and the gradient is one multiplication by row and a subtraction at the target. The loss is
-    log(sum / exp(target)), in which nothing cancels, unless the exponential of a target vanishes.
+    log(sum / exp(target)), in which nothing cancels, unless the exponential of a target vanishes. The kernels of GPUs
+    keep each row's maximum and the logarithm of its sum instead, and take the exponentials again. With class
+    probabilities it is a composite of log_softmax everywhere.
 """
 
 from __future__ import annotations
@@ -199,7 +201,7 @@ def nll_loss(
 
     Raises:
         ValueError: the shapes do not agree.
-        IndexError: a target is no class.
+        IndexError: a target is no class. A GPU is not waited for: there the loss is NaN, and the gradient zero.
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
@@ -340,9 +342,10 @@ def cross_entropy(
 
     Raises:
         ValueError: the shapes do not agree, or the smoothing is outside [0, 1].
-        IndexError: a target is no class.
+        IndexError: a target is no class. A GPU is not waited for: there the loss is NaN, and the gradient zero.
 
-    With class indices it is one node, which keeps the logits and their exponentials; see Note [Cross entropy].
+    With class indices it is one node, which keeps the logits and their exponentials, or on a GPU two numbers a row; see
+    Note [Cross entropy].
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
