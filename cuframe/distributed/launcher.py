@@ -1,0 +1,359 @@
+"""The launcher behind `cuframe run`: starts ranks, serves their store, and ends all when one fails.
+
+One thread and one event loop: the ranks' deaths, their output, the store's sockets and the user's signals.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from . import status
+from .environment import job_token
+from .errors import DistributedError, how_it_ended
+from .output import Pump
+from .processes import RUN_ID, Guardian, adopt_orphans, kill_run, signal_group, spawn
+from .store import Store, StoreServer
+from .wire import Frames, encode
+
+__all__ = ["Plan", "launch"]
+
+_FAULT_GRACE = 0.25  # seconds from SIGTERM to SIGKILL once a rank has failed: the others cannot go on anyway
+_USER_GRACE = 5.0  # the same when the user ends a healthy job
+_FOREVER = 1e9
+_TERMINAL = {"stdout": 1, "stderr": 2}
+_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass
+class Plan:
+    """What to run.
+
+    Attributes:
+        command: of a rank, as its process gets it.
+        ranks: how many on this host.
+        nodes, node: how many hosts, and which this is.
+        host, port: of the store; port 0: one that is free.
+        restarts: how often the job may be started again.
+        log_dir: where each rank's output is written as well; None for nowhere.
+        redirects, tee: local rank to the streams that go to files alone, and to files and, with a prefix, the terminal.
+    """
+
+    command: list[str]
+    ranks: int
+    nodes: int = 1
+    node: int = 0
+    host: str = "127.0.0.1"
+    port: int = 0
+    restarts: int = 0
+    log_dir: Path | None = None
+    redirects: dict[int, set[str]] = field(default_factory=dict)
+    tee: dict[int, set[str]] = field(default_factory=dict)
+
+
+@dataclass
+class _Rank:
+    rank: int
+    index: int
+    process: subprocess.Popen
+    pumps: dict[str, Pump]
+    code: int | None = None
+
+    @property
+    def name(self) -> str:
+        return f"rank {self.rank} (pid {self.process.pid}, host {socket.gethostname()})"
+
+
+def launch(plan: Plan) -> int:
+    """Run a plan to its end and return the exit status: 0, the failing rank's code, or 128 + a signal's number.
+
+    Raises:
+        DistributedError: the store's port is taken, or its host cannot be reached.
+        OSError: the command cannot be run.
+    """
+    run_id = secrets.token_hex(8)
+    guardian = Guardian(run_id)
+    adopt_orphans()
+    reader, writer = socket.socketpair()
+    for end in (reader, writer):
+        end.setblocking(False)
+    received: list[int] = []
+    caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    former = {number: signal.signal(number, lambda n, _: received.append(n)) for number in caught}
+    former[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+    former_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    try:
+        for attempt in range(plan.restarts + 1):
+            job = _Attempt(plan, attempt, run_id, reader, received, guardian.pid)
+            code = job.run()
+            if code == 0 or received or attempt == plan.restarts:
+                break
+            print(f"cuframe run: restart {attempt + 1} of {plan.restarts}", file=sys.stderr, flush=True)
+        return code
+    finally:
+        signal.set_wakeup_fd(former_fd)
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        reader.close()
+        writer.close()
+        guardian.dismiss()
+
+
+class _Attempt:
+    """The job from one start to its end."""
+
+    def __init__(
+        self, plan: Plan, attempt: int, run_id: str, signals: socket.socket, received: list[int], guardian: int
+    ) -> None:
+        self.plan, self.attempt, self.run_id = plan, attempt, run_id
+        self.received, self.guardian = received, guardian
+        self.signals = signals
+        self.ranks: list[_Rank] = []
+        self.cause: _Rank | None = None
+        self.failure: str | None = None  # the message, once the job has failed
+        self.killing_at: float | None = None
+        self.selector = selectors.DefaultSelector()
+        self.server: StoreServer | None = None
+        self.store: Store | None = None
+        self.watch: socket.socket | None = None
+        self.page = status.Reader(plan.ranks)
+        self.obeyed = 0  # signals of the user that were passed on
+        self.port = plan.port
+        self.token = ""
+        self.where: list[str] = []
+
+    def run(self) -> int:
+        try:
+            self.selector.register(self.signals, selectors.EVENT_READ)
+            self._open_store()
+            for index in range(self.plan.ranks):
+                self._start(index)
+            while not self._over():
+                self._step()
+            if self.store is not None and self.failure is None:
+                self.store.set(f"node/{self.plan.node}", b"")
+        finally:
+            self._end_all()
+            self._close()
+        return self._report()
+
+    # -- start --------------------------------------------------------------------------------------------------
+    def _open_store(self) -> None:
+        plan = self.plan
+        self.token = os.environ.get("CUFRAME_STORE_TOKEN") or secrets.token_hex(16)
+        if plan.nodes > 1:
+            self.token = job_token(os.environ, plan.host, plan.port).hex()
+        if plan.node == 0:
+            self.server = StoreServer(plan.host, plan.port, self.token.encode(), self.selector, self._lost)
+            self.port = self.server.port
+            return
+        self.port = plan.port
+        self.store = Store(plan.host, plan.port, self.token.encode())
+        self.store.register(-1 - plan.node, f"launcher of node {plan.node}, host {socket.gethostname()}")
+        self.watch = self.store._connect(60.0)
+        request = {"op": "wait", "keys": ["never"], "ranks": [], "fetch": False, "timeout": _FOREVER}
+        self.watch.sendall(encode(request))
+        self.selector.register(self.watch, selectors.EVENT_READ)
+
+    def _start(self, index: int) -> None:
+        plan, rank = self.plan, self.plan.node * self.plan.ranks + index
+        threads = str(max(1, len(os.sched_getaffinity(0)) // plan.ranks))
+        environment = dict.fromkeys(_THREADS, threads) | os.environ | {
+            "RANK": str(rank), "LOCAL_RANK": str(index), "WORLD_SIZE": str(plan.nodes * plan.ranks),
+            "LOCAL_WORLD_SIZE": str(plan.ranks), "GROUP_RANK": str(plan.node), "GROUP_WORLD_SIZE": str(plan.nodes),
+            "NODE_RANK": str(plan.node), "ROLE_NAME": "default", "ROLE_RANK": str(rank),
+            "ROLE_WORLD_SIZE": str(plan.nodes * plan.ranks), "MASTER_ADDR": plan.host, "MASTER_PORT": str(self.port),
+            "TORCHELASTIC_RESTART_COUNT": str(self.attempt), "TORCHELASTIC_MAX_RESTARTS": str(plan.restarts),
+            "TORCHELASTIC_RUN_ID": self.run_id, "CUFRAME_STORE_TOKEN": self.token, "CUFRAME_STATUS": self.page.path,
+            RUN_ID: self.run_id,
+        }  # fmt: skip
+        ends: dict[str, int | None] = {"stdout": None, "stderr": None}
+        pumps: dict[str, Pump] = {}
+        for stream in ends:
+            alone = stream in plan.redirects.get(index, ())
+            teed = stream in plan.tee.get(index, ())
+            if stream == "stderr" or alone or teed or plan.log_dir is not None:
+                source, ends[stream] = os.pipe()
+                terminal = None if alone and not teed else _TERMINAL[stream]
+                prefix = f"[rank {rank}] " if teed else ""
+                pumps[stream] = Pump(source, terminal, self._log(index, stream), prefix, stream == "stderr")
+        try:
+            process = spawn(plan.command, environment, ends["stdout"], ends["stderr"])
+        finally:
+            for end in ends.values():
+                if end is not None:
+                    os.close(end)
+        started = _Rank(rank, index, process, pumps)
+        for pump in pumps.values():
+            self.selector.register(pump.source, selectors.EVENT_READ, pump)
+        self.ranks.append(started)
+
+    def _log(self, index: int, stream: str) -> IO[bytes] | None:
+        if self.plan.log_dir is None:
+            return None
+        folder = self.plan.log_dir / self.run_id / f"attempt_{self.attempt}" / str(index)
+        folder.mkdir(parents=True, exist_ok=True)
+        return open(folder / f"{stream}.log", "wb")
+
+    # -- the loop -----------------------------------------------------------------------------------------------
+    def _over(self) -> bool:
+        if any(r.code is None for r in self.ranks):
+            return False
+        if self.failure is not None or self.received:
+            return True
+        others = [f"node/{n}" for n in range(1, self.plan.nodes)]
+        return self.server is None or all(key in self.server.values for key in others)
+
+    def _step(self) -> None:
+        now = time.monotonic()
+        if self.killing_at is not None and now >= self.killing_at:
+            for r in self.ranks:
+                signal_group(r.process.pid, signal.SIGKILL)
+            self.killing_at = now + 0.05
+        moments = [m for r in self.ranks for p in r.pumps.values() if (m := p.due()) is not None]
+        if self.killing_at is not None:
+            moments.append(self.killing_at)
+        patience = max(0.0, min(moments) - now) if moments else None
+        if self.server is not None:
+            swept = self.server.sweep()
+            patience = swept if patience is None else patience if swept is None else min(patience, swept)
+        for key, mask in self.selector.select(patience):
+            if key.data is self.server and self.server is not None:
+                self.server.ready(key, mask)
+            elif isinstance(key.data, Pump):
+                if not key.data.pump():
+                    self.selector.unregister(key.data.source)
+            elif key.fileobj is self.watch:
+                self._told()
+            else:
+                with contextlib.suppress(BlockingIOError):
+                    self.signals.recv(4096)
+        self._reap()
+        self._obey()
+        if self.server is not None and self.server.failure is not None and self.failure is None:
+            self._fail(self.server.failure)
+        now = time.monotonic()
+        for r in self.ranks:
+            for pump in r.pumps.values():
+                due = pump.due()
+                if r.code is None and due is not None and now >= due:
+                    pump.release()
+
+    def _reap(self) -> None:
+        """Notice ranks that have ended, and reap adopted orphans that have."""
+        ended = []
+        known = {r.process.pid: r for r in self.ranks if r.code is None}
+        while True:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                break
+            if found is None:
+                break
+            if found.si_pid in known:
+                r = known[found.si_pid]
+                r.code = r.process.wait()
+                ended.append(r)
+            elif found.si_pid == self.guardian:
+                os.waitpid(self.guardian, 0)
+            else:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(found.si_pid, 0)
+        # Who was killed comes before who noticed.
+        for r in sorted((r for r in ended if r.code), key=lambda r: (r.code or 0) > 0):
+            if self.failure is None and not self.received:
+                self.cause = r
+                self._fail(f"{r.name} {how_it_ended(r.code or 0)}{self.page.where(r.index)}")
+
+    def _obey(self) -> None:
+        """Pass the user's signals on."""
+        if not self.received or self.failure is not None:
+            return
+        if self.killing_at is None:
+            for r in self.ranks:
+                signal_group(r.process.pid, self.received[0])
+            self.killing_at = time.monotonic() + _USER_GRACE
+            self.obeyed = len(self.received)
+        elif len(self.received) > self.obeyed:
+            self.killing_at = 0.0  # asked twice
+
+    def _told(self) -> None:
+        """Another host failed, or is gone."""
+        assert self.watch is not None
+        data = self.watch.recv(1 << 16)
+        self.selector.unregister(self.watch)
+        frames = Frames()
+        frames.feed(data)
+        frame = frames.next() if data else None
+        self._fail(str(frame[0].get("message")) if frame else f"the launcher of node 0 ({self.plan.host}) has gone")
+
+    def _lost(self, rank: int, name: str) -> None:
+        if rank < 0 and f"node/{-1 - rank}" not in (self.server.values if self.server else {}):
+            self._fail(f"{name}, has gone")
+
+    def _fail(self, message: str) -> None:
+        if self.failure is not None:
+            return
+        self.failure = message
+        if self.server is not None:
+            self.server.fail(message)
+        elif self.store is not None and self.cause is not None:
+            with contextlib.suppress(DistributedError):
+                self.store.fail(message)
+        for r in self.ranks:
+            if r.code is None:
+                signal_group(r.process.pid, signal.SIGTERM)
+        self.killing_at = time.monotonic() + _FAULT_GRACE
+
+    # -- the end ------------------------------------------------------------------------------------------------
+    def _end_all(self) -> None:
+        """Leave no process: ranks, what they started, and what left their sessions."""
+        for r in self.ranks:
+            signal_group(r.process.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 5.0
+        while kill_run(self.run_id, self.guardian) and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+    def _close(self) -> None:
+        for r in self.ranks:
+            for pump in r.pumps.values():
+                with contextlib.suppress(KeyError, ValueError):
+                    self.selector.unregister(pump.source)
+                pump.pump()
+                if self.failure is None:
+                    pump.release()
+        if self.server is not None:
+            self.server.close()
+        if self.store is not None:
+            self.store.close()
+        if self.watch is not None:
+            self.watch.close()
+        self.selector.close()
+        self.where = [self.page.where(r.index) for r in self.ranks]
+        self.page.close()
+
+    def _report(self) -> int:
+        held = {r.rank: r.pumps["stderr"].take() for r in self.ranks}
+        for r in self.ranks:
+            for pump in r.pumps.values():
+                pump.close()
+        if self.failure is not None:
+            early = [r for r in self.ranks if r.code == 0]
+            lines = [f"cuframe run: {self.failure}"]
+            lines += [f"cuframe run: {r.name} had exited with code 0{self.where[r.index]}" for r in early]
+            if self.cause is not None and held[self.cause.rank]:
+                lines.append(held[self.cause.rank].rstrip("\n"))
+            print("\n".join(lines), file=sys.stderr, flush=True)
+            code = self.cause.code if self.cause is not None and self.cause.code else 1
+            return 128 - code if code < 0 else code
+        return 128 + self.received[0] if self.received else 0

@@ -1,0 +1,128 @@
+"""Starting ranks so that none can outlive its launcher, and ending them with all that they started.
+
+Note [Nobody stays behind]
+    Each rank leads a session of its own, so a signal to its group reaches its children. The kernel kills a rank when
+    its launcher dies (PDEATHSIG); the launcher adopts orphans (subreaper), so a grandchild that left the session is
+    still among its children. And a guardian, forked first, holds the end of a pipe: when the launcher is killed, it
+    reads end-of-file and kills every process whose environment carries the run's id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RUN_ID", "Guardian", "adopt_orphans", "kill_run", "signal_group", "spawn"]
+
+RUN_ID = "CUFRAME_RUN_ID"
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
+_prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+
+
+def adopt_orphans() -> None:
+    """Become the parent of descendants whose own parent ends."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def spawn(command: Sequence[str], environment: Mapping[str, str], stdout: Any, stderr: Any) -> subprocess.Popen:
+    """Start a rank: in its own session, and killed when this thread's process dies.
+
+    Raises:
+        OSError: the command cannot be run.
+    """
+    parent = os.getpid()
+
+    def before_exec() -> None:
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the kernel was asked
+            os._exit(1)
+
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forking beside threads: ours are BLAS's, and the child calls nothing of theirs.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return subprocess.Popen(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr,
+            start_new_session=True, preexec_fn=before_exec,
+        )  # fmt: skip
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Send a signal to a rank and its group, if it is still there."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def kill_run(run_id: str, spared: int | None = None) -> int:
+    """Kill every process whose environment carries the run's id; how many there were.
+
+    With `spared`, this process's children are killed and reaped as well, whatever they carry, but that one.
+    """
+    mark, me, found = f"{RUN_ID}={run_id}".encode(), os.getpid(), 0
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit() or int(entry) in (me, spared):
+            continue
+        try:
+            state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
+            mine = spared is not None and int(parent) == me
+            if not mine and mark not in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+                continue
+        except OSError:  # another user's, or it ended meanwhile
+            continue
+        if mine and state == "Z":
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(int(entry), os.WNOHANG)
+            continue
+        found += 1
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(int(entry), signal.SIGKILL)
+    return found
+
+
+class Guardian:
+    """A process that does nothing, until its launcher is gone."""
+
+    def __init__(self, run_id: str) -> None:
+        reader, self._writer = os.pipe()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                _guard(reader, run_id)
+            finally:
+                os._exit(0)
+        os.close(reader)
+
+    def dismiss(self) -> None:
+        """Let it go: the launcher has cleaned up by itself."""
+        with contextlib.suppress(OSError):
+            os.write(self._writer, b"q")
+        os.close(self._writer)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+
+
+def _guard(reader: int, run_id: str) -> None:
+    os.setsid()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):  # nobody shall wait for the end of the launcher's output because of us
+        os.dup2(nothing, fd)
+    kept = os.dup2(reader, 3, inheritable=False) if reader != 3 else 3
+    os.closerange(4, 1 << 16)
+    if os.read(kept, 1):
+        return
+    deadline = time.monotonic() + 5.0
+    while kill_run(run_id) and time.monotonic() < deadline:
+        time.sleep(0.005)

@@ -1,0 +1,334 @@
+"""`cuframe run`: what ranks are told, and that a fault ends everything, quickly and with the right name.
+
+The scripts import nothing of cuframe where they need not: importing it takes longer than these tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cuframe.cli import main
+from cuframe.cli import run as run_command
+from cuframe.distributed.output import Pump
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the launcher needs Linux")
+
+# A rank that says where its processes are, so that a test can see that all of them have ended.
+START = """
+import os, signal, subprocess, sys, time
+rank = int(os.environ["RANK"])
+folder = sys.argv[1]
+def here(pid, name):
+    with open(f"{folder}/{name}.tmp", "w") as f:
+        f.write(str(pid))
+    os.rename(f"{folder}/{name}.tmp", f"{folder}/{name}.pid")
+def together(count):
+    while len([f for f in os.listdir(folder) if f.endswith(".pid")]) < count:
+        time.sleep(0.01)
+"""
+
+
+# `python -m cuframe`, without the second that NumPy and all of cuframe take to import: the launcher needs neither.
+LIGHT = f"""
+import sys, types
+for name in ("cuframe", "cuframe.distributed"):
+    sys.modules[name] = types.ModuleType(name)
+    sys.modules[name].__path__ = ["{ROOT}/" + name.replace(".", "/")]
+from cuframe.cli import main
+code = main(sys.argv[1:])
+assert "numpy" not in sys.modules
+sys.exit(code)
+"""
+
+
+def start(tmp_path: Path, body: str, *options: str, whole: bool = False) -> subprocess.Popen:
+    script = tmp_path / "script.py"
+    script.write_text(START + body)
+    folder = tmp_path / "pids"
+    folder.mkdir(exist_ok=True)
+    environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
+    python = ["-m", "cuframe"] if whole else ["-c", LIGHT]
+    command = [sys.executable, *python, "run", *options, str(script), str(folder)]
+    return subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=-1, stderr=-1, text=True)
+
+
+def run(tmp_path: Path, body: str, *options: str, whole: bool = False) -> tuple[int, str, str]:
+    job = start(tmp_path, body, *options, whole=whole)
+    out, err = job.communicate(timeout=100)
+    return job.returncode, out, err
+
+
+def pids(tmp_path: Path) -> dict[str, int]:
+    return {p.stem: int(p.read_text()) for p in (tmp_path / "pids").glob("*.pid")}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def all_gone(tmp_path: Path, within: float) -> bool:
+    deadline = time.monotonic() + within
+    while any(map(alive, pids(tmp_path).values())):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def wait_for(tmp_path: Path, count: int) -> dict[str, int]:
+    deadline = time.monotonic() + 60
+    while len(found := pids(tmp_path)) < count:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.01)
+    return found
+
+
+GRANDCHILDREN = """
+here(os.getpid(), f"rank{rank}")
+here(subprocess.Popen(["sleep", "1000"]).pid, f"child{rank}")
+here(subprocess.Popen(["sleep", "1000"], start_new_session=True).pid, f"daemon{rank}")
+"""
+
+
+def test_ranks_are_told_what_torchrun_tells_them(tmp_path):
+    names = (
+        "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE GROUP_RANK GROUP_WORLD_SIZE ROLE_RANK ROLE_WORLD_SIZE ROLE_NAME "
+        "MASTER_ADDR TORCHELASTIC_RESTART_COUNT TORCHELASTIC_MAX_RESTARTS OMP_NUM_THREADS"
+    )
+    body = f'os.write(1, (" ".join(os.environ[k] for k in "{names}".split()) + chr(10)).encode())'
+    code, out, err = run(tmp_path, body, "--nproc-per-node=2", "--standalone", "--max-restarts", "3", whole=True)
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert (code, err) == (0, "")
+    assert sorted(out.splitlines()) == [f"{r} {r} 2 2 0 1 {r} 2 default 127.0.0.1 0 3 {threads}" for r in range(2)]
+
+
+def test_a_killed_rank_ends_all_and_is_named(tmp_path):
+    body = GRANDCHILDREN + """
+together(9)
+if rank == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+time.sleep(1000)
+"""
+    code, _, err = run(tmp_path, body, "--nproc-per-node", "3")
+    assert code == 128 + signal.SIGKILL
+    assert re.fullmatch(r"cuframe run: rank 1 \(pid \d+, host \S+\) died of SIGKILL\n", err)
+    assert f"pid {pids(tmp_path)['rank1']}," in err
+    assert len(pids(tmp_path)) == 9 and all_gone(tmp_path, 0)
+
+
+def test_an_exception_is_shown_once_and_last(tmp_path):
+    """Others fail because of the first: what they say is not shown. SIGTERM does not impress them."""
+    body = """
+signal.signal(signal.SIGTERM, lambda *_: 1 / 0)
+here(os.getpid(), f"rank{rank}")
+together(3)
+if rank == 2:
+    print("a warning", file=sys.stderr)
+    raise ValueError("boom")
+try:
+    time.sleep(1000)
+finally:
+    print("cleaned up", file=sys.stderr)
+"""
+    code, _, err = run(tmp_path, body, "--nproc-per-node", "3")
+    assert code == 1 and err.count("Traceback") == 1 and "ZeroDivisionError" not in err
+    assert err.startswith("a warning\n") and err.endswith("ValueError: boom\n") and all_gone(tmp_path, 0)
+    assert re.search(r"\ncuframe run: rank 2 \(pid \d+, host \S+\) exited with code 1\nTraceback", err)
+
+
+def test_step_and_collective_are_named(tmp_path):
+    body = """
+import cuframe as cf, cuframe.distributed as dist
+dist.init_process_group(timeout=60)
+for step in range(10):
+    dist.mark_step(step)
+    if step == 6 and rank == 1:
+        dist.all_reduce(cf.ones(2), async_op=True)
+        dist.all_reduce(cf.ones(2), async_op=True).wait()
+    dist.all_reduce(cf.ones(2))
+    if step == 6 and rank == 0:
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+    code, _, err = run(tmp_path, body, "--nproc-per-node", "2")
+    assert code == 128 + signal.SIGKILL
+    assert re.search(r"rank 0 \(pid \d+, host \S+\) died of SIGKILL at step 6 after all_reduce #7\n", err), err
+
+
+def test_a_rank_that_leaves_early_is_named(tmp_path):
+    body = """
+import cuframe as cf, cuframe.distributed as dist
+dist.init_process_group(timeout=60)
+dist.barrier()
+if rank == 1:
+    os._exit(0)
+dist.all_reduce(cf.ones(2))
+"""
+    code, _, err = run(tmp_path, body, "--nproc-per-node", "2")
+    assert code == 1 and re.search(r"rank 1 \(pid \d+, host \S+\) had exited with code 0 after barrier #1\n", err)
+    assert re.search(r"DistributedError: rank 1 \(pid \d+\) .* before it came to all_reduce #2\n$", err)
+
+
+def test_the_users_sigterm_reaches_the_ranks(tmp_path):
+    body = """
+here(os.getpid(), f"rank{rank}")
+def leave(*_):
+    print("rank", rank, "saves")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, leave)
+time.sleep(1000)
+"""
+    job = start(tmp_path, body, "--nproc-per-node", "2")
+    wait_for(tmp_path, 2)
+    time.sleep(0.2)
+    job.send_signal(signal.SIGTERM)
+    out, err = job.communicate(timeout=60)
+    assert (job.returncode, sorted(out.splitlines()), err) == (143, ["rank 0 saves", "rank 1 saves"], "")
+
+
+def test_who_ignores_sigterm_is_killed(tmp_path):
+    body = "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + GRANDCHILDREN + "time.sleep(1000)"
+    job = start(tmp_path, body, "--nproc-per-node", "2")
+    wait_for(tmp_path, 6)
+    job.send_signal(signal.SIGTERM)
+    time.sleep(0.3)
+    assert job.poll() is None
+    job.send_signal(signal.SIGTERM)  # asked twice: no waiting
+    job.communicate(timeout=60)
+    assert job.returncode == 143 and all_gone(tmp_path, 0)
+
+
+def test_ranks_do_not_outlive_a_killed_launcher(tmp_path):
+    job = start(tmp_path, GRANDCHILDREN + "time.sleep(1000)", "--nproc-per-node", "2")
+    wait_for(tmp_path, 6)
+    time.sleep(0.1)
+    job.kill()
+    job.communicate(timeout=60)
+    assert all_gone(tmp_path, 10)
+
+
+def test_what_a_job_started_ends_with_it(tmp_path):
+    code, _, err = run(tmp_path, GRANDCHILDREN, "--nproc-per-node", "2")
+    assert (code, err) == (0, "") and len(pids(tmp_path)) == 6 and all_gone(tmp_path, 0)
+
+
+def test_a_failed_job_is_started_again(tmp_path):
+    body = """
+attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+print(rank, attempt)
+if attempt < 2:
+    sys.exit(3 if rank else time.sleep(1000))
+"""
+    code, out, err = run(tmp_path, body, "--nproc-per-node", "2", "--max-restarts", "2")
+    assert code == 0 and sorted(out.splitlines())[-1] == "1 2" and "cuframe run: restart 2 of 2" in err
+    assert err.count("exited with code 3") == 2
+    code, _, err = run(tmp_path, body, "--nproc-per-node", "2", "--max-restarts", "1")
+    assert code == 3 and err.count("exited with code 3") == 2
+
+
+def test_output_goes_where_it_was_told(tmp_path):
+    body = 'print("out", rank); print("err", rank, file=sys.stderr)'
+    options = ("--nproc-per-node", "2", "--log-dir", str(tmp_path / "logs"), "--tee", "0:1", "--redirects", "1:3")
+    code, out, err = run(tmp_path, body, *options)
+    assert (code, out, err) == (0, "[rank 0] out 0\n", "err 0\n")
+    logs = {str(p.relative_to(tmp_path / "logs")).split("/", 1)[1]: p.read_text() for p in tmp_path.rglob("*.log")}
+    assert logs == {f"attempt_0/{r}/std{s}.log": f"{s} {r}\n" for r in range(2) for s in ("out", "err")}
+
+
+def test_modules_and_programs(tmp_path, capfd):
+    assert main(["run", "-m", "this"]) == 0
+    assert "The Zen of Python" in capfd.readouterr().out
+    assert main(["run", "--nproc-per-node", "2", "--no-python", "sh", "-c", "echo rank $RANK"]) == 0
+    assert sorted(capfd.readouterr().out.splitlines()) == ["rank 0", "rank 1"]
+    assert main(["run", "--no-python", "no-such-program"]) == 127
+    assert "no-such-program: No such file" in capfd.readouterr().err
+
+
+def test_two_hosts_meet_at_the_first(tmp_path):
+    """Two launchers on this machine, as on two hosts; the failure of one ends the other."""
+    import socket
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = ("--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port)
+    body = 'here(os.getpid(), f"rank{rank}"); together(2); sys.exit(5 if rank == 1 else time.sleep(1000))'
+    jobs = [start(tmp_path, body, *options, "--node-rank", str(node)) for node in (1, 0)]
+    errors = [job.communicate(timeout=100)[1] for job in jobs]
+    assert [job.returncode for job in jobs] == [5, 1] and all_gone(tmp_path, 0)
+    assert all(re.search(r"rank 1 \(pid \d+, host \S+\) exited with code 5\n", e) for e in errors), errors
+
+
+def test_a_taken_port_is_named(capfd):
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["run", "--master-port", str(port), "script.py"]) == 2
+    assert f"cuframe run: store: port {port} of 127.0.0.1 is taken by another process" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (["--nproc-per-node", "0"], "--nproc-per-node must be a number above 0, auto, gpu or cpu, got '0'"),
+        (["--nproc-per-node", "some"], "got 'some'"),
+        (["--nnodes", "1:4"], "--nnodes must be a number above 0, got '1:4'"),
+        (["--nnodes", "2"], "needs --master-addr"),
+        (["--nnodes", "2", "--master-addr", "a", "--node-rank", "2"], "--node-rank must be from 0 to 1, got 2"),
+        (["--nnodes", "2", "--master-addr", "a", "--max-restarts", "1"], "--max-restarts works on one host only"),
+        (["--max-restarts", "-1"], "must not be negative, got -1"),
+        (["--master-port", "70000"], "--master-port must be from 0 to 65535, got 70000"),
+        (["--rdzv-endpoint", "a:b"], "--rdzv-endpoint must be HOST:PORT, got 'a:b'"),
+        (["--tee", "4"], "--tee must be 0, 1, 2, 3 or RANK:N,..., got '4'"),
+    ],
+)
+def test_options_are_checked(options, text, capfd):
+    assert main(["run", *options, "script.py"]) == 2
+    assert text in capfd.readouterr().err
+
+
+def test_processes_can_be_counted_by_the_machine(monkeypatch):
+    assert run_command._processes("cpu") == len(os.sched_getaffinity(0))
+    monkeypatch.setattr("cuframe.cli._driver.find_driver", lambda: None)
+    assert run_command._processes("auto") == len(os.sched_getaffinity(0))
+    with pytest.raises(ValueError, match="there is no GPU here"):
+        run_command._processes("gpu")
+
+
+def test_tracebacks_are_held_back_until_it_is_clear_whose_counts(tmp_path):
+    target = os.open(tmp_path / "terminal", os.O_RDWR | os.O_CREAT)
+    reader, writer = os.pipe()
+    pump = Pump(reader, target, None, "", hold=True)
+
+    def shown() -> str:
+        return (tmp_path / "terminal").read_bytes().decode()
+
+    head = b"Traceback (most recent call last):"
+    for part in (b"\r50%", b"\r60%\n", b"Trace", b"s of nuts\n", b"before\n" + head + b"\n  F", b"ile\n"):
+        os.write(writer, part)
+        pump.pump()
+    assert shown() == "\r50%\r60%\nTraces of nuts\nbefore\n" and pump.due() is not None
+    pump.release()  # the process lived on: it had caught the exception
+    assert shown().endswith("before\nTraceback (most recent call last):\n  File\n") and pump.due() is None
+    os.write(writer, b"Traceback (most recent call last):\nKeyError\n")
+    pump.pump()
+    assert pump.take() == "Traceback (most recent call last):\nKeyError\n" and "KeyError" not in shown()
+    os.close(writer)
+    assert not pump.pump()
+    pump.close()
+    os.close(target)
