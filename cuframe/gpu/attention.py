@@ -1,6 +1,7 @@
-"""Scaled dot-product attention in tiles: `kernels/attention.cu`.
+"""Scaled dot-product attention in tiles: `kernels/attention_mma.cu` for 16-bit floats, else `kernels/attention.cu`.
 
-Offers what `cuframe.cpu.attention` offers, and takes 16-bit floats and heads that share their keys as they are.
+Offers what `cuframe.cpu.attention` offers.  Arrays are read by their strides, as long as rows have no gaps, and heads
+that share keys are not repeated.  GPUs before sm_80 compute 16-bit floats in float32.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from cuframe.backend.base import backend_of
 from cuframe.cpu.attention import Dropout, dropout_blocks
 from cuframe.cpu.attention import dropout_mask as host_mask
-from cuframe.cuda.launch import Kernel
+from cuframe.cuda.launch import Kernel, launcher_of
 
 __all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
 
@@ -41,6 +42,20 @@ _BACKWARD = Kernel("attention.cu", "attention_backward", (
     *_INPUTS, "strided const T* g", *_MASKS, "const T* lse", "const T* delta", "strided T* grad", "strided T* grad_v?",
     *_strides("q", "k", "v", "g", "grad", "gv"), *_SCALARS),
     types=_PLAIN["types"], constants={"D": _WIDTHS, "KEYS": (False, True)})
+_MMA_THREADS = 128
+_MMA: dict[str, Any] = {"types": {"T": ("float16", "bfloat16")}, "threads": _MMA_THREADS}
+_MMA_FORWARD = Kernel("attention_mma.cu", "attention_mma_forward", (
+    *_INPUTS, *_MASKS, "strided T* out", "float* lse", *_strides("q", "k", "v", "out"), *_SCALARS),
+    constants={"D": _WIDTHS}, **_MMA)
+_MMA_ARGUMENTS = (
+    *_INPUTS, "strided const T* g", *_MASKS, "const float* lse", "const float* delta", "strided T* grad",
+    "strided T* grad_v", *_strides("q", "k", "v", "g", "grad", "gv"), *_SCALARS)
+# gradients of queries, and of keys with values; both sums of the widest heads would not fit the registers
+_PARTS = {64: (0, 1), 128: (0, 1), 256: (0, 2, 3)}
+_MMA_BACKWARD = Kernel("attention_mma.cu", "attention_mma_backward", _MMA_ARGUMENTS,
+                       constants={"D": (64, 128), "PART": _PARTS[64]}, **_MMA)
+_MMA_WIDE_BACKWARD = Kernel("attention_mma.cu", "attention_mma_backward", _MMA_ARGUMENTS,
+                            constants={"D": (256,), "PART": _PARTS[256]}, **_MMA)
 _BIAS_BACKWARD = Kernel("attention.cu", "attention_bias_backward", (
     *_INPUTS, "strided const T* g", "strided const T* bias", "const T* lse", "const T* delta",
     "T* grad[bias_batch, bias_heads, L, S]", *_strides("q", "k", "v", "g"), "int32 batch", "int32 bias_batch",
@@ -68,15 +83,22 @@ def forward(
         sum of exponentials.
     """
     shape = q.shape[:-1]
+    if _too_old(q):
+        q32, k32, v32, mask32 = map(_widened, (q, k, v, mask))
+        out, lse = forward(q32, k32, v32, mask32, causal, scale, drop)
+        return out.astype(q.dtype), lse
     q, k, v = _four(q), _four(k), _four(v)
     mask = _four_mask(mask, shape)
     out = _like(q, v.shape[-1])
     lse = np.empty_like(q, shape=q.shape[:-1], dtype=_accumulator(q))
     if out.size:
         problem = _Problem(q, k, v, mask, causal, scale, drop)
-        m, _, shared = _tiles(q.dtype, problem.width, 1)
-        _FORWARD(-(-q.shape[2] // m) * q.shape[0] * q.shape[1], _THREADS, q, k, v, *problem.masks, out, lse,
-                 *_steps(q, k, v, out), *problem.scalars, shared=shared, D=problem.width)
+        if q.itemsize == 2:
+            kernel, threads, (m, _, shared) = _MMA_FORWARD, _MMA_THREADS, _mma_forward_tiles(problem.width)
+        else:
+            kernel, threads, (m, _, shared) = _FORWARD, _THREADS, _tiles(q.dtype, problem.width, 1)
+        kernel(-(-q.shape[2] // m) * q.shape[0] * q.shape[1], threads, q, k, v, *problem.masks, out, lse,
+               *_steps(q, k, v, out), *problem.scalars, shared=shared, D=problem.width)
     return out.reshape((*shape, v.shape[-1])), lse.reshape(shape)
 
 
@@ -85,36 +107,60 @@ def backward(
     needs_mask: bool,
 ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
     """The gradients of q, k, v, and of a mask of numbers if it is wanted, from what `forward` was given and gave."""
-    shapes, given = (q.shape, k.shape, v.shape), mask
-    shape = q.shape[:-1]
+    if _too_old(q):
+        g32, q32, k32, v32, mask32, out32 = map(_widened, (g, q, k, v, mask, out))
+        return backward(g32, q32, k32, v32, mask32, causal, scale, drop, out32, lse, needs_mask)
+    shapes, given, shape = (q.shape, k.shape, v.shape), mask, q.shape[:-1]
     g, q, k, v, out = (_four(a) for a in (g, q, k, v, out))
     mask = _four_mask(mask, shape)
     batch, heads, length, _ = q.shape
     gq, gk, gv = _like(q, q.shape[-1]), _like(k, k.shape[-1]), _like(v, v.shape[-1])
     gmask = None
     if needs_mask:
-        gmask = np.empty_like(q, shape=(*_served(mask, batch, heads), length, k.shape[2]))
-    if q.shape[2] and out.size and k.shape[2]:
-        delta = np.empty_like(lse, shape=lse.shape)
-        rows = batch * heads * length
-        _DELTA(-(-rows // (_THREADS // 32)), _THREADS, g, out, delta, *_steps(g, out), rows, heads, length, v.shape[-1])
-        problem = _Problem(q, k, v, mask, causal, scale, drop)
-        m, _, shared = _tiles(q.dtype, problem.width, 2)
-        for keys, x, gx, second in ((False, q, gq, None), (True, k, gk, gv)):
-            _BACKWARD(-(-x.shape[2] // m) * x.shape[0] * x.shape[1], _THREADS, q, k, v, g, *problem.masks, lse, delta,
-                      gx, second, *_steps(q, k, v, g, gx, gx if second is None else second), *problem.scalars,
-                      shared=shared, D=problem.width, KEYS=keys)
-        if gmask is not None:
-            m, n, shared = _tiles(q.dtype, problem.width, 1)
-            blocks = -(-length // m) * -(-k.shape[2] // n) * gmask.shape[0] * gmask.shape[1]
-            _BIAS_BACKWARD(blocks, _THREADS, q, k, v, g, mask, lse, delta, gmask, *_steps(q, k, v, g), batch,
-                           *gmask.shape[:2], *problem.scalars, shared=shared, D=problem.width)
-    else:
+        gmask = np.empty_like(lse, shape=(*_served(mask, batch, heads), length, k.shape[2]))
+    if not out.size or not k.shape[2]:
         for a in (gq, gk, gv, gmask):
             if a is not None:
                 a.fill(0)
+    else:
+        delta = np.empty_like(lse)
+        rows = batch * heads * length
+        _DELTA(-(-rows // (_THREADS // 32)), _THREADS, g, out, delta, *_steps(g, out), rows, heads, length, v.shape[-1])
+        problem = _Problem(q, k, v, mask, causal, scale, drop)
+        inputs = (q, k, v, g, *problem.masks, lse, delta, gq, gk, gv)
+        (_backward_mma if q.itemsize == 2 else _backward_plain)(problem, *inputs)
+        if gmask is not None:
+            _backward_mask(problem, tuple(map(_widened, (q, k, v, g, mask))), lse, delta, gmask)
     gq, gk, gv = (a.reshape(s) for a, s in zip((gq, gk, gv), shapes))
     return gq, gk, gv, None if gmask is None else _narrowed(gmask, given.shape, shape)
+
+
+def _backward_plain(problem: _Problem, q: Any, k: Any, v: Any, g: Any, keep: Any, bias: Any, lse: Any, delta: Any,
+                    gq: Any, gk: Any, gv: Any) -> None:
+    m, _, shared = _tiles(q.dtype, problem.width, 2)
+    for keys, x, gx in ((False, q, gq), (True, k, gk)):
+        _BACKWARD(-(-x.shape[2] // m) * x.shape[0] * x.shape[1], _THREADS, q, k, v, g, keep, bias, lse, delta, gx, gv,
+                  *_steps(q, k, v, g, gx, gv), *problem.scalars, shared=shared, D=problem.width, KEYS=keys)
+
+
+def _backward_mma(problem: _Problem, q: Any, k: Any, v: Any, g: Any, keep: Any, bias: Any, lse: Any, delta: Any,
+                  gq: Any, gk: Any, gv: Any) -> None:
+    kernel = _MMA_WIDE_BACKWARD if problem.width == 256 else _MMA_BACKWARD
+    for part in _PARTS[problem.width]:
+        x, gx = (k, gk) if part else (q, gq)
+        m, _, shared = _mma_backward_tiles(problem.width, part)
+        kernel(-(-x.shape[2] // m) * x.shape[0] * x.shape[1], _MMA_THREADS, q, k, v, g, keep, bias, lse, delta, gx, gv,
+               *_steps(q, k, v, g, gx, gv), *problem.scalars, shared=shared, D=problem.width, PART=part)
+
+
+def _backward_mask(problem: _Problem, inputs: tuple, lse: Any, delta: Any, gmask: Any) -> None:
+    """In float32 at least, since it is wanted rarely."""
+    q, k, v, g, mask = inputs
+    m, n, shared = _tiles(q.dtype, problem.width, 1)
+    blocks = -(-q.shape[2] // m) * -(-k.shape[2] // n) * gmask.shape[0] * gmask.shape[1]
+    scalars = (*problem.scalars[:6], *_mask_steps(mask), *problem.scalars[10:])
+    _BIAS_BACKWARD(blocks, _THREADS, q, k, v, g, mask, lse, delta, gmask, *_steps(q, k, v, g), q.shape[0],
+                   *gmask.shape[:2], *scalars, shared=shared, D=problem.width)
 
 
 class _Problem:
@@ -124,16 +170,14 @@ class _Problem:
         _, heads, length, wide = q.shape
         keep = 1.0 if drop is None else 1 - drop.p
         seed, offset = (0, 0) if drop is None else (drop.seed, drop.offset)
-        steps = (0, 0, 0, 0) if mask is None else tuple(
-            0 if size == 1 else s // mask.itemsize for size, s in zip(mask.shape, mask.strides))
         self.width = next((d for d in _WIDTHS if max(wide, v.shape[-1]) <= d), 0)
         if not self.width:
             raise ValueError(f"scaled_dot_product_attention: heads must be at most {_WIDTHS[-1]} wide on "
                              f"{backend_of(q).name!r}, got query {tuple(q.shape)} and value {tuple(v.shape)}")
         binary = mask is not None and mask.dtype == bool
         self.masks = (mask, None) if binary else (None, mask)
-        self.scalars = (heads, heads // k.shape[1], length, k.shape[2], wide, v.shape[-1], *steps, causal, scale, seed,
-                        offset, floor(keep * 2.0**32), 1 / keep)
+        self.scalars = (heads, heads // k.shape[1], length, k.shape[2], wide, v.shape[-1], *_mask_steps(mask), causal,
+                        scale, seed, offset, floor(keep * 2.0**32), 1 / keep)
 
 
 def _tiles(dtype: Any, width: int, resident: int) -> tuple[int, int, int]:
@@ -144,6 +188,37 @@ def _tiles(dtype: Any, width: int, resident: int) -> tuple[int, int, int]:
     n = 64 if width * size <= 256 and resident == 1 else 32
     passing = min(width, 512 // size)
     return m, n, size * (resident * m * (width + pad) + n * (passing + pad) + m * (n + pad))
+
+
+def _mma_forward_tiles(width: int) -> tuple[int, int, int]:
+    """As attention_mma.cu has them: rows of the resident and of a passing tile, and bytes of shared memory."""
+    m, n = 64 if width == 256 else 128, 64
+    return m, n, 2 * width * (m + 2 * n)
+
+
+def _mma_backward_tiles(width: int, part: int) -> tuple[int, int, int]:
+    m, n = 64, 64 if width == 64 or (width == 128 and not part) else 32
+    return m, n, 2 * width * ((1 if part == 2 else 2) * m + (2 if width == 256 else 3) * n)
+
+
+def _too_old(x: Any) -> bool:
+    """Whether 16-bit floats find no tensor cores that suit them."""
+    if x.itemsize != 2:
+        return False
+    launcher = launcher_of(x)
+    return launcher.facts(launcher.device(x))[0] == "sm_75"
+
+
+def _widened(x: Any) -> Any:
+    """16-bit floats as float32, bools and None as they are."""
+    return x.astype(np.float32) if x is not None and x.itemsize == 2 else x
+
+
+def _mask_steps(mask: Any) -> tuple[int, ...]:
+    """The strides of a mask in elements, 0 where it is broadcast."""
+    if mask is None:
+        return (0, 0, 0, 0)
+    return tuple(0 if size == 1 else s // mask.itemsize for size, s in zip(mask.shape, mask.strides))
 
 
 def _accumulator(x: Any) -> Any:
