@@ -2,10 +2,12 @@
 //
 //   sgd        g' = +-g + decay p;                                      p -= lr g'
 //   momentum   b = momentum b + keep g' (at first b = g');              p -= lr b, or lr (g' + momentum b) for Nesterov
-//   adam       m = b1 m + (1 - b1) g', v = b2 v + (1 - b2) g'^2;        p = shrink p - step m / (sqrt(w) + eps)
-//              w = v, or the largest v so far (amsgrad).  step and eps hold the bias corrections: Note [Bias correction] in
-//              cuframe/optim/adam.py.  Kingma and Ba, "Adam", arXiv 1412.6980, algorithm 1; Loshchilov and Hutter,
-//              arXiv 1711.05101, algorithm 2 (shrink); Reddi et al., arXiv 1904.09237, algorithm 2 (w)
+//   adam       m = b1 m + (1 - b1) g', v = b2 v + (1 - b2) g'^2;        p = shrink p - (step m + fresh g') / d
+//              d = sqrt(w) + eps, w = v or the largest v so far (amsgrad).  step and eps hold the bias corrections: Note
+//              [Bias correction] in cuframe/optim/adam.py.  fresh is 0 but for NAdam, and d is 1 in the first steps of RAdam.
+//              Kingma and Ba, "Adam", arXiv 1412.6980, algorithm 1; Loshchilov and Hutter, arXiv 1711.05101, algorithm 2
+//              (shrink); Reddi et al., arXiv 1904.09237, algorithm 2 (w); Dozat, "Incorporating Nesterov momentum into
+//              Adam", 2016, algorithm 8; Liu et al., arXiv 1908.03265, algorithm 2
 //   norm       (sum |x|^order)^(1 / order) over all elements of all tensors; the largest or smallest |x| for +-inf
 //   scale      x *= min(1, max_norm / (norm + 1e-6)), with the norm read on the device
 //   clamp      x = min(max(x, -limit), limit); NaN stays
@@ -114,11 +116,11 @@ __global__ void momentum_step(const T*, const int64* __restrict__ addresses, // 
 template <class T, bool AMSGRAD>
 __global__ void adam_step(const T*, const int64* __restrict__ addresses, // [4 or 5, tensors]: p, g, m, v, the largest v
                           const int64* __restrict__ plan,                // [blocks, 3]
-                          int32 tensors, int32 blocks, double beta1, double beta2, double step, double eps, double decay,
-                          double shrink, bool maximize) {
+                          int32 tensors, int32 blocks, double beta1, double beta2, double step, double fresh,
+                          double eps, double decay, double shrink, bool divide, bool maximize) {
     typedef acc_t<T> A;
     A b1 = A(beta1), b2 = A(beta2), c1 = A(1.0 - beta1), c2 = A(1.0 - beta2), rate = A(step), least = A(eps);
-    A l2 = A(decay), rest = A(shrink);
+    A l2 = A(decay), rest = A(shrink), direct = A(fresh);
     constexpr int ARRAYS = AMSGRAD ? 5 : 4, WRITE = AMSGRAD ? 29 : 13; // all but g
     for_each<T, ARRAYS, WRITE>(addresses, plan, tensors, [=](A(&v)[ARRAYS]) {
         A g = (maximize ? -v[1] : v[1]) + l2 * v[0];
@@ -126,7 +128,8 @@ __global__ void adam_step(const T*, const int64* __restrict__ addresses, // [4 o
         v[3] = b2 * v[3] + c2 * (g * g);
         A w = v[3];
         if (AMSGRAD) w = v[ARRAYS - 1] = v[ARRAYS - 1] < w || w != w ? w : v[ARRAYS - 1]; // NaN stays
-        v[0] = rest * v[0] - rate * (v[2] / (sqrt(w) + least));
+        A d = divide ? sqrt(w) + least : A(1);
+        v[0] = rest * v[0] - (rate * v[2] + direct * g) / d;
     });
 }
 

@@ -15,7 +15,7 @@ import numpy as np
 from cuframe.backend.base import backend_of
 from cuframe.cuda.launch import Kernel, launcher_of
 
-__all__ = ["adam", "amsgrad", "clamp", "momentum", "norm", "scale", "sgd"]
+__all__ = ["adam", "amsgrad", "clamp", "momentum", "nadam", "norm", "radam", "scale", "sgd", "together"]
 
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 _THREADS = 256
@@ -34,8 +34,8 @@ _MOMENTUM = _declare("momentum_step", 3, "double lr", "double decay", "double mo
                      "bool nesterov", "bool first", "bool maximize")
 _ADAM = Kernel("multi_tensor.cu", "adam_step", (
     "const T* like", "const int64* addresses", "const int64* plan[3*blocks]", "int32 tensors", "int32 blocks",
-    "double beta1", "double beta2", "double step", "double eps", "double decay", "double shrink", "bool maximize"),
-    **_TYPES, constants={"AMSGRAD": (False, True)})
+    "double beta1", "double beta2", "double step", "double fresh", "double eps", "double decay", "double shrink",
+    "bool divide", "bool maximize"), **_TYPES, constants={"AMSGRAD": (False, True)})
 _PARTIALS = Kernel("multi_tensor.cu", "gradient_norm_partials", (
     "const T* like", "const int64* addresses[tensors]", "const int64* plan[3*blocks]", "double* partials[blocks]",
     "int32 tensors", "int32 blocks", "double order"), **_TYPES, constants={"SQUARES": (False, True)})
@@ -135,6 +135,13 @@ def _update(kernel: Kernel, sets: Sets, scalars: tuple, reads: int | None = None
                     a[...] = b
 
 
+def together(arrays: Sequence[Any]) -> bool:
+    """Whether all are on the device of the first."""
+    kind, launcher = type(arrays[0]), launcher_of(arrays[0])
+    device = launcher.device(arrays[0])
+    return all(type(a) is kind and launcher.device(a) == device for a in arrays)
+
+
 def sgd(sets: Sets, lr: float, decay: float, maximize: bool) -> None:
     """One step for sets (parameter, gradient)."""
     _update(_SGD, sets, (lr, decay, maximize), reads=1)
@@ -146,16 +153,33 @@ def momentum(sets: Sets, lr: float, decay: float, momentum: float, keep: float, 
     _update(_MOMENTUM, sets, (lr, decay, momentum, keep, nesterov, first, maximize), reads=1)
 
 
+def _adam(sets: Sets, beta1: float, beta2: float, step: float, eps: float, l2: float, shrink: float, maximize: bool,
+          fresh: float = 0.0, divide: bool = True, largest: bool = False) -> None:
+    _update(_ADAM, sets, (beta1, beta2, step, fresh, eps, l2, shrink, divide, maximize), reads=1, AMSGRAD=largest)
+
+
 def adam(sets: Sets, beta1: float, beta2: float, step: float, eps: float, l2: float, shrink: float,
          maximize: bool) -> None:
     """One step for sets (parameter, gradient, average, average of squares)."""
-    _update(_ADAM, sets, (beta1, beta2, step, eps, l2, shrink, maximize), reads=1, AMSGRAD=False)
+    _adam(sets, beta1, beta2, step, eps, l2, shrink, maximize)
 
 
 def amsgrad(sets: Sets, beta1: float, beta2: float, step: float, eps: float, l2: float, shrink: float,
             maximize: bool) -> None:
     """As `adam`, with the largest average of squares as the fifth of a set."""
-    _update(_ADAM, sets, (beta1, beta2, step, eps, l2, shrink, maximize), reads=1, AMSGRAD=True)
+    _adam(sets, beta1, beta2, step, eps, l2, shrink, maximize, largest=True)
+
+
+def nadam(sets: Sets, beta1: float, beta2: float, root: float, step_g: float, step_m: float, eps: float, l2: float,
+          shrink: float, maximize: bool) -> None:
+    """As `adam`, with part of the step along the gradient itself."""
+    _adam(sets, beta1, beta2, root * step_m, eps, l2, shrink, maximize, fresh=root * step_g)
+
+
+def radam(sets: Sets, beta1: float, beta2: float, step: float, eps: float, rectified: bool, l2: float, shrink: float,
+          maximize: bool) -> None:
+    """As `adam`, along the average alone where the step is not rectified."""
+    _adam(sets, beta1, beta2, step, eps, l2, shrink, maximize, divide=rectified)
 
 
 def norm(arrays: Sequence[Any], order: float) -> Any:

@@ -82,7 +82,10 @@ def run(
     x = p.array
     arrays = [x, g, *[s.array for s in state]]
     if x.__class__ is not np.ndarray:
-        fused = _fused(x, kernel)
+        rule = (x.__class__, kernel)
+        if rule not in scratch:
+            scratch[rule] = _fused(x, kernel)
+        fused = scratch[rule]
         if fused is not None:
             scratch.setdefault(_WAITING, {}).setdefault((fused, settings), []).append(arrays)
             return

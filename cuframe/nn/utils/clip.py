@@ -94,13 +94,8 @@ def _result(arrays: list[Any], total: Any) -> Tensor:
 
 def _fused(arrays: list[Any]) -> Any:
     """The kernels for many arrays, where all are on one device that has them."""
-    if not arrays or backend_of(arrays[0]).host:
-        return None
-    backend = backend_of(arrays[0])
-    device = backend.device_of(arrays[0])
-    if any(x.__class__ is not arrays[0].__class__ or backend.device_of(x) != device for x in arrays[1:]):
-        return None
-    return backend.kernel("optim")
+    kernel = backend_of(arrays[0]).kernel("optim") if arrays else None
+    return kernel if kernel is not None and kernel.together(arrays) else None
 
 
 def _check_finite(name: str, total: Any, norm_type: float) -> None:
