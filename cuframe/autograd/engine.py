@@ -481,7 +481,8 @@ def _hooks(node: Node, g: Any, create_graph: bool) -> Any:
                 )
             g = replacement if create_graph else replacement.array
     for hook in list(meta.get("retain", {}).values()):
-        hook(record(g.array.copy(), CLONE, (g,), ()) if isinstance(g, Tensor) else Tensor(np.array(g)))
+        hook(record(g.array.copy(), CLONE, (g,), ()) if isinstance(g, Tensor) else Tensor(
+            np.array(g) if isinstance(g, generic) else g.copy()))
     return g
 
 

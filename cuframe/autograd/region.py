@@ -25,7 +25,7 @@ class Region:
 
     def whole(self) -> Any:
         """The array itself."""
-        array = np.zeros_like(self.values, shape=self.shape)
+        array = np.zeros_like(self.values, shape=self.shape or (1,)).reshape(self.shape)
         array[self.index] = self.values
         return array
 

@@ -25,7 +25,7 @@ from ..tensor import Tensor, anomaly_check, record, record_outputs
 
 __all__ = [
     "FUNCTIONS", "UFUNCS", "Op", "as_operands", "as_result", "binary", "cast", "fit", "need_tensor", "numpy_name",
-    "record", "record_outputs", "unary",
+    "record", "record_outputs", "unary", "zeros_like",
 ]  # fmt: skip
 
 UFUNCS: dict[Any, Callable] = {}
@@ -52,6 +52,11 @@ def need_tensor(name: str, argument: str, value: Any) -> None:
 def as_result(r: Any, x: Any) -> Any:
     """`r` as an array of the kind of `x`: NumPy gives scalars where PyTorch gives 0-d tensors."""
     return r if r.__class__ is x.__class__ else backend_of(x).asarray(r, x)
+
+
+def zeros_like(x: Any, shape: tuple) -> Any:
+    """Zeros of a shape, which may be (), beside `x` and of its dtype: CuPy's `zeros_like` takes () for no shape."""
+    return np.zeros_like(x, shape=shape or (1,)).reshape(shape)
 
 
 def fit(g: Any, like: Any) -> Any:

@@ -477,7 +477,7 @@ def gaussian_nll_loss(
     if v.array.size and v.array.min() < 0:
         raise ValueError(f"gaussian_nll_loss: var must not be negative, got {v.array.min()}")
     # PyTorch clamps the value and lets the gradient through.
-    v = v + np.maximum(eps - v.array, 0).astype(v.array.dtype)
+    v = v + Tensor(np.maximum(eps - v.array, 0).astype(v.array.dtype))
     d: Any = input - target
     loss = (np.log(v) + d * d / v) * 0.5
     return reduced(loss + 0.5 * float(np.log(2 * np.pi)) if full else loss, reduction)

@@ -42,6 +42,13 @@ def _combine(x: Any, at: tuple, src: Any, kind: str, include_self: bool) -> Any:
         r[at] = _identity(kind, x.dtype)
     if kind in ("sum", "mean"):
         backend.add_at(r, at, src)
+    elif kind == "prod" and not backend.host:
+        # CuPy has no multiply.at; what has one index along the dimension that is indexed goes to different places
+        d = next((k for k, a in enumerate(at) if a.shape == src.shape), 0)
+        for j in range(src.shape[d]):
+            part = (slice(None),) * d + (slice(j, j + 1),)
+            place = tuple(a if a.shape[d] == 1 else a[part] for a in at)
+            r[place] = r[place] * src[part]
     else:
         ufunc = {"prod": backend.xp.multiply, "amax": backend.xp.maximum, "amin": backend.xp.minimum}[kind]
         ufunc.at(r, at, src)

@@ -18,7 +18,7 @@ from ..autograd.modes import set_grad_enabled
 from ..backend import backend_of
 from ..tensor import Tensor
 from .convert import data_ptr
-from .define import Op, need_tensor, record
+from .define import Op, need_tensor, record, zeros_like
 from .inplace import mark_view
 from .shape import sizes_of
 
@@ -55,7 +55,7 @@ def _strided_vjp(g: Any, needs: tuple, shape: tuple, own: tuple, strides: tuple,
     values = g.array if isinstance(g, Tensor) else g
     given, wanted = _places(values, g.shape, strides, offset), _places(values, shape, own)
     if not given.size or not wanted.size:
-        return (np.zeros_like(g, shape=shape),)
+        return (zeros_like(g, shape),)
     low = min(int(given.min()), int(wanted.min()))
     span = max(int(given.max()), int(wanted.max())) + 1 - low
     given, wanted = given - low, wanted - low

@@ -10,7 +10,7 @@ import numpy as np
 from ..backend import backend_of
 from ..tensor import Tensor
 from .convert import clone
-from .define import Op, need_tensor, record
+from .define import Op, need_tensor, record, zeros_like
 from .inplace import view as _view
 from .shape import as_int, wrap_dim
 
@@ -98,7 +98,7 @@ _DIAGONAL = Op("diagonal", _diagonal_vjp, (None, None, None, None))
 def diagonal_place(g: Any, shape: tuple, offset: int, a: int, b: int) -> Any:
     """Zeros of a shape with `g` on a diagonal."""
     values = g.array if isinstance(g, Tensor) else g
-    r = np.zeros_like(values, shape=shape)
+    r = zeros_like(values, shape)
     _diagonal_array(r, offset, a, b)[...] = values
     return record(r, _DIAGONAL_PLACE, (g,), (offset, a, b)) if isinstance(g, Tensor) else r
 
@@ -154,7 +154,7 @@ _UNFOLD = Op("unfold", _unfold_vjp, (None, None, None, None))
 def _fold(g: Any, shape: tuple, d: int, size: int, step: int) -> Any:
     """Windows added back where they came from; one strided addition for each place in a window."""
     values = g.array if isinstance(g, Tensor) else g
-    r = np.zeros_like(values, shape=shape)
+    r = zeros_like(values, shape)
     if not shape:
         r[...] = values.sum()
     else:

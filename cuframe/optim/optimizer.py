@@ -351,7 +351,7 @@ _COUNTS = {"step": np.float32, "mu_product": np.float64}
 def _loaded(key: str, value: Any, p: Tensor, name: str) -> Any:
     """A value of a state_dict as the optimizer keeps it for parameter `p`."""
     if key in _COUNTS:
-        number = float(np.asarray(value.array if isinstance(value, Tensor) else value))
+        number = float(value.item() if isinstance(value, Tensor) else np.asarray(value))
         return int(number) if key == "step" else number
     if isinstance(value, Tensor):
         array = value.array
