@@ -228,7 +228,11 @@ def _accumulator(x: Any) -> Any:
 def _four(x: Any) -> Any:
     """[batch, heads, rows, width], each row without gaps."""
     x = x.reshape((-1, *x.shape[-3:])) if x.ndim > 4 else x[(None,) * (4 - x.ndim)]
-    return x if x.shape[-1] <= 1 or x.strides[-1] == x.itemsize else x.copy()
+    if x.shape[-1] <= 1 or x.strides[-1] == x.itemsize:
+        return x
+    dense = _like(x, x.shape[-1])
+    dense[...] = x
+    return dense
 
 
 def _four_mask(mask: Any, shape: tuple[int, ...]) -> Any:
