@@ -15,20 +15,19 @@
 // Layout     addresses: [ARRAYS, tensors], where the arrays of tensor j start: the parameter, its gradient, its states, all
 //            contiguous and of one size.  plan: [blocks, 3], for each block its tensor, first element and end.  Both are
 //            made by the host once for a set of tensors and stay on the device.
-// Parallel   a block a chunk of CHUNK elements, 16 bytes of each array a thread and turn where all addresses allow it.
+// Parallel   a block a chunk of a tensor, 16 bytes of each array a thread and turn where all addresses allow it.
 //            The norm: a partial result a block, then one block for all of them, both in a fixed order.
 // Saved      nothing. fp16 and bf16 are computed in fp32; the norm in fp64, in which no square of an fp32 overflows.
 // Floor      bytes: sgd 3 values an element, momentum 5, adam 7 (amsgrad 9), norm 1, scale 2, or none where nothing is
 //            clipped.  The table costs 8 bytes a tensor and array, the plan 24 a block.
-// To measure whether CHUNK = 8192 (3 blocks of 256 threads a multiprocessor and wave for 3 million elements on 132 of them)
-//            is too coarse for small models; and the fp64 sums on GPUs with one fp64 unit for 64 fp32 ones, where three fp64
-//            instructions an element come near the time of reading it.
+// Chunks     powers of two from 2048, such that there are about 4096 blocks: small models fill the GPU, large ones do not
+//            spend their time on starting blocks.
+// To measure the fp64 sums of the norm on GPUs with one fp64 unit for 64 fp32 ones, where three fp64 instructions an element
+//            come near the time of reading it.
 //
 // 1  2026-11  first version; not yet run on a GPU
 #include "common/platform.cuh"
 #include "common/reduce.cuh"
-
-constexpr int32 CHUNK = 8192;
 
 // The part of a tensor that is this block's.
 struct Chunk {
@@ -49,7 +48,7 @@ __device__ __forceinline__ void for_each(const int64* __restrict__ addresses, co
     constexpr int N = pack_size<T>;
     Chunk chunk = chunk_of(plan);
     T* arrays[ARRAYS];
-    bool aligned = true; // CHUNK is a multiple of N, so what holds for the start holds for the chunk
+    bool aligned = true; // chunks start at multiples of N, so what holds for the tensor holds for them
 #pragma unroll
     for (int k = 0; k < ARRAYS; ++k) {
         arrays[k] = reinterpret_cast<T*>(addresses[k * static_cast<int64>(tensors) + chunk.tensor]);

@@ -97,6 +97,19 @@ def test_tables_are_kept(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer.step()
 
 
+def test_chunks_cover_every_element_once() -> None:
+    for sizes in ((0, 1, 2048, 2049, 0, 5000), (40_000_000, 3), (2_000_000_000,)):
+        chunk = fused._chunk(sizes)
+        plan = fused._plan(sizes, chunk)
+        assert len(plan) == fused._blocks(sizes, chunk) <= 2 * 4096 + len(sizes)
+        assert (plan[:, 1] % 2048 == 0).all() and (plan[:, 1] < plan[:, 2]).all()
+        ends = np.zeros(len(sizes), np.int64)
+        for tensor, start, end in plan:
+            assert start == ends[tensor]
+            ends[tensor] = end
+        np.testing.assert_array_equal(ends, sizes)
+
+
 def test_different_counts_of_steps(device: str) -> None:
     def run(where: str) -> list[Any]:
         a, b = (nn.Parameter(cf.tensor(numbers(33, seed=i), device=where)) for i in (0, 1))

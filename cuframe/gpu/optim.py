@@ -19,7 +19,8 @@ __all__ = ["adam", "amsgrad", "clamp", "momentum", "nadam", "norm", "radam", "sc
 
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 _THREADS = 256
-_CHUNK = 8192  # as in the kernels
+_BLOCKS = 4096  # about as many are launched, with no less than this many elements each
+_SMALLEST = 2048
 _TYPES: dict[str, Any] = {"types": {"T": _FLOATS}}
 
 
@@ -72,26 +73,30 @@ class _Tables:
 _addresses, _plans = _Tables(256), _Tables(64)
 
 
-def _plan(sizes: Sequence[int]) -> np.ndarray:
+def _chunk(sizes: Sequence[int]) -> int:
+    """Elements of a block: a power of two."""
+    return max(_SMALLEST, 1 << (sum(sizes) // _BLOCKS).bit_length())
+
+
+def _blocks(sizes: Sequence[int], chunk: int) -> int:
+    return sum([-(-n // chunk) for n in sizes])
+
+
+def _plan(sizes: Sequence[int], chunk: int) -> np.ndarray:
     """A row (tensor, first element, end) for each block."""
-    chunks = [-(-n // _CHUNK) for n in sizes]
+    chunks = [-(-n // chunk) for n in sizes]
     plan = np.empty((sum(chunks), 3), np.int64)
     plan[:, 0] = np.repeat(np.arange(len(sizes)), chunks)
     first = np.repeat(np.cumsum(chunks) - chunks, chunks)
-    plan[:, 1] = (np.arange(len(plan)) - first) * _CHUNK
-    plan[:, 2] = np.minimum(plan[:, 1] + _CHUNK, np.asarray(sizes, np.int64)[plan[:, 0]])
+    plan[:, 1] = (np.arange(len(plan)) - first) * chunk
+    plan[:, 2] = np.minimum(plan[:, 1] + chunk, np.asarray(sizes, np.int64)[plan[:, 0]])
     return plan
-
-
-def _blocks(sizes: Sequence[int]) -> int:
-    return sum([-(-n // _CHUNK) for n in sizes])
 
 
 class _Set:
     """Tensors of one dtype on one device, with their tables."""
 
-    def __init__(self, sets: Sets) -> None:
-        # a stream must not use a table whose copy another one has not made yet
+    def __init__(self, sets: Sets, chunk: int | None = None) -> None:
         self.like = like = sets[0][0]
         launcher = launcher_of(like)
         device, address, dtype = launcher.device(like), launcher.address, like.dtype
@@ -101,12 +106,14 @@ class _Set:
                 if a.size != size or a.dtype != dtype or launcher.device(a) != device:
                     raise RuntimeError("optim: a parameter, its gradient and its states must agree in size, dtype and "
                                        f"device, got {[(b.shape, b.dtype.name) for b in arrays]}")
+        # a stream must not use a table whose copy another one has not made yet
         where = (type(like), device, launcher.stream(device))
         sizes = tuple([arrays[0].size for arrays in sets])
         addresses = tuple([tuple([address(a) for a in column]) for column in zip(*sets)])
-        self.tensors, self.blocks = len(sets), _blocks(sizes)
+        length = chunk or _chunk(sizes)
+        self.tensors, self.blocks = len(sets), _blocks(sizes, length)
         self.addresses = _addresses.get((where, addresses), like, lambda: np.asarray(addresses, np.int64))
-        self.plan = _plans.get((where, sizes), like, lambda: _plan(sizes))
+        self.plan = _plans.get((where, sizes, length), like, lambda: _plan(sizes, length))
 
     def run(self, kernel: Kernel, *scalars: Any, **constants: bool) -> None:
         if self.blocks:
@@ -190,13 +197,15 @@ def norm(arrays: Sequence[Any], order: float) -> Any:
     launcher = launcher_of(like)
     device = launcher.device(like)
     sizes = tuple([arrays[0].size for kind in kinds for arrays in kind])
-    plan = _plans.get((type(like), device, launcher.stream(device), sizes), like, lambda: _plan(sizes))
-    blocks = _blocks(sizes)
+    chunk = _chunk(sizes)
+    where = (type(like), device, launcher.stream(device))
+    plan = _plans.get((where, sizes, chunk), like, lambda: _plan(sizes, chunk))
+    blocks = _blocks(sizes, chunk)
     partials = np.empty_like(like, shape=(blocks,), dtype=np.float64)
     total = np.empty_like(like, shape=(1,), dtype=np.float64)
     first = 0
     for kind in kinds:
-        one = _Set(kind)
+        one = _Set(kind, chunk)
         one.run(_PARTIALS, partials[first:first + one.blocks], (order,), SQUARES=order == 2.0)
         first += one.blocks
     _TOTAL(1, _TOTAL.threads, partials, plan, total, blocks, order)
