@@ -48,6 +48,8 @@ SURFACE = {
     "cupy.cuda.get_elapsed_time": 2,
     "cupy.cuda.MemoryPointer.ptr": None,
     "cupy.cuda.MemoryPointer.device_id": None,
+    "cupy.where": 3,
+    "cupy.clip": 4,
     "cupy.get_default_memory_pool": 0,
     "cupy.cuda.MemoryPool.used_bytes": 1,
     "cupy.cuda.MemoryPool.total_bytes": 1,
@@ -167,6 +169,7 @@ class StandIn:
         pool = SimpleNamespace(
             used_bytes=lambda: 300, total_bytes=lambda: 512, free_all_blocks=self._call("free_all_blocks"))
         cupy.ndarray = Array  # type: ignore[attr-defined]
+        cupy.where, cupy.clip = np.where, np.clip  # type: ignore[attr-defined]
         cupy.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
         cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
             Device=Device, Stream=Stream, Event=Event, runtime=runtime, driver=driver,

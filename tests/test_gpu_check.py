@@ -186,7 +186,7 @@ def test_tables_without_pytorch(tmp_path: Path) -> None:
     assert text.startswith("## NVIDIA H200, 2026-11-23, driver 580.1, torch 2.11.0, commit 0123456789 with changes\n")
     assert "| correctness:test_x.py | failed | 5 passed, 1 failed | 9 |" in text
     # 8 x 32 floats, read and written once at 1 TB/s: 2.048 ns of 200 us
-    assert "| softmax | 8x32 | float32 | forward | 200.0 cold | 150.0 | 10.0 | 0% |  |  |  |" in text
+    assert "| softmax | 8x32 | float32 | forward | 200.0 cold | 150.0 | 10.0 | 0% |  |  |  |  |" in text
     assert "failed: correctness:test_x.py" in report.summary(data)
     assert "(5 tests passed, 1 failed)" in report.summary(data)
     assert json.loads(json.dumps(data)) == data
@@ -223,8 +223,9 @@ def test_both_libraries_compute_the_same(family: cases.Family, tmp_path: Path) -
     rows = Rows(tmp_path / "rows")
     assert timing.time_family(small, rows, FakeClock(), cf, torch, "cpu") == 0  # type: ignore[arg-type]
     for row in rows.found:
-        assert row["baseline"] and row["us"]["cuframe"]["host"] == 10
-        # PyTorch draws other numbers
+        assert row["us"]["cuframe"]["host"] == 10
+        assert row["baseline"] or family.name == "attention", row
+        # PyTorch draws other numbers, and the CPU has not those kinds of attention
         assert row["within"] or family.name == "dropout", row
 
 

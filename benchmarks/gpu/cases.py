@@ -199,6 +199,30 @@ def _ctc(side: Side, steps: int, batch: int, classes: int, labels: int, variant:
     return Work(call, [x])
 
 
+def _attention(side: Side, batch: int, heads: int, length: int, size: int, variant: str = "") -> Work:
+    q, k, v = (side.floats(batch, heads, length, size, seed=i) for i in range(3))
+    guard: Callable[[], Any] = contextlib.nullcontext
+    if variant:
+        backend = getattr(side.lib.nn.attention.SDPBackend, variant.upper())
+        guard = lambda: side.lib.nn.attention.sdpa_kernel(backend)  # noqa: E731
+
+    def call() -> Any:
+        with guard():
+            return side.F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+    return Work(call, [q, k, v])
+
+
+def _attention_traffic(item: int, *sizes: int) -> tuple[int, int]:
+    return 4 * prod(sizes) * item, 12 * prod(sizes) * item
+
+
+def _attention_flops(item: int, batch: int, heads: int, length: int, size: int) -> tuple[int, int]:
+    """Half of the square is masked; backward is five products for forward's two."""
+    once = 2 * batch * heads * length * length * size
+    return once, once * 7 // 2
+
+
 # -- steps of training --------------------------------------------------------------------------------------------
 def _adam(side: Side, tensors: int, size: int, variant: str = "") -> Work:
     params = [side.floats(size, seed=i) for i in range(tensors)]
@@ -266,6 +290,9 @@ FAMILIES: tuple[Family, ...] = (
            lambda item, t, n, c, s: (item * t * n * c, 3 * item * t * n * c), FLOATS[:1], ("float32", "float64"),
            variants=("native", "cudnn")),
     Family("layer_norm", _layer_norm, ((8192, 1024), (65536, 256), (2048, 8192)), (33, 1025), _moves(2, 3)),
+    Family("attention", _attention, ((8, 16, 2048, 128), (2, 16, 8192, 128), (16, 16, 1024, 64)), (1, 2, 65, 40),
+           _attention_traffic, ("bfloat16", "float16"), FLOATS, flops=_attention_flops,
+           variants=("flash_attention", "cudnn_attention"), cold=False),
     Family("cross_entropy", _cross_entropy, ((8192, 1024), (4096, 32000)), (33, 1025), _moves(1, 2)),
     Family("char_lm", _char_lm, ((64, 32, 256), (128, 64, 768)), (4, 3, 16), _moves(0, 0), FLOATS[:1], FLOATS[:1],
            variants=("torch", "fused"), timer="wall", cold=False),

@@ -19,7 +19,8 @@ STAGES = tuple(SHARES)
 TOGETHER = {"correctness": 4, "repeats": 4, "sanitizer": 2}
 
 TOOLS = ("memcheck", "racecheck", "synccheck")
-_SANITIZED = ("softmax", "ctc", "lstm", "layer_norm", "cross_entropy", "embedding", "dropout", "adam")
+_SANITIZED = ("softmax", "ctc", "lstm", "layer_norm", "cross_entropy", "embedding", "dropout",
+              "attention", "adam")
 
 # a test that asks for the fixture `device` runs where it is told to
 _ON_DEVICE = re.compile(r"^def test_\w+\([^)]*\bdevice: str", re.MULTILINE)

@@ -99,13 +99,13 @@ def markdown(data: Mapping[str, Any]) -> str:
         rows.append([
             row["family"], "x".join(map(str, row["sizes"])), row["dtype"], row["mode"],
             f"{ours[figure]['median']:.1f} {figure}", f"{ours['wall']['median']:.1f}", f"{ours['host']:.1f}",
-            f"{row['of_floor']:.0%}" if row["bytes"] else "",
+            f"{row['of_floor']:.0%}" if row["bytes"] else "", str(row.get("tflops", "")),
             f"{theirs[figure]['median']:.1f} ({row['baseline']})" if theirs else "",
             f"{row['ratio']:.2f}" if theirs else "",
             "" if row["difference"] is None else f"{row['difference']:.1g}"])
     if rows:
-        lines += _table(["family", "sizes", "dtype", "mode", "us", "wall us", "host us", "of floor", "PyTorch us",
-                         "times as fast", "difference"], rows)
+        lines += _table(["family", "sizes", "dtype", "mode", "us", "wall us", "host us", "of floor", "TFLOP/s",
+                         "PyTorch us", "times as fast", "difference"], rows)
         lines += ["", "us: median of GPU time; cold: with the L2 cache overwritten; wall: from call to call.",
                   "Of floor: the time in which a copy moves the fewest bytes possible, over ours."]
     return "\n".join(lines)

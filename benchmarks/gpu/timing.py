@@ -182,6 +182,8 @@ def _time_case(chosen: Family, sizes: tuple[int, ...], dtype: str, name: str, ro
         ours = row["us"]["cuframe"][figure]["median"]
         best = min(others, key=lambda o: row["us"][o][figure]["median"], default=None)
         floor = traffic[i] / clock.bandwidth * 1e6
+        if flops[i]:
+            row["tflops"] = round(flops[i] / ours / 1e6, 2)
         row |= {"figure": figure, "floor_us": round(floor, 3), "of_floor": round(floor / ours, 3), "baseline": best,
                 "ratio": round(row["us"][best][figure]["median"] / ours, 3) if best else None}
         if notes:
@@ -223,6 +225,7 @@ def main(argv: list[str] | None = None) -> int:
 
     try:
         import torch
+        import torch.nn.attention
     except ImportError:
         torch = None
     if torch is not None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .._paths import install_command
+from ._cupy_bfloat16 import mend
 from .base import Backend, Device, register_backend
 
 __all__ = ["CudaBackend"]
@@ -28,6 +29,7 @@ class CudaBackend(Backend):
             self.count = cupy.cuda.runtime.getDeviceCount()
         except cupy.cuda.runtime.CUDARuntimeError as error:
             raise RuntimeError(f"device 'cuda': no usable GPU here ({error}); `cuframe info` shows why") from error
+        mend(cupy)
         self.xp = cupy
         self.array_type = cupy.ndarray
         from ..cuda.driver import CudaLauncher

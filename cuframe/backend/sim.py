@@ -168,6 +168,8 @@ _HOST_RESULT = {np.shape, np.ndim, np.size, np.result_type, np.can_cast, np.may_
 
 
 def _call(func: Callable, args: Any, kwargs: Any) -> Any:
+    if kwargs.get("shape") == ():
+        raise ValueError(f"{func.__name__}: CuPy takes shape=() for no shape given; use (1,) and reshape")
     device = _one_device(func.__name__, (*args, *kwargs.values()))
     out = kwargs.get("out")
     result = func(*_plain(args), **{k: _plain(v) for k, v in kwargs.items()})

@@ -159,7 +159,7 @@ def _total(s: Saved, losses: Any, sums: Any) -> Any:
     """The loss after reduction; the total weight goes into `s`."""
     if losses is not None:
         return losses
-    loss = np.empty_like(sums, shape=(), dtype=s.dtype)
+    loss = np.empty_like(sums, shape=(1,), dtype=s.dtype).reshape(())
     s.total = np.empty_like(sums, shape=(1,))
     _TOTAL(1, _THREADS, loss, sums, s.total, sums.shape[1], s.reduction == "mean")
     return loss

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ..backend import backend_of
 from ..tensor import Tensor
 from .convert import clone
