@@ -5,10 +5,12 @@ from __future__ import annotations
 from ..backend.sim import set_sim_device_count, sim_device_count
 from . import streams
 from .launch import Kernel, kernel
+from .persistent import persistent_limits
 from .streams import *  # noqa: F403
 
 __all__ = [
-    "Kernel", "device_count", "is_available", "kernel", "set_sim_device_count", "sim_device_count", *streams.__all__,
+    "Kernel", "device_count", "is_available", "kernel", "persistent_limits", "set_sim_device_count",
+    "sim_device_count", *streams.__all__,
 ]  # fmt: skip
 
 

@@ -14,11 +14,12 @@ _KIB = 1024
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 _SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 # as kernels/common/resident.cuh has them
-_WARPS, _HELD, _PIECE = 8, 8, 32 * 64
+_WARPS, _PIECE = 8, 32 * 64
+_HELD = {8: 6, 4: 6, 2: 8}
 _THREADS = 32 * _WARPS
+_STAGE = _WARPS * _PIECE
 # static shared memory of the kernels, rounded up
 _STATIC = 256
-_MOST_HIDDEN = 16384
 
 
 class DeviceFacts(NamedTuple):
@@ -75,11 +76,13 @@ def persistent_plan(facts: DeviceFacts, cell: str, dtype: str, hidden: int, batc
         return None
     fewest = -(-hidden // facts.multiprocessors)
     for chosen in dict.fromkeys((max(fewest, min(8, hidden)), fewest) if units is None else (units,)):
-        if chosen < fewest or chosen * _batch(dtype) > _THREADS:
+        if chosen < fewest or chosen > _THREADS:
             continue
         gates = GATES[cell]
-        forward = _part(facts.shared, dtype, gates * chosen, hidden, chosen, batch)
-        backward = _part(facts.shared, dtype, chosen, gates * hidden, gates * chosen, batch)
+        # a thread has a unit, and of the sequences at a time one
+        most = min(_batch(dtype), batch, _THREADS // chosen)
+        forward = _part(facts.shared, dtype, gates * chosen, hidden, chosen, most)
+        backward = _part(facts.shared, dtype, chosen, gates * hidden, gates * chosen, most)
         if forward and backward:
             return Plan(-(-hidden // chosen), chosen, forward, backward)
     return None
@@ -89,18 +92,18 @@ def _batch(dtype: str) -> int:
     return 8 if _SIZES[dtype] == 2 else 4
 
 
-def _part(limit: int, dtype: str, rows: int, columns: int, sent: int, batch: int) -> Part | None:
-    """The launch for weights [rows, columns] a block, which hands on `sent` numbers a sequence."""
-    size, most = _SIZES[dtype], _batch(dtype)
+def _part(limit: int, dtype: str, rows: int, columns: int, sent: int, most: int) -> Part | None:
+    """The launch for weights [rows, columns] a block; it hands on `sent` numbers a sequence, of `most` at a time."""
+    size = _SIZES[dtype]
     height, width = (16, 64) if size == 2 else (4, 32 * 16 // size)
     groups, chunks = -(-rows // height), -(-columns // width)
     # the fewest pieces a warp; of equals, the fewest sums to add
     pieces, split = min((-(-groups // (_WARPS // k)) * -(-chunks // k), k) for k in (1, 2, 4, 8))
-    weights = _WARPS * (pieces - min(_HELD, -(-chunks // split))) * _PIECE
+    weights = _WARPS * (pieces - min(_HELD[size], -(-chunks // split))) * _PIECE
     vector = chunks * width + (8 if size == 2 else 0)
-    sums = split * most * groups * height * max(size, 4)
-    for tile in range(min(most, batch), 0, -1):
-        shared = weights + _up(tile * vector * size) + _up(sums) + _up(2 * tile * sent * size)
+    sums = split * _batch(dtype) * groups * height * max(size, 4)
+    for tile in range(most, 0, -1):
+        shared = weights + max(_up(tile * vector * size) + _up(sums) + _up(2 * tile * sent * size), _STAGE)
         if shared + _STATIC <= limit:
             return Part(split, tile, shared)
     return None
@@ -111,9 +114,9 @@ def _up(count: int) -> int:
 
 
 def persistent_limits(device: str, cell: str, dtype: str = "float32") -> int:
-    """The largest hidden size whose recurrent weights stay on chip for a whole sequence; 0 where there is none.
+    """The hidden size up to which recurrent weights stay on chip for a whole sequence; 0 where none does.
 
-    Larger layers run step by step, with the same results.
+    Some larger ones fit, too; the others run step by step, with the same results.
 
     Args:
         device: a GPU's name ("H200", "A100", "RTX 4090"), or a device that is here ("cuda:0", "sim").
@@ -135,8 +138,10 @@ def persistent_limits(device: str, cell: str, dtype: str = "float32") -> int:
 
 @lru_cache(256)
 def _limit(facts: DeviceFacts, cell: str, dtype: str) -> int:
-    fits = (h for h in range(_MOST_HIDDEN, 0, -1) if persistent_plan.__wrapped__(facts, cell, dtype, h, 1))
-    return next(fits, 0)
+    hidden = 0
+    while persistent_plan.__wrapped__(facts, cell, dtype, hidden + 1, 1):
+        hidden += 1
+    return hidden
 
 
 def _facts(device: str) -> DeviceFacts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,18 +23,28 @@ _THREADS = 256
 _TYPES = {"T": ("float32", "float64", "float16", "bfloat16")}
 _CONSTANTS = {"CELL": (0, 1, 2, 3), "EXCHANGE": (0, 1)}
 
-_FORWARD = Kernel("rnn_persistent.cu", "rnn_persistent_forward", (
+_FORWARD_ARGUMENTS = (
     "const T* x", "const T* w_hh", "const T* b_ih?", "const T* b_hh?", "const T* h0?[N, H]",
-    "const acc_t<T>* c0?[N, H]", "const int64* lengths?[N]", "T* h[slots, N, H]", "acc_t<T>* c?", "T* y?[T_, N, H]", "T* kept?",
-    "T* h_n[N, H]", "acc_t<T>* c_n?[N, H]", "uint32* state", "int32 T_", "int32 N", "int32 H", "int32 units",
-    "int32 split", "int32 tile", "int32 slots", "bool reverse"),
-    types=_TYPES, constants=_CONSTANTS, threads=_THREADS, cooperative=True)
-_BACKWARD = Kernel("rnn_persistent.cu", "rnn_persistent_backward", (
+    "const acc_t<T>* c0?[N, H]", "const int64* lengths?[N]", "T* h[slots, N, H]", "acc_t<T>* c?", "T* y?[T_, N, H]",
+    "T* kept?", "T* h_n[N, H]", "acc_t<T>* c_n?[N, H]", "uint32* state", "int32 T_", "int32 N", "int32 H",
+    "int32 units", "int32 split", "int32 tile", "int32 slots", "bool reverse")
+_BACKWARD_ARGUMENTS = (
     "const T* kept", "const T* w_hh", "const T* h[T_, N, H]", "const acc_t<T>* c_prev?[T_, N, H]",
     "const acc_t<T>* c?[T_, N, H]", "const T* gy?[T_, N, H]", "acc_t<T>* carry[N, H]", "acc_t<T>* dc?[N, H]",
     "const int64* lengths?[N]", "T* dx", "T* dhid?", "uint32* state", "int32 T_", "int32 N", "int32 H", "int32 units",
-    "int32 split", "int32 tile", "bool reverse"),
-    types=_TYPES, constants=_CONSTANTS, threads=_THREADS, cooperative=True)
+    "int32 split", "int32 tile", "bool reverse")
+
+
+def kernels(source: str | Path = "rnn_persistent.cu", types: Mapping[str, Sequence[str]] = _TYPES,
+            constants: Mapping[str, Sequence[int]] = _CONSTANTS, declare: bool = True) -> tuple[Kernel, Kernel]:
+    """Forward and backward; of another source, and for fewer types and constants, for whoever changes the kernels."""
+    named = (("rnn_persistent_forward", _FORWARD_ARGUMENTS), ("rnn_persistent_backward", _BACKWARD_ARGUMENTS))
+    first, second = (Kernel(source, name, arguments, types=types, constants=constants, threads=_THREADS,
+                            cooperative=True, declare=declare) for name, arguments in named)
+    return first, second
+
+
+_FORWARD, _BACKWARD = kernels()
 
 
 class Results(NamedTuple):

@@ -17,7 +17,9 @@ template <class T> struct Resident {
     typedef acc_t<T> A;
     static constexpr bool TENSOR = sizeof(T) == 2;
     static constexpr int WIDE = pack_size<T>;
-    static constexpr int ROWS = TENSOR ? 16 : 4, CHUNK = TENSOR ? 64 : 32 * WIDE, BATCH = TENSOR ? 8 : 4, HELD = 8;
+    static constexpr int ROWS = TENSOR ? 16 : 4, CHUNK = TENSOR ? 64 : 32 * WIDE, BATCH = TENSOR ? 8 : 4;
+    // 128 or 96 registers: more of fp32 or fp64 spill
+    static constexpr int HELD = TENSOR ? 8 : 6;
 
     uint4 held[HELD][4];
     uint4* rest;                          // this warp's further pieces, [piece, 4, 32 lanes]
@@ -27,8 +29,9 @@ template <class T> struct Resident {
     static __device__ __forceinline__ int32 stride(int32 K) { return (K + CHUNK - 1) / CHUNK * CHUNK + (TENSOR ? 8 : 0); }
     __device__ __forceinline__ int32 rows() const { return groups * ROWS; }
 
-    // Returns the first byte behind what it takes of `memory`. `at(row, k)` is W, and 0 outside.
-    template <class At> __device__ uint4* load(uint4* memory, int32 R, int32 K, int32 split_, At at) {
+    // Returns the first byte behind what it keeps of `memory`; 16 KB from there on are used on the way. `at(row, k)` is W,
+    // and 0 outside. Ends with a barrier.
+    template <class At> __device__ uint4* load(uint4* memory, int32 R, int32 K, int32 split_, At at AND_CALLER) {
         split = split_;
         groups = (R + ROWS - 1) / ROWS, chunks = (K + CHUNK - 1) / CHUNK;
         lane = threadIdx.x % 32, part = threadIdx.x / 32 % split, team = threadIdx.x / 32 / split;
@@ -37,31 +40,36 @@ template <class T> struct Resident {
         mine = part < chunks ? (chunks - part + split - 1) / split : 0;
         int32 pieces = passes * each - min(each, HELD);
         rest = memory + threadIdx.x / 32 * pieces * 128;
+        uint4* behind = memory + RESIDENT_WARPS * pieces * 128;
+        // by way of shared memory, since registers want loops unrolled, and 512 unrolled loads take long to compile
+        uint4* stage = behind + threadIdx.x / 32 * 128;
 #pragma unroll
-        for (int i = 0; i < HELD; ++i)
+        for (int i = 0; i < HELD; ++i) {
+            if (i < mine && team < groups) read(stage, at, team, part + i * split);
 #pragma unroll
-            for (int q = 0; q < 4; ++q)
-                held[i][q] = i < mine && team < groups ? read(at, team, part + i * split, q) : make_uint4(0, 0, 0, 0);
+            for (int q = 0; q < 4; ++q) held[i][q] = i < mine ? stage[q * 32 + lane] : make_uint4(0, 0, 0, 0);
+        }
+#pragma unroll 1
         for (int32 pass = 0; pass < passes; ++pass)
+#pragma unroll 1
             for (int32 i = pass ? 0 : HELD; i < mine; ++i)
-                for (int q = 0; q < 4; ++q)
-                    rest[(piece(pass, i) * 4 + q) * 32 + lane] = read(at, team + pass * teams, part + i * split, q);
-        return memory + RESIDENT_WARPS * pieces * 128;
+                read(rest + piece(pass, i) * 128, at, team + pass * teams, part + i * split);
+        __syncthreads(PASS_CALLER);
+        return behind;
     }
 
     __device__ __forceinline__ int32 piece(int32 pass, int32 i) const { return pass * each + i - min(each, HELD); }
 
-    // Which 16 bytes of a piece this lane has as its q-th.
-    template <class At> __device__ __forceinline__ uint4 read(At at, int32 group, int32 chunk, int q) const {
-        Pack<T, WIDE> pack;
-#pragma unroll
-        for (int e = 0; e < WIDE; ++e) {
-            if constexpr (TENSOR)
-                pack[e] = at(group * ROWS + lane / 4 + e / 2 % 2 * 8, chunk * CHUNK + q * 16 + lane % 4 * 2 + e % 2 + e / 4 * 8);
-            else
-                pack[e] = at(group * ROWS + q, chunk * CHUNK + lane * WIDE + e);
+    // This lane's part of a piece: 4 times 16 bytes. Nobody else reads it.
+    template <class At> __device__ __forceinline__ void read(uint4* to, At at, int32 group, int32 chunk) const {
+        T* numbers = reinterpret_cast<T*>(to + lane);
+#pragma unroll 1
+        for (int m = 0; m < 4 * WIDE; ++m) {
+            int q = m / WIDE, e = m % WIDE;
+            int32 row = group * ROWS + (TENSOR ? lane / 4 + e / 2 % 2 * 8 : q);
+            int32 k = chunk * CHUNK + (TENSOR ? q * 16 + lane % 4 * 2 + e % 2 + e / 4 * 8 : lane * WIDE + e);
+            numbers[q * 32 * WIDE + e] = at(row, k);
         }
-        return pack.bits;
     }
 
     // out: [split, BATCH, rows()], of which the first `count` vectors' are written.
