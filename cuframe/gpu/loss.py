@@ -151,7 +151,8 @@ def _saved(x: Any, targets: Any, weight: Any, ignore: int, reduction: str) -> Sa
 def _outputs(s: Saved, blocks: int, shape: tuple[int, ...]) -> tuple[Any, Any]:
     """The losses of rows, or the sums of blocks."""
     if s.reduction == "none":
-        return np.empty_like(s.targets, shape=shape, dtype=s.dtype, order="C"), None
+        # a shape of () is none at all to CuPy's empty_like
+        return np.empty_like(s.targets, shape=(prod(shape),), dtype=s.dtype).reshape(shape), None
     return None, np.empty_like(s.targets, shape=(2, blocks), dtype=_accumulator(s.dtype), order="C")
 
 
