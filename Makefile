@@ -14,7 +14,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all gpu-check bench clean
+.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all sanitize gpu-check bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,13 @@ test-cuda: $(VENV)/installed-test,cuda12 ## check what is asked of CuPy and NVRT
 
 gpu-check: ## on a machine with a GPU: check and measure everything there, with its own Python and packages
 	$(PYTHON) benchmarks/gpu_check.py $(ARGS)
+
+KERNEL_TESTS = $(filter-out tests/test_kernel_launch.py tests/test_kernel_cache.py,$(wildcard tests/test_kernel_*.py))
+SANITIZE := $(PY) -m cuframe sim run --sanitize
+
+sanitize: $(VENV)/installed-test ## the kernels' tests under the address sanitizer, those of thread orders under the thread sanitizer
+	$(SANITIZE) address $(VENV)/bin/pytest -q -p no:xdist -m "not slow" $(KERNEL_TESTS)
+	$(SANITIZE) thread $(VENV)/bin/pytest -q -p no:xdist -k "order_of or any_order or orders_and or every_order" $(KERNEL_TESTS)
 
 bench: $(VENV)/installed-torch ## run every script in benchmarks/
 	@set -e; for script in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(PY) $$script; done

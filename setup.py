@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 KERNEL_DIRS = [d.relative_to(ROOT) for d in sorted((ROOT / "kernels").rglob("*")) if d.is_dir()]
 KERNEL_PACKAGES = ["cuframe._kernels"] + ["cuframe._kernels." + ".".join(d.parts[1:]) for d in KERNEL_DIRS]
-KERNEL_FILES = ["*.cu", "*.cuh", "*.h", "*.cpp", "*.md"]
+KERNEL_FILES = ["*.cu", "*.cuh", "*.h", "*.cpp", "*.json", "*.md"]
 
 setup(
     packages=find_packages(include=["cuframe", "cuframe.*"]) + KERNEL_PACKAGES,
