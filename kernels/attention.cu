@@ -6,8 +6,8 @@
 //   Dao et al., "FlashAttention: fast and memory-efficient exact attention with IO-awareness", arXiv 2205.14135;
 //   Dao, "FlashAttention-2", arXiv 2307.08691, from which the order of the loops is.
 //
-// Layout     any strides along batch, heads and rows, the width without gaps: [B, H, L, E] and [B, L, H, E] alike.  Masks have
-//            strides in all dimensions, 0 along those they do not depend on.  `group` heads of q share a head of k and v.
+// Layout     any strides along batch, heads and rows, the width without gaps: [B, H, L, E] and [B, L, H, E] alike.  Masks
+//            have strides in all dimensions, 0 where they are broadcast.  `group` heads of q share a head of k and v.
 // Parallel   forward: M queries a block, keys pass by, and the maximum and the sum of exponentials are corrected as they do
 //            (2307.08691, section 3.1); the division comes once at the end.  backward: one kernel for M queries, one for M
 //            keys, each of which makes the probabilities again, so that no two blocks add to one number: five products
@@ -17,9 +17,10 @@
 //            through shared memory from the threads that made them to those that multiply with them; two blocks a
 //            multiprocessor, or one where 128 registers do not hold the accumulators.
 // Saved      out and lse = log2 sum exp2(S log2 e), [B, H, L] in fp32 (fp64): the rounding of p is then that of lse alone.
-// Floor      4 L S E operations forward, 14 backward as done here (10 by the formula), half of it where causal; bytes: q, k, v
-//            and out once, k and v once more for each M queries, from L2 unless S E is large.  Arithmetic decides.
-// On a GPU   to be decided by measurement: M x N, one or two blocks a multiprocessor in backward, cp.async for the passing tile.
+// Floor      4 L S E operations forward, 14 backward as done here (10 by the formula), half of it where causal; bytes: q,
+//            k, v and out once, k and v once more for each M queries, from L2 unless S E is large.  Arithmetic decides.
+// On a GPU   to be decided by measurement: M x N, one or two blocks a multiprocessor in backward, cp.async for the passing
+//            tile, how many keys are worth a split.
 //
 // 1  2026-11  first version; not yet run on a GPU
 #include "common/platform.cuh"
@@ -34,7 +35,7 @@
                                              (columns) - (c) * Own::WIDTH, vector);                           \
     __syncthreads()
 
-// A block: M queries of a head.
+// A block: M queries of a head, and `span` of their keys: all of them, or where there are few queries a split.
 template <class T, int D>
 __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 2 : 1) attention_forward(
     const T* __restrict__ q,       // [batch, heads, L, E], strides q_*
@@ -42,10 +43,11 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 2 : 1) attention_for
     const T* __restrict__ v,       // [batch, heads / group, S, EV], strides v_*
     const bool* __restrict__ keep, // [batch, heads, L, S], strides mask_*, or null
     const T* __restrict__ bias,    // as keep
-    T* __restrict__ out,           // [batch, heads, L, EV], strides out_*
-    T* __restrict__ lse,           // [batch, heads, L]
+    T* __restrict__ out,           // [splits, batch, heads, L, EV], strides out_*
+    T* __restrict__ lse,           // [splits, batch, heads, L]
     int64 q_batch, int64 q_head, int64 q_row, int64 k_batch, int64 k_head, int64 k_row, int64 v_batch, int64 v_head,
-    int64 v_row, int64 out_batch, int64 out_head, int64 out_row, ATTENTION_SCALARS) {
+    int64 v_row, int64 out_batch, int64 out_head, int64 out_row, int64 out_split, int64 lse_split, int32 splits, int32 span,
+    ATTENTION_SCALARS) {
     typedef Tiles<T, D, 1> Own;
     constexpr int M = Own::M, N = Own::N, RM = Own::RM, RN = Own::RN, RD = Own::RD;
     DYNAMIC_SHARED(T, memory);
@@ -53,7 +55,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 2 : 1) attention_for
     SHARED_ARRAY(uint8, bits, M * N / 8);
     const int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
     const int32 tiles = (L + M - 1) / M, l0 = (tiles - 1 - static_cast<int32>(blockIdx.x % tiles)) * M;
-    const int32 head = blockIdx.x / tiles, b = head / heads, h = head % heads;
+    const int32 split = blockIdx.x / tiles % splits, head = blockIdx.x / tiles / splits, b = head / heads, h = head % heads;
     q += b * q_batch + h * q_head + l0 * q_row;
     k += b * k_batch + h / group * k_head;
     v += b * v_batch + h / group * v_head;
@@ -65,8 +67,11 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 2 : 1) attention_for
     T o[RM][RD] = {}, top[RM], total[RM];
 #pragma unroll
     for (int i = 0; i < RM; ++i) top[i] = T(-INFINITY), total[i] = 0;
-    const int32 stop = causal ? min(S, l0 + M) : S;
-    for (int32 s0 = 0; s0 < stop; s0 += N) {
+    // keys of this split; a multiple of N, which is why nothing else has to know of it
+    const int32 begin = split * span, stop = min(causal ? min(S, l0 + M) : S, begin + span);
+    out += split * out_split;
+    lse += split * lse_split;
+    for (int32 s0 = begin; s0 < stop; s0 += N) {
         T p[RM][RN] = {};
         if (drop.any()) drop.template draw<M, N, THREADS>(bits, static_cast<int64>(head) * L + l0, s0);
 #pragma unroll 1
@@ -113,6 +118,41 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 2 : 1) attention_for
         store_row(out + b * out_batch + h * out_head + l * out_row, o[i], factor, EV);
         if (tx == 0) lse[static_cast<int64>(head) * L + l] = sum == T(0) ? T(NO_KEYS) : top[i] + log2(sum);
     }
+}
+
+// Few queries leave most multiprocessors idle, so the keys are split among blocks; here their results come together:
+//   lse = log2 sum_i exp2(lse_i),  out = sum_i exp2(lse_i - lse) out_i      (Dao et al., "Flash-Decoding", 2023)
+// A warp: a row.
+template <class T>
+__global__ void attention_join(const T* __restrict__ parts,          // [splits, batch, heads, L, EV]
+                               const acc_t<T>* __restrict__ part_lse, // [splits, batch, heads, L]
+                               T* __restrict__ out,                  // [batch, heads, L, EV], strides out_*
+                               acc_t<T>* __restrict__ lse,           // [batch, heads, L]
+                               int64 out_batch, int64 out_head, int64 out_row, int64 rows, int32 splits, int32 heads,
+                               int32 L, int32 EV) {
+    typedef acc_t<T> A;
+    int64 row = blockIdx.x * static_cast<int64>(blockDim.x / 32) + threadIdx.x / 32;
+    if (row >= rows) return; // whole warps
+    int64 b = row / L / heads, h = row / L % heads, l = row % L;
+    out += b * out_batch + h * out_head + l * out_row;
+    A top = A(-INFINITY), total = 0;
+    for (int32 i = 0; i < splits; ++i) {
+        A one = part_lse[i * rows + row];
+        if (one != A(NO_KEYS) && !(one <= top)) top = one; // NaN stays
+    }
+    for (int32 i = 0; i < splits; ++i) {
+        A one = part_lse[i * rows + row];
+        if (one != A(NO_KEYS)) total += exp2(one - top);
+    }
+    for (int32 d = threadIdx.x % 32; d < EV; d += 32) {
+        A sum = 0;
+        for (int32 i = 0; i < splits; ++i) {
+            A one = part_lse[i * rows + row];
+            if (one != A(NO_KEYS)) sum += exp2(one - top) / total * to_acc(parts[(i * rows + row) * EV + d]);
+        }
+        out[d] = convert<T>(sum);
+    }
+    if (threadIdx.x % 32 == 0) lse[row] = total == A(0) ? A(NO_KEYS) : top + log2(total);
 }
 
 // delta = sum over the width of g out, which is also sum over s of p dp.  A warp: a row.
@@ -186,7 +226,8 @@ __global__ void __launch_bounds__(THREADS, 1) attention_backward(
         const bool y1_packs = in_packs(y1, y1_row, E), y2_packs = in_packs(y2, y2_row, EV);
         for (int32 n0 = start; n0 < stop; n0 += N) {
             T p[RM][RN] = {}, dp[RM][RN] = {};
-            if (drop.any()) drop.template draw<KEYS ? N : M, COLUMNS, THREADS>(bits, rows + (KEYS ? n0 : r0), KEYS ? r0 : n0);
+            if (drop.any())
+                drop.template draw<KEYS ? N : M, COLUMNS, THREADS>(bits, rows + (KEYS ? n0 : r0), KEYS ? r0 : n0);
 #pragma unroll 1
             for (int c = 0; c == 0 || (c < Own::PARTS && c * Own::WIDTH < E); ++c) {
                 PASS(ys, y1 + n0 * y1_row, y1_row, others - n0, E, y1_packs, c);
@@ -271,7 +312,8 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bias_backward(
     for (int32 b = first_b; b < last_b; ++b)
         for (int32 h = first_h; h < last_h; ++h) {
             const int64 rows = (static_cast<int64>(b) * heads + h) * L;
-            const Mask<T> mask = mask_of<T>(nullptr, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, S, causal);
+            const Mask<T> mask =
+                mask_of<T>(nullptr, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, S, causal);
             T p[RM][RN] = {}, dp[RM][RN] = {};
             if (drop.any()) drop.template draw<M, N, THREADS>(bits, rows + l0, s0);
 #pragma unroll 1
@@ -286,7 +328,8 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bias_backward(
 #pragma unroll 1
                 for (int c = 0; c == 0 || (c < Own::PARTS && c * Own::WIDTH < width); ++c) {
                     PASS(ys, y + s0 * y_row, y_row, S - s0, width, y_packs, c);
-                    multiply_rows<Own::LD_X, Own::LD_Y>(dp, xs + c * Own::WIDTH, ys, min(Own::WIDTH, width - c * Own::WIDTH));
+                    multiply_rows<Own::LD_X, Own::LD_Y>(dp, xs + c * Own::WIDTH, ys,
+                                                        min(Own::WIDTH, width - c * Own::WIDTH));
                 }
 #pragma unroll
                 for (int i = 0; i < RM; ++i)

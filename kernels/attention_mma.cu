@@ -7,7 +7,7 @@
 //            lanes, and the weights go from one product to the next in registers (fragments.cuh).
 //            backward: dQ by blocks of queries, dK and dV by blocks of keys, whose scores are transposed; each makes the
 //            weights again. No two blocks add to one number: no atomics, the same bits each time.
-// Tiles      forward: 128 queries x 64 keys (width to 128), 64 x 64 (256).  backward: 64 rows against 64 (width 64; dQ at
+// Tiles      forward: 128 queries x 64 keys (width to 128; 32 keys on sm_86 and 89), 64 x 64 (256).  backward: 64 rows against 64 (width 64; dQ at
 //            128), else 32.  At width 256 dK and dV are two launches, since 2 x 128 registers do not hold both sums.
 // Shared     queries M x D, keys and values N x D each, swizzled (fragments.cuh): 32, 64, 96 KB; backward 40, 56 to 80,
 //            at most 96 KB: one block or more on every architecture from sm_80 to sm_120.
@@ -16,8 +16,8 @@
 // Rounding   sums, maxima, exponentials and lse in fp32; weights and dS are rounded to 16 bits for the second product.
 // Floor      4 L S E operations forward, 14 backward (10 by the formula), half of it where causal, by tensor cores; the
 //            exponentials of L S scores at 16 a clock and multiprocessor cost as much as the products at width 64 on sm_90.
-// On a GPU   to be decided by measurement: the tiles, above all 32 rows a warp in backward at width 64; ldmatrix for both warps'
-//            rows of queries kept in registers; whether mma.sync is enough on sm_90, where wgmma could do 1.6 times as much.
+// On a GPU   to be decided by measurement: the tiles, above all 32 rows a warp in backward at width 64; whether queries
+//            should stay in registers; whether mma.sync is enough on sm_90, which has wgmma.
 //
 // 1  2026-11  first version; not yet run on a GPU
 #include "common/platform.cuh"
@@ -26,7 +26,17 @@
 #include "attention/fragments.cuh"
 #include "common/fast.cuh"
 
-// A block: 64 TALL queries of a head.
+// Keys of a tile at width 128: 64 by the side of 128 queries are more than 255 registers to the compiler where a
+// multiprocessor has fewer threads.
+#ifndef PASSING_128
+#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 870 || __CUDA_ARCH__ == 890)
+#define PASSING_128 32
+#else
+#define PASSING_128 64
+#endif
+#endif
+
+// A block: 64 TALL queries of a head, and the keys of a split.
 template <class T, int D>
 __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     const T* __restrict__ q,       // [batch, heads, L, E], strides q_*
@@ -34,17 +44,18 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     const T* __restrict__ v,       // [batch, heads / group, S, EV], strides v_*
     const bool* __restrict__ keep, // [batch, heads, L, S], strides mask_*, or null
     const T* __restrict__ bias,    // as keep
-    T* __restrict__ out,           // [batch, heads, L, EV], strides out_*
-    float* __restrict__ lse,       // [batch, heads, L]
+    T* __restrict__ out,           // [splits, batch, heads, L, EV], strides out_*
+    float* __restrict__ lse,       // [splits, batch, heads, L]
     int64 q_batch, int64 q_head, int64 q_row, int64 k_batch, int64 k_head, int64 k_row, int64 v_batch, int64 v_head,
-    int64 v_row, int64 out_batch, int64 out_head, int64 out_row, ATTENTION_SCALARS) {
-    constexpr int TALL = D == 256 ? 1 : 2, M = 16 * WARPS * TALL, N = 64, WIDE = N / 8;
+    int64 v_row, int64 out_batch, int64 out_head, int64 out_row, int64 out_split, int64 lse_split, int32 splits, int32 span,
+    ATTENTION_SCALARS) {
+    constexpr int TALL = D == 256 ? 1 : 2, M = 16 * WARPS * TALL, N = D == 128 ? PASSING_128 : 64, WIDE = N / 8;
     DYNAMIC_SHARED(T, memory);
     T *qs = memory, *ks = qs + M * D, *vs = ks + N * D;
     SHARED_ARRAY(uint8, bits, M * N / 8);
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 * TALL;
     const int32 tiles = (L + M - 1) / M, l0 = (tiles - 1 - static_cast<int32>(blockIdx.x % tiles)) * M;
-    const int32 head = blockIdx.x / tiles, b = head / heads, h = head % heads;
+    const int32 split = blockIdx.x / tiles % splits, head = blockIdx.x / tiles / splits, b = head / heads, h = head % heads;
     q += b * q_batch + h * q_head + l0 * q_row;
     k += b * k_batch + h / group * k_head;
     v += b * v_batch + h / group * v_head;
@@ -52,9 +63,12 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     const Dropout drop = {seed, offset, limit, S};
     const bool k_packs = in_chunks(k, k_row, E), v_packs = in_chunks(v, v_row, EV);
     const float unit = static_cast<float>(scale * LOG2_E);
-    const int32 stop = causal ? min(S, l0 + M) : S;
+    // keys of this split; a multiple of N, which is why nothing else has to know of it
+    const int32 begin = split * span, stop = min(causal ? min(S, l0 + M) : S, begin + span);
+    out += split * out_split;
+    lse += split * lse_split;
     begin_tile<M, D>(qs, q, q_row, L - l0, E, in_chunks(q, q_row, E));
-    if (stop > 0) begin_tile<N, D>(ks, k, k_row, S, E, k_packs);
+    if (begin < stop) begin_tile<N, D>(ks, k + begin * k_row, k_row, S - begin, E, k_packs);
     cp_async_commit();
 
     float o[TALL][D / 8][4] = {}, top[TALL][2], total[TALL][2];
@@ -62,7 +76,7 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     for (int i = 0; i < TALL; ++i)
 #pragma unroll
         for (int half = 0; half < 2; ++half) top[i][half] = -INFINITY, total[i][half] = 0;
-    for (int32 s0 = 0; s0 < stop; s0 += N) {
+    for (int32 s0 = begin; s0 < stop; s0 += N) {
         cp_async_wait<0>();
         __syncthreads(); // the keys are here, and nobody reads the values before them any more
         begin_tile<N, D>(vs, v + s0 * v_row, v_row, S - s0, EV, v_packs);
@@ -106,7 +120,7 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
         multiply_columns<T, D>(o, p, vs, EV);
     }
     cp_async_wait<0>();
-    if (stop <= 0) __syncthreads(); // the queries, which are written over below, have come
+    if (begin >= stop) __syncthreads(); // the queries, which are written over below, have come
     float factor[TALL][2];
 #pragma unroll
     for (int i = 0; i < TALL; ++i)
@@ -118,7 +132,8 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
             if (lane % 4 == 0 && l < L)
                 lse[static_cast<int64>(head) * L + l] = sum == 0 ? NO_KEYS : top[i][half] + log2f(sum);
         }
-    store_tile<D>(out + b * out_batch + h * out_head + (l0 + first) * out_row, out_row, L - l0 - first, EV, qs, first, o, factor);
+    store_tile<D>(out + b * out_batch + h * out_head + (l0 + first) * out_row, out_row, L - l0 - first, EV, qs, first, o,
+                  factor);
 }
 
 // PART 0: a block has 64 queries, and adds up their gradient over the keys.
@@ -185,7 +200,8 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_backward(
                 rows[c] = n0 + c < L ? lse[row + n0 + c] : NO_KEYS;
                 rows[N + c] = n0 + c < L ? delta[row + n0 + c] : 0.0f;
             }
-        if (drop.any()) drop.template draw<KEYS ? N : M, COLUMNS, MMA_THREADS>(bits, row + (KEYS ? n0 : r0), KEYS ? r0 : n0);
+        if (drop.any())
+            drop.template draw<KEYS ? N : M, COLUMNS, MMA_THREADS>(bits, row + (KEYS ? n0 : r0), KEYS ? r0 : n0);
     };
     {
         const T *one = KEYS ? k : q, *two = KEYS ? v : g;

@@ -20,6 +20,8 @@ __all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
 
 _WIDTHS = (64, 128, 256)
 _THREADS = 256
+# keys that are worth a block of their own
+_SPLIT = 256
 _PLAIN: dict[str, Any] = {"types": {"T": ("float32", "float64")}, "constants": {"D": _WIDTHS}}
 _FLOATS = ("float32", "float64", "float16", "bfloat16")
 
@@ -31,10 +33,16 @@ def _strides(*names: str) -> tuple[str, ...]:
 _SCALARS = ("int32 heads", "int32 group", "int32 L", "int32 S", "int32 E", "int32 EV", "int64 mask_batch",
             "int64 mask_head", "int64 mask_row", "int64 mask_column", "bool causal", "double scale", "uint64 seed",
             "uint64 offset", "uint64 limit", "double inverse")
+_SPLITS = ("int64 out_split", "int64 lse_split", "int32 splits", "int32 span")
 _INPUTS = ("strided const T* q", "strided const T* k", "strided const T* v")
 _MASKS = ("strided const bool* keep?", "strided const T* bias?")
 _FORWARD = Kernel("attention.cu", "attention_forward", (
-    *_INPUTS, *_MASKS, "strided T* out", "T* lse", *_strides("q", "k", "v", "out"), *_SCALARS), **_PLAIN)
+    *_INPUTS, *_MASKS, "strided T* out", "T* lse", *_strides("q", "k", "v", "out"), *_SPLITS, *_SCALARS),
+    **_PLAIN)
+_JOIN = Kernel("attention.cu", "attention_join", (
+    "const T* parts[splits, rows, EV]", "const acc_t<T>* part_lse[splits, rows]", "strided T* out",
+    "acc_t<T>* lse[rows]", *_strides("out"), "int64 rows", "int32 splits", "int32 heads", "int32 L", "int32 EV"),
+    types={"T": _FLOATS})
 _DELTA = Kernel("attention.cu", "attention_delta", (
     "strided const T* g", "strided const T* out", "acc_t<T>* delta[rows]", *_strides("g", "out"), "int64 rows",
     "int32 heads", "int32 L", "int32 EV"), types={"T": _FLOATS})
@@ -45,7 +53,7 @@ _BACKWARD = Kernel("attention.cu", "attention_backward", (
 _MMA_THREADS = 128
 _MMA: dict[str, Any] = {"types": {"T": ("float16", "bfloat16")}, "threads": _MMA_THREADS}
 _MMA_FORWARD = Kernel("attention_mma.cu", "attention_mma_forward", (
-    *_INPUTS, *_MASKS, "strided T* out", "float* lse", *_strides("q", "k", "v", "out"), *_SCALARS),
+    *_INPUTS, *_MASKS, "strided T* out", "float* lse", *_strides("q", "k", "v", "out"), *_SPLITS, *_SCALARS),
     constants={"D": _WIDTHS}, **_MMA)
 _MMA_ARGUMENTS = (
     *_INPUTS, "strided const T* g", *_MASKS, "const float* lse", "const float* delta", "strided T* grad",
@@ -89,17 +97,44 @@ def forward(
         return out.astype(q.dtype), lse
     q, k, v = _four(q), _four(k), _four(v)
     mask = _four_mask(mask, shape)
+    if q.shape[2] == 1 and k.shape[1] < q.shape[1] and mask is None and drop is None and not causal:
+        # the heads that share keys are rows of one tile
+        q = q.reshape((q.shape[0], k.shape[1], -1, q.shape[3]))
     out = _like(q, v.shape[-1])
     lse = np.empty_like(q, shape=q.shape[:-1], dtype=_accumulator(q))
     if out.size:
-        problem = _Problem(q, k, v, mask, causal, scale, drop)
-        if q.itemsize == 2:
-            kernel, threads, (m, _, shared) = _MMA_FORWARD, _MMA_THREADS, _mma_forward_tiles(problem.width)
-        else:
-            kernel, threads, (m, _, shared) = _FORWARD, _THREADS, _tiles(q.dtype, problem.width, 1)
-        kernel(-(-q.shape[2] // m) * q.shape[0] * q.shape[1], threads, q, k, v, *problem.masks, out, lse,
-               *_steps(q, k, v, out), *problem.scalars, shared=shared, D=problem.width)
+        _forward(_Problem(q, k, v, mask, causal, scale, drop), q, k, v, out, lse)
     return out.reshape((*shape, v.shape[-1])), lse.reshape(shape)
+
+
+def _forward(problem: _Problem, q: Any, k: Any, v: Any, out: Any, lse: Any) -> None:
+    batch, heads, length, _ = q.shape
+    if q.itemsize == 2:
+        kernel, threads, (m, _, shared) = _MMA_FORWARD, _MMA_THREADS, _mma_forward_tiles(problem.width)
+    else:
+        kernel, threads, (m, _, shared) = _FORWARD, _THREADS, _tiles(q.dtype, problem.width, 1)
+    blocks, keys = -(-length // m) * batch * heads, k.shape[2]
+    splits, span = _splits(q, blocks, keys)
+    into, into_lse = out, lse
+    if splits > 1:
+        into = np.empty_like(out, shape=(splits * batch, heads, length, out.shape[3]), order="C")
+        into_lse = np.empty_like(lse, shape=(splits, *lse.shape))
+    kernel(blocks * splits, threads, q, k, v, *problem.masks, into, into_lse, *_steps(q, k, v, into), out.size,
+           lse.size, splits, span, *problem.scalars, shared=shared, D=problem.width)
+    if splits > 1:
+        _JOIN(-(-lse.size // (_THREADS // 32)), _THREADS, into, into_lse, out, lse, *_steps(out), lse.size, splits,
+              heads, length, out.shape[3])
+
+
+def _splits(x: Any, blocks: int, keys: int) -> tuple[int, int]:
+    """How many blocks share the keys of a query, and how many keys each has, a multiple of every tile."""
+    launcher = launcher_of(x)
+    multiprocessors = launcher.facts(launcher.device(x))[1]
+    wanted = min(-(-keys // _SPLIT), 2 * multiprocessors // blocks)
+    if wanted <= 1:
+        return 1, max(keys, 1)
+    span = -(-keys // (wanted * 64)) * 64
+    return -(-keys // span), span
 
 
 def backward(

@@ -1,5 +1,5 @@
-// Tiles of 16-bit numbers in shared memory, D columns wide, and their products by tensor cores.  A warp has TALL times 16 rows of the
-// left factor, and of the result.
+// Tiles of 16-bit numbers in shared memory, D columns wide, and their products by tensor cores.  A warp has TALL times 16
+// rows of the left factor, and of the result.
 //
 // Eight numbers - 16 bytes, what a lane copies and ldmatrix reads - are a chunk.  Chunk c of row r stands at c ^ (r & 7):
 // eight rows at one c, which ldmatrix reads at once, are in eight different groups of four banks, and so are the eight
@@ -88,8 +88,8 @@ __device__ __forceinline__ void multiply_columns(float (&c)[TALL][D / 8][4], con
     }
 }
 
-// to[row][:] = c factor[row], through the warp's own rows of shared memory, so that lanes next to one another write 16 bytes next to
-// one another.  rows: how many there are from the warp's first on.
+// to[row][:] = c factor[row], through the warp's own rows of shared memory, so that neighbouring lanes write 16 bytes
+// each side by side.  rows: how many there are from the warp's first on.
 template <int D, int TALL, class T>
 __device__ __forceinline__ void store_tile(T* to, int64 stride, int32 rows, int32 columns, T* memory, int first,
                                            const float (&c)[TALL][D / 8][4], const float (&factor)[TALL][2]) {
