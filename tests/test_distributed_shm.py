@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
+import textwrap
 
 import pytest
 
 import cuframe as cf
 import cuframe.distributed as dist
-from tests.ranks import check_ranks, run_ranks
+from tests.ranks import ROOT, check_ranks, run_ranks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="shm needs Linux")
 
@@ -39,7 +42,7 @@ def expected(arrays, op):
 def main(rank, size):
     dist.init_process_group(timeout=60)
     seed = 0
-    for dtype in ("float32", "float64", "bfloat16", "float16", "int64", "uint8", "bool", "complex64"):
+    for dtype in DTYPES:
         dtype = cf.dtypes.as_dtype(dtype)
         for op in UFUNC:
             if op == "avg" and dtype.kind in "iub" or op in ("min", "max") and dtype.kind == "c":
@@ -61,9 +64,12 @@ def main(rank, size):
 """
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_reductions_equal_numpys_to_the_bit(size):
-    check_ranks(size, REDUCTIONS)
+ALL = ("float32", "float64", "bfloat16", "float16", "int64", "uint8", "bool", "complex64")
+
+
+@pytest.mark.parametrize(("size", "dtypes"), [(2, ("float32", "bfloat16")), (3, ALL)], ids=["2", "3"])
+def test_reductions_equal_numpys_to_the_bit(size, dtypes):
+    check_ranks(size, f"DTYPES = {dtypes}\n{REDUCTIONS}")
 
 
 MOVES = START + """
@@ -339,3 +345,30 @@ def test_a_write_by_a_collective_is_seen_by_backward():
             z.backward()
     finally:
         dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("agent", [False, True])
+def test_under_other_launchers_rank_0_has_the_store(tmp_path, agent):
+    """As under mpirun or torchrun, which know nothing of cuframe's token; torchrun's agent has the port itself."""
+    with socket.socket() as a:
+        a.bind(("127.0.0.1", 0))
+        port = a.getsockname()[1]
+    source = f"""
+import os, cuframe as cf, cuframe.distributed as dist
+def main(rank, size):
+    for name in ("CUFRAME_RUN_ID", "CUFRAME_STORE_TOKEN"):
+        del os.environ[name]
+    os.environ["MASTER_PORT"] = "{port - agent}"
+    dist.init_process_group(timeout=60)
+    x = cf.ones(2)
+    dist.all_reduce(x)
+    assert x.tolist() == [size, size]
+    dist.destroy_process_group()
+"""
+    variables = {"CUFRAME_CACHE_DIR": str(tmp_path)} | ({"TORCHELASTIC_USE_AGENT_STORE": "True"} if agent else {})
+    check_ranks(3, source, **variables)
+
+
+def test_the_example_of_the_documentation_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/distributed.md").read_text(), flags=re.DOTALL)
+    check_ranks(2, f"def main(rank, size):\n{textwrap.indent(example, '    ')}    assert x.tolist() == [2, 2, 2]\n")

@@ -29,12 +29,12 @@ import numpy as np
 from .errors import DistributedError, how_it_ended
 from .store import Store
 
-__all__ = ["PAGE", "Peer", "Segment", "same_host"]
+__all__ = ["PAGE", "SPINS", "Peer", "Segment", "same_host"]
 
 PAGE = 4096
 _COOKIE = 32
 _SLICE = 0.01  # seconds between looks at the processes that are waited for
-_SPINS = 60  # looks at a word before the kernel is asked to wake us: about 10 us
+SPINS = 200  # looks at a word before the kernel is asked to wake us: some 40 us, where there is a core for each rank
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
 _WAIT, _WAKE = 0, 1
 
@@ -158,7 +158,7 @@ class Segment:
         address = ctypes.c_void_p(self._address + 4 * word)
         _libc.syscall(_number, address, _WAKE, ctypes.c_int(0x7FFFFFFF), None, None, 0)
 
-    def wait(self, word: int, reached: Callable[[int], bool], look: Callable[[], None], spins: int = _SPINS) -> None:
+    def wait(self, word: int, reached: Callable[[int], bool], look: Callable[[], None], spins: int) -> None:
         """Wait until `reached(value of word)`; `look()` is called now and then, and raises to end the wait."""
         for _ in range(spins):
             if reached(self.read(word)):

@@ -14,6 +14,8 @@ Note [Order of additions]
 
 from __future__ import annotations
 
+import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,12 +25,13 @@ import numpy as np
 from . import status
 from .errors import DistributedError, DistributedTimeout, name_ranks
 from .process_group import ProcessGroup, ReduceOp, Work, check_reduction
-from .segment import PAGE, Segment
+from .segment import PAGE, SPINS, Segment
 from .store import Store
 
 __all__ = ["SharedMemoryGroup"]
 
-CHUNK = 1 << 20  # bytes a rank writes in a phase
+SHARE = 1 << 19  # bytes of an all-reduce's piece that one rank adds up: it stays in the core's cache from pass to pass
+MOST_SHARES = 8  # a piece has as many shares as there are ranks, up to this
 SMALL = 1 << 14  # bytes up to which everyone adds up everything: one phase instead of two
 LETTER = 1 << 18  # bytes of a message's piece, between two ranks
 _LINE = 64
@@ -92,16 +95,17 @@ class SharedMemoryGroup(ProcessGroup):
     def __init__(self, store: Store, name: str, ranks: tuple[int, ...], rank: int, timeout: float) -> None:
         super().__init__(ranks, ranks.index(rank), timeout)
         size = self.size
+        self._chunk = chunk = SHARE * min(size, MOST_SHARES)  # bytes a rank writes in a phase
         pages = PAGE * (1 + size)
         pairs = pages + -(-size * size * 2 * _LINE // PAGE) * PAGE
-        slots = pairs + 2 * size * CHUNK
-        shares = slots + 2 * CHUNK
+        slots = pairs + 2 * size * chunk
+        shares = slots + 2 * chunk
         total = shares + size * size * 2 * LETTER
         self._segment = Segment(store, name, self.rank, self.ranks, total, timeout)
         memory = self._segment.bytes
         self._pages = memory[PAGE:pages].reshape(size, PAGE)
-        self._slots = memory[pairs:slots].reshape(2, size, CHUNK)
-        self._shares = memory[slots:shares].reshape(2, CHUNK)
+        self._slots = memory[pairs:slots].reshape(2, size, chunk)
+        self._shares = memory[slots:shares].reshape(2, chunk)
         self._letters = memory[shares:total].reshape(size, size, 2, LETTER)
         self._clocks = [PAGE * (1 + r) // 4 for r in range(size)]
         self._states = [clock + _STATE // 4 for clock in self._clocks]
@@ -110,6 +114,7 @@ class SharedMemoryGroup(ProcessGroup):
         self._clock = 0
         self._sequence = 0
         self._closed = False
+        self._spins = SPINS if size <= len(os.sched_getaffinity(0)) else 0
 
     # -- phases -------------------------------------------------------------------------------------------------
     def _collective(self, name: str, detail: str, background: bool, job: Callable[[Callable[[], int]], None]) -> Work:
@@ -150,11 +155,16 @@ class SharedMemoryGroup(ProcessGroup):
         def reached(value: int) -> bool:
             return (value - target) & 0xFFFFFFFF < 0x80000000
 
+        def look() -> None:
+            self._look(where, deadline, self._missing)
+
+        # A thread beside the main one would keep the interpreter from it while it looks.
+        spins = self._spins if threading.current_thread() is threading.main_thread() else 0
         for r in self._others:
             word = self._clocks[r]
             if reached(self._segment.read(word)):
                 continue
-            self._segment.wait(word, reached, lambda: self._look(where, deadline, self._missing))
+            self._segment.wait(word, reached, look, spins)
 
     def _missing(self) -> list[int]:
         """Members that have not come to the phase this rank waits in."""
@@ -241,7 +251,7 @@ class SharedMemoryGroup(ProcessGroup):
 
     def _all_reduce_shares(self, x: np.ndarray, op: ReduceOp, phase: Callable[[], int]) -> None:
         slots, shares, me = self._slots.view(x.dtype), self._shares.view(x.dtype), self.rank
-        step = CHUNK // x.itemsize
+        step = self._chunk // x.itemsize
         pieces = [x[i : i + step] for i in range(0, x.size, step)]
 
         def cuts(piece: np.ndarray) -> list[slice]:
@@ -277,8 +287,8 @@ class SharedMemoryGroup(ProcessGroup):
         def job(phase: Callable[[], int]) -> None:
             x = _flat(array, read=self.rank == root)
             data = _bytes(x)
-            for i in range(0, max(1, data.size), CHUNK):
-                piece = data[i : i + CHUNK]
+            for i in range(0, max(1, data.size), self._chunk):
+                piece = data[i : i + self._chunk]
                 if self.rank == root:
                     self._shares[self._next(), : piece.size] = piece
                 now = phase()
@@ -303,8 +313,8 @@ class SharedMemoryGroup(ProcessGroup):
             rows = np.empty((self.size, data.size), np.uint8) if reads else None
             if out is not None and reads and out.flags.c_contiguous:
                 rows = out.reshape(-1).view(np.uint8).reshape(self.size, data.size)
-            for i in range(0, max(1, data.size), CHUNK):
-                piece = data[i : i + CHUNK]
+            for i in range(0, max(1, data.size), self._chunk):
+                piece = data[i : i + self._chunk]
                 self._slots[self._next(), self.rank, : piece.size] = piece
                 now = phase()
                 if rows is not None:
@@ -321,8 +331,8 @@ class SharedMemoryGroup(ProcessGroup):
             x = _flat(array, read=False)
             data = _bytes(x)
             rows = None if stacked is None else _bytes(_flat(stacked)).reshape(self.size, data.size)
-            for i in range(0, max(1, data.size), CHUNK):
-                piece = data[i : i + CHUNK]
+            for i in range(0, max(1, data.size), self._chunk):
+                piece = data[i : i + self._chunk]
                 if self.rank == root and rows is not None:
                     self._slots[self._next(), :, : piece.size] = rows[:, i : i + piece.size]
                 now = phase()
@@ -359,7 +369,7 @@ class SharedMemoryGroup(ProcessGroup):
         def job(phase: Callable[[], int]) -> None:
             source = _flat(stacked).reshape(self.size, -1)
             y = _flat(out, read=False).reshape(rows, -1)
-            width = CHUNK // self.size // _LINE * _LINE // out.itemsize
+            width = self._chunk // self.size // _LINE * _LINE // out.itemsize
             slots = self._slots.view(out.dtype)[:, :, : self.size * width].reshape(2, self.size, self.size, width)
             for i in range(0, max(1, y.shape[1]), width):
                 n = y[:, i : i + width].shape[1]
@@ -433,7 +443,7 @@ class SharedMemoryGroup(ProcessGroup):
             def look(missing: Callable[[], list[int]] = missing) -> None:
                 self._look(where, deadline, missing)
 
-            self._segment.wait(theirs, reached, look)
+            self._segment.wait(theirs, reached, look, 0)
             yield i, self._letters[source, target, count & 1]
             self._segment.write(mine, count + 1)
 

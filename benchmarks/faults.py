@@ -1,0 +1,178 @@
+"""How long `cuframe run` takes from a fault until nothing of the job is left, and what it says.
+
+    python benchmarks/faults.py [--trials 20] [--ranks 4] [--only NAME]
+
+Each trial starts a job whose ranks all-reduce in a loop (process group `shm`), each with a child in its session and one
+in a session of its own. The clock starts in the process that fails, and stops when the launcher and all those processes
+have ended. At the end: what is left in /dev/shm, and of processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RANK = """
+import os, signal, subprocess, sys, time
+folder, fault = sys.argv[1:]
+rank = int(os.environ["RANK"])
+
+def note(name, value):
+    with open(f"{folder}/.{name}", "w") as f:
+        f.write(str(value))
+    os.rename(f"{folder}/.{name}", f"{folder}/{name}")
+
+def now():
+    note("began", time.monotonic())
+
+import cuframe as cf
+import cuframe.distributed as dist
+
+if fault == "deaf":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+note(f"pid{rank}", os.getpid())
+note(f"pid{rank}child", subprocess.Popen(["sleep", "1000"]).pid)
+note(f"pid{rank}daemon", subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
+dist.init_process_group(timeout=2 if fault == "hang" else 60)
+x = cf.ones(1 << 16)
+for step in range(10**9):
+    dist.mark_step(step)
+    if rank == 1 and step == 200:
+        if fault == "kill":
+            now()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "raise":
+            now()
+            raise ValueError("boom")
+        if fault == "exit":
+            now()
+            os._exit(0)
+        if fault == "hang":
+            now()
+            time.sleep(1000)
+    if step == 200:
+        note(f"running{rank}", "")
+    dist.all_reduce(x)
+"""
+
+
+def start(folder: str, fault: str, ranks: int, *options: str) -> subprocess.Popen:
+    script = Path(folder) / "rank.py"
+    script.write_text(RANK)
+    launcher = [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", str(ranks), *options]
+    command = [*launcher, str(script), folder, fault]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def processes(folder: str) -> list[int]:
+    return [int(p.read_text()) for p in Path(folder).glob("pid*")]
+
+
+def fault(name: str, ranks: int) -> tuple[float, str]:
+    """Seconds from the fault to the end of everything, and the launcher's last words."""
+    with tempfile.TemporaryDirectory() as folder:
+        job = start(folder, name, ranks)
+        if name in ("deaf", "launcher"):
+            while len(list(Path(folder).glob("running*"))) < ranks:
+                time.sleep(0.01)
+            began = time.monotonic()
+            job.send_signal(signal.SIGTERM if name == "deaf" else signal.SIGKILL)
+        job.wait()
+        while any(map(alive, processes(folder))):
+            time.sleep(0.002)
+        ended = time.monotonic()
+        assert job.stderr
+        said = job.stderr.read()
+        job.stderr.close()
+        if name not in ("deaf", "launcher"):
+            began = float((Path(folder) / "began").read_text())
+        assert len(processes(folder)) == 3 * ranks
+        return ended - began, said
+
+
+def port_taken(ranks: int) -> tuple[float, str]:
+    with socket.socket() as stranger, tempfile.TemporaryDirectory() as folder:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        began = time.monotonic()
+        job = start(folder, "none", ranks, "--master-port", str(stranger.getsockname()[1]))
+        said = job.communicate()[1]
+        return time.monotonic() - began, said
+
+
+def hello(ranks: int) -> tuple[float, str]:
+    """Four times `print("hello")`, less the same without a launcher."""
+
+    def seconds(command: list[str]) -> float:
+        began = time.monotonic()
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.DEVNULL, check=True)
+        return time.monotonic() - began
+
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "hello.py"
+        script.write_text("print('hello')")
+        own = seconds([sys.executable, str(script)])
+        run = [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", str(ranks), str(script)]
+        return seconds(run) - own, ""
+
+
+# name: what happens, what the last words must hold, seconds it may take, how it is done
+ROWS: dict[str, tuple[str, str, float, Callable[[int], tuple[float, str]]]] = {
+    "kill": ("kill -9 of a rank", r"rank 1 \(pid \d+, host \S+\) died of SIGKILL at step 200 after all_reduce #200\n$",
+             0.5, lambda n: fault("kill", n)),
+    "raise": ("a rank raises", r"rank 1 .* exited with code 1 at step 200 .*\nTraceback(?!(.|\n)*Traceback)(.|\n)*boom",
+              1.0, lambda n: fault("raise", n)),
+    "exit": ("a rank exits with 0 early", r"rank 1 \(pid \d+, host \S+\) had exited with code 0 at step 200", 1.0,
+             lambda n: fault("exit", n)),
+    "hang": ("a rank hangs (timeout 2 s)", r"all_reduce #201: rank 1 did not come within 2 s", 3.0,
+             lambda n: fault("hang", n)),
+    "deaf": ("SIGTERM is ignored", "^$", 5.5, lambda n: fault("deaf", n)),
+    "launcher": ("kill -9 of the launcher", "", 1.0, lambda n: fault("launcher", n)),
+    "port": ("the port is taken", "port .* is taken by another process", 5.0, port_taken),
+    "hello": ("hello, over Python's own", "", 0.3, hello),
+}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--ranks", type=int, default=4)
+    parser.add_argument("--only", choices=ROWS, action="append")
+    args = parser.parse_args()
+    before = set(os.listdir("/dev/shm"))
+    load = os.getloadavg()[0]
+    print(f"{args.ranks} ranks, {args.trials} trials, {os.cpu_count()} cores, load {load:.1f} before; seconds")
+    print(f"{'fault':<28}{'p50':>8}{'p99':>8}{'target':>8}  right message")
+    for name in args.only or ROWS:
+        what, pattern, target, trial = ROWS[name]
+        found = [trial(args.ranks) for _ in range(args.trials)]
+        times = sorted(t for t, _ in found)
+        right = sum(re.search(pattern, said) is not None for _, said in found)
+        p99 = times[min(len(times) - 1, round(0.99 * len(times)))]
+        print(f"{what:<28}{times[len(times) // 2]:>8.3f}{p99:>8.3f}{target:>8.1f}  {right} of {len(found)}", flush=True)
+        wrong = [said for _, said in found if not re.search(pattern, said)]
+        if wrong:
+            print(wrong[0], file=sys.stderr)
+    print(f"left in /dev/shm: {sorted(set(os.listdir('/dev/shm')) - before)}")
+
+
+if __name__ == "__main__":
+    main()
