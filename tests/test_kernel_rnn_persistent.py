@@ -265,7 +265,6 @@ BROKEN: dict[str, tuple[str, str, int, str, str]] = {
     "tags not looked at": ("common/exchange.cuh", "come && got[k].words[3] == step + 1", 0, "come", "lines"),
     "sent before all is in the box": ("common/exchange.cuh", "__syncthreads(PASS_CALLER);", 0, "", "lines"),
     "one half of the box": ("common/exchange.cuh", "turn ^= 1;", 0, "", "lines"),
-    "one slot for all steps": ("common/exchange.cuh", "step & 1", 0, "step & 0", "lines"),
 }
 
 
@@ -273,9 +272,10 @@ BROKEN: dict[str, tuple[str, str, int, str, str]] = {
 def changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """A function that puts a changed copy of the kernels in place."""
 
+    shutil.copy(KERNELS / "rnn_persistent.cu", tmp_path)
+    shutil.copytree(KERNELS / "common", tmp_path / "common")
+
     def change(file: str, text: str, occurrence: int, instead: str, exchange: str) -> None:
-        shutil.copy(KERNELS / "rnn_persistent.cu", tmp_path)
-        shutil.copytree(KERNELS / "common", tmp_path / "common", dirs_exist_ok=True)
         parts = (tmp_path / file).read_text().split(text)
         assert len(parts) > occurrence + 1, f"{text!r} is not there {occurrence + 1} times"
         (tmp_path / file).write_text(text.join(parts[: occurrence + 1]) + instead + text.join(parts[occurrence + 1:]))
@@ -322,3 +322,18 @@ def test_what_is_missing_is_caught(what: str, changed: Any, device: str) -> None
         pytest.skip("what is broken on purpose stays in the simulator")
     changed(*BROKEN[what])
     assert caught(BROKEN[what][-1])
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_two_slots_are_enough_for_a_slow_block_and_one_is_not(changed: Any, device: str) -> None:
+    """The simulator lets all blocks go on in turn, so one is held up on purpose."""
+    if device != "sim":
+        pytest.skip("what is broken on purpose stays in the simulator")
+    file, text = "common/exchange.cuh", "constexpr int MANY = 4;"
+    held_up = """ for (int i = 0, polls = 0; blockIdx.x == 1 && i < 50; ++i)
+        spin_until([&] { return ++polls % 2 == 0; });"""
+    changed(file, text, 0, text + held_up, "lines")
+    assert not caught("lines")
+    changed(file, "step & 1", 0, "step & 0", "lines")
+    assert caught("lines")
