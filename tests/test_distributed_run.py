@@ -271,6 +271,16 @@ def test_two_hosts_meet_at_the_first(tmp_path):
     assert all(re.search(r"rank 1 \(pid \d+, host \S+\) exited with code 5\n", e) for e in errors), errors
 
 
+def test_children_of_who_launches_are_left_alone(tmp_path):
+    """The launcher kills its children at the end, but not those that its process had before."""
+    own = subprocess.Popen(["sleep", "1000"])
+    ended = subprocess.Popen(["sh", "-c", "exit 7"])
+    assert main(["run", "--nproc-per-node", "2", "--no-python", "sh", "-c", "sleep 1000 & sleep 0.2"]) == 0
+    assert own.poll() is None and ended.wait(timeout=30) == 7
+    own.kill()
+    own.wait()
+
+
 def test_a_taken_port_is_named(capfd):
     import socket
 

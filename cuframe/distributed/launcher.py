@@ -22,7 +22,7 @@ from . import status
 from .environment import job_token
 from .errors import DistributedError, how_it_ended
 from .output import Pump
-from .processes import RUN_ID, Guardian, adopt_orphans, kill_run, signal_group, spawn
+from .processes import RUN_ID, Guardian, adopt_orphans, children, kill_run, reap, signal_group, spawn
 from .store import Store, StoreServer
 from .wire import Frames, encode
 
@@ -82,8 +82,9 @@ def launch(plan: Plan) -> int:
         OSError: the command cannot be run.
     """
     run_id = secrets.token_hex(8)
+    others = children()  # of whoever launches from a program of their own
     guardian = Guardian(run_id)
-    adopt_orphans()
+    adopt_orphans(True)
     reader, writer = socket.socketpair()
     for end in (reader, writer):
         end.setblocking(False)
@@ -94,7 +95,7 @@ def launch(plan: Plan) -> int:
     former_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         for attempt in range(plan.restarts + 1):
-            job = _Attempt(plan, attempt, run_id, reader, received, guardian.pid)
+            job = _Attempt(plan, attempt, run_id, reader, received, others | {guardian.pid})
             code = job.run()
             if code == 0 or received or attempt == plan.restarts:
                 break
@@ -106,6 +107,7 @@ def launch(plan: Plan) -> int:
             signal.signal(number, handler)
         reader.close()
         writer.close()
+        adopt_orphans(False)
         guardian.dismiss()
 
 
@@ -113,10 +115,10 @@ class _Attempt:
     """The job from one start to its end."""
 
     def __init__(
-        self, plan: Plan, attempt: int, run_id: str, signals: socket.socket, received: list[int], guardian: int
+        self, plan: Plan, attempt: int, run_id: str, signals: socket.socket, received: list[int], spared: set[int]
     ) -> None:
         self.plan, self.attempt, self.run_id = plan, attempt, run_id
-        self.received, self.guardian = received, guardian
+        self.received, self.spared = received, spared
         self.signals = signals
         self.ranks: list[_Rank] = []
         self.cause: _Rank | None = None
@@ -238,7 +240,7 @@ class _Attempt:
             else:
                 with contextlib.suppress(BlockingIOError):
                     self.signals.recv(4096)
-        self._reap()
+                self._reap()
         self._obey()
         if self.server is not None and self.server.failure is not None and self.failure is None:
             self._fail(self.server.failure)
@@ -252,23 +254,12 @@ class _Attempt:
     def _reap(self) -> None:
         """Notice ranks that have ended, and reap adopted orphans that have."""
         ended = []
-        known = {r.process.pid: r for r in self.ranks if r.code is None}
-        while True:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                break
-            if found is None:
-                break
-            if found.si_pid in known:
-                r = known[found.si_pid]
-                r.code = r.process.wait()
+        for r in self.ranks:
+            if r.code is None and (code := r.process.poll()) is not None:
+                r.code = code
                 ended.append(r)
-            elif found.si_pid == self.guardian:
-                os.waitpid(self.guardian, 0)
-            else:
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(found.si_pid, 0)
+        if not ended:
+            reap(self.spared | {r.process.pid for r in self.ranks})
         # Who was killed comes before who noticed.
         for r in sorted((r for r in ended if r.code), key=lambda r: (r.code or 0) > 0):
             if self.failure is None and not self.received:
@@ -321,7 +312,7 @@ class _Attempt:
         for r in self.ranks:
             signal_group(r.process.pid, signal.SIGKILL)
         deadline = time.monotonic() + 5.0
-        while kill_run(self.run_id, self.guardian) and time.monotonic() < deadline:
+        while kill_run(self.run_id, self.spared) and time.monotonic() < deadline:
             time.sleep(0.002)
 
     def _close(self) -> None:

@@ -16,11 +16,11 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["RUN_ID", "Guardian", "adopt_orphans", "kill_run", "signal_group", "spawn"]
+__all__ = ["RUN_ID", "Guardian", "adopt_orphans", "children", "kill_run", "reap", "signal_group", "spawn"]
 
 RUN_ID = "CUFRAME_RUN_ID"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -29,9 +29,9 @@ _prctl = _libc.prctl
 _prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 
 
-def adopt_orphans() -> None:
-    """Become the parent of descendants whose own parent ends."""
-    _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+def adopt_orphans(adopt: bool) -> None:
+    """Become the parent of descendants whose own parent ends, or cease to."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
 def spawn(command: Sequence[str], environment: Mapping[str, str], stdout: Any, stderr: Any) -> subprocess.Popen:
@@ -62,29 +62,52 @@ def signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def kill_run(run_id: str, spared: int | None = None) -> int:
+def _processes() -> Iterator[tuple[int, int, str]]:
+    """Id, parent's id and state of every process."""
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            with contextlib.suppress(OSError):  # it ended meanwhile
+                state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
+                yield int(entry), int(parent), state
+
+
+def children() -> set[int]:
+    """This process's children."""
+    me = os.getpid()
+    return {pid for pid, parent, _ in _processes() if parent == me}
+
+
+def reap(spared: Container[int]) -> None:
+    """Reap the children that have ended, but for those in `spared`."""
+    me = os.getpid()
+    for pid, parent, state in _processes():
+        if parent == me and state == "Z" and pid not in spared:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+
+def kill_run(run_id: str, spared: Container[int] | None = None) -> int:
     """Kill every process whose environment carries the run's id; how many there were.
 
-    With `spared`, this process's children are killed and reaped as well, whatever they carry, but that one.
+    With `spared`, this process's children are killed and reaped as well, whatever they carry, but for those.
     """
     mark, me, found = f"{RUN_ID}={run_id}".encode(), os.getpid(), 0
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or int(entry) in (me, spared):
+    for pid, parent, state in _processes():
+        if pid == me or spared is not None and pid in spared:
             continue
+        mine = spared is not None and parent == me
         try:
-            state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
-            mine = spared is not None and int(parent) == me
-            if not mine and mark not in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
+            if not mine and mark not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 continue
         except OSError:  # another user's, or it ended meanwhile
             continue
         if mine and state == "Z":
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(int(entry), os.WNOHANG)
+                os.waitpid(pid, os.WNOHANG)
             continue
         found += 1
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(int(entry), signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     return found
 
 
