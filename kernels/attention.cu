@@ -16,6 +16,7 @@
 //            resident tiles and half the rows.  32 KB resident, 16 KB passing, up to 16 KB for the weights, which go
 //            through shared memory from the threads that made them to those that multiply with them; two blocks a
 //            multiprocessor, or one where 128 registers do not hold the accumulators.
+//            Every shape fits sm_75's 64 KB but the backward of fp64 beyond a width of 128, which takes 87.
 // Saved      out and lse = log2 sum exp2(S log2 e), [B, H, L] in fp32 (fp64): the rounding of p is then that of lse alone.
 // Floor      4 L S E operations forward, 14 backward as done here (10 by the formula), half of it where causal; bytes: q,
 //            k, v and out once, k and v once more for each M queries, from L2 unless S E is large.  Arithmetic decides.

@@ -219,7 +219,7 @@ def _tiles(dtype: Any, width: int, resident: int) -> tuple[int, int, int]:
     """Rows of resident and of passing tiles, and bytes of shared memory: struct Tiles of attention/tiles.cuh."""
     size = dtype.itemsize
     pad = 16 // size
-    m = min(64, max(16, 32768 // resident // (width * size)))
+    m = min(256 // size, max(16, 32768 // resident // (width * size)))
     n = 64 if width * size <= 256 and resident == 1 else 32
     passing = min(width, 512 // size)
     return m, n, size * (resident * m * (width + pad) + n * (passing + pad) + m * (n + pad))

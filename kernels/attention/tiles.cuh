@@ -14,7 +14,8 @@ template <class T, int D, int RESIDENT> struct Tiles {
     static constexpr int PARTS = D / WIDTH;
     // rows of the resident tiles, 32 KB together where that leaves 16 rows; rows of the passing one
     static constexpr int FIT = 32768 / RESIDENT / (D * static_cast<int>(sizeof(T)));
-    static constexpr int M = FIT > 64 ? 64 : FIT < 16 ? 16 : FIT;
+    static constexpr int MOST = 256 / static_cast<int>(sizeof(T));
+    static constexpr int M = FIT > MOST ? MOST : FIT < 16 ? 16 : FIT;
     static constexpr int N = D * sizeof(T) <= 256 && RESIDENT == 1 ? 64 : 32;
     static constexpr int LD_X = D + VEC, LD_Y = WIDTH + VEC, LD_P = N + VEC;
     static constexpr int RM = M / SIDE, RN = N / SIDE, RD = D / SIDE;
