@@ -29,7 +29,7 @@ from .wire import Frames, encode
 __all__ = ["Plan", "launch"]
 
 _FAULT_GRACE = 0.25  # seconds from SIGTERM to SIGKILL once a rank has failed: the others cannot go on anyway
-_USER_GRACE = 5.0  # the same when the user ends a healthy job
+_USER_GRACE = 4.5  # the same when the user ends a healthy job
 _FOREVER = 1e9
 _TERMINAL = {"stdout": 1, "stderr": 2}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
