@@ -127,14 +127,15 @@ rnn_persistent_forward(const T* x,           // [T, N, GATES, H]: W_ih x; may be
             const int32 count = min(tile, N - n0), n = n0 + sub;
             const bool active = owner && sub < count;
             const int64 at = static_cast<int64>(n) * H + j, row = static_cast<int64>(t) * N + n;
-            A from_x[GATES], from_h[GATES], c_before = 0;
-            bool running = true;
-            // under way while the block waits for the others
+            T given[GATES];
+            A c_before = 0;
+            int64 length = T_;
+            // under way while the block waits for the others, so nothing is made of it yet
             if (active) {
 #pragma unroll
-                for (int k = 0; k < GATES; ++k) from_x[k] = to_acc(x[(row * GATES + k) * H + j]) + by_x[k];
+                for (int k = 0; k < GATES; ++k) given[k] = x[(row * GATES + k) * H + j];
                 if (Cell::HAS_C) c_before = c[c_before_at + at];
-                if (lengths) running = t < lengths[n];
+                if (lengths) length = lengths[n];
             }
             if (n0 == 0) exchange.ready();
             exchange.fetch(v, stride, h + before, s, n0, count);
@@ -143,9 +144,11 @@ rnn_persistent_forward(const T* x,           // [T, N, GATES, H]: W_ih x; may be
             weights.multiply(v, stride, count, sums);
             __syncthreads();
             if (active) {
-                A keep[Cell::KEPT], h_new = 0, c_new = 0;
+                A from_x[GATES], from_h[GATES], keep[Cell::KEPT], h_new = 0, c_new = 0;
+                const bool running = t < length;
 #pragma unroll
                 for (int k = 0; k < GATES; ++k) {
+                    from_x[k] = to_acc(given[k]) + by_x[k];
                     from_h[k] = by_h[k];
                     for (int32 part = 0; part < split; ++part)
                         from_h[k] += sums[(part * Resident<T>::BATCH + sub) * weights.rows() + k * units + u];
@@ -220,17 +223,18 @@ rnn_persistent_backward(const T* kept,             // [T, N, KEPT, H]
             const int32 count = min(tile, N - n0), n = n0 + sub;
             const bool active = owner && sub < count;
             const int64 at = static_cast<int64>(n) * H + j, row = static_cast<int64>(t) * N + n;
-            A keep[Cell::KEPT], dh = 0, g = 0, gc = 0, c_before = 0, c_after = 0, h_before = 0;
-            bool running = true;
+            T saved[Cell::KEPT], g = convert<T>(0.0f), h_before = g;
+            A dh = 0, gc = 0, c_before = 0, c_after = 0;
+            int64 length = T_;
             if (active) {
                 dh = carry[at];
                 if (s < steps) {
 #pragma unroll
-                    for (int k = 0; k < Cell::KEPT; ++k) keep[k] = to_acc(kept[(row * Cell::KEPT + k) * H + j]);
-                    if (gy) g = to_acc(gy[row * H + j]);
-                    h_before = to_acc(h[row * H + j]);
+                    for (int k = 0; k < Cell::KEPT; ++k) saved[k] = kept[(row * Cell::KEPT + k) * H + j];
+                    if (gy) g = gy[row * H + j];
+                    h_before = h[row * H + j];
                     if (Cell::HAS_C) gc = dc[at], c_before = c_prev[row * H + j], c_after = c[row * H + j];
-                    if (lengths) running = t < lengths[n];
+                    if (lengths) length = lengths[n];
                 }
             }
             if (s > 0) {
@@ -244,8 +248,11 @@ rnn_persistent_backward(const T* kept,             // [T, N, KEPT, H]
                         dh += sums[(part * Resident<T>::BATCH + sub) * weights.rows() + u];
             }
             if (active && s < steps) {
-                A to_x[GATES], to_h[GATES], dc_prev = 0, past = 0;
-                Cell::backward(keep, h_before, c_before, c_after, dh + g, gc, to_x, to_h, dc_prev, past);
+                A keep[Cell::KEPT], to_x[GATES], to_h[GATES], dc_prev = 0, past = 0;
+                const bool running = t < length;
+#pragma unroll
+                for (int k = 0; k < Cell::KEPT; ++k) keep[k] = to_acc(saved[k]);
+                Cell::backward(keep, to_acc(h_before), c_before, c_after, dh + to_acc(g), gc, to_x, to_h, dc_prev, past);
 #pragma unroll
                 for (int k = 0; k < GATES; ++k) {
                     T side = convert<T>(running ? to_h[k] : A(0));
