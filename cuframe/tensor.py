@@ -285,7 +285,7 @@ class Tensor:
         if not force:
             if self.node is not None:
                 raise RuntimeError("numpy: the tensor requires a gradient; use t.detach().numpy()")
-            if self.device.type == "cuda":
+            if not backend_of(self.array).host:
                 raise RuntimeError(f"numpy: the tensor is on {self.device}; use t.cpu().numpy()")
         return backend_of(self.array).to_host(self.array)
 

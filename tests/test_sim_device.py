@@ -99,3 +99,10 @@ def test_training_equals_the_cpu() -> None:
     for name, value in ours.items():
         assert theirs[name].device.type == "sim"
         np.testing.assert_allclose(theirs[name].cpu().numpy(), value.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_numpy_needs_the_host() -> None:
+    x = cf.ones(2, device="sim")
+    with pytest.raises(RuntimeError, match=r"numpy: the tensor is on sim:0; use t.cpu\(\).numpy\(\)"):
+        x.numpy()
+    assert x.numpy(force=True).tolist() == [1, 1]

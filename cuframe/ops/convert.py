@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.graph import CLONE, mode
-from ..backend import Device, backend_for, backend_of
+from ..backend import Device, backend_for, backend_of, device_types
 from ..dtypes import as_dtype, bfloat16, is_floating
 from ..tensor import Size, Tensor
 from .define import Op, cast, need_tensor, numpy_name, record
@@ -69,7 +69,7 @@ def move(t: Tensor, where: Device) -> Tensor:
 def _is_device(value: Any) -> bool:
     if isinstance(value, Device):
         return True
-    return isinstance(value, str) and value.partition(":")[0] in ("cpu", "cuda", "sim")
+    return isinstance(value, str) and value.partition(":")[0] in device_types()
 
 
 def to(
