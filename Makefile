@@ -14,7 +14,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all sanitize gpu-check bench clean
+.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all sanitize test-faults gpu-check bench clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -25,8 +25,8 @@ train: $(PY) ## train a character language model: examples/char_lm.py $(ARGS)
 	$(MAKE) -s --no-print-directory "$(VENV)/installed-plot,fast$${cuda:+,$$cuda}"
 	@$(PY) examples/char_lm.py $(ARGS)
 
-examples: $(VENV)/installed-examples,fast ## run the other examples: digits, CO2, dates; each ends with its figure
-	@set -e; for script in ctc_digits forecast_co2 dates_transformer; do \
+examples: $(VENV)/installed-examples,fast ## run the other examples: a kernel, digits, CO2, dates; each ends with its figure
+	@set -e; for script in own_kernel ctc_digits forecast_co2 dates_transformer; do \
 	  echo "== examples/$$script.py"; $(PY) examples/$$script.py; done
 
 test: $(VENV)/installed-test ## run the tests except the slow ones
@@ -60,6 +60,9 @@ SANITIZE := $(PY) -m cuframe sim run --sanitize
 sanitize: $(VENV)/installed-test ## the kernels' tests under the address sanitizer, those of thread orders under the thread sanitizer
 	$(SANITIZE) address $(VENV)/bin/pytest -q -p no:xdist -m "not slow" $(KERNEL_TESTS)
 	$(SANITIZE) thread $(VENV)/bin/pytest -q -p no:xdist -k "order_of or any_order or orders_and or every_order" $(KERNEL_TESTS)
+
+test-faults: $(VENV)/installed-test ## kill, stop and starve ranks of a job and time what the others learn (minutes)
+	$(PY) benchmarks/faults.py
 
 bench: $(VENV)/installed-torch ## run every script in benchmarks/
 	@set -e; for script in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(PY) $$script; done
