@@ -7,9 +7,10 @@
 //            lanes, and the weights go from one product to the next in registers (fragments.cuh).
 //            backward: dQ by blocks of queries, dK and dV by blocks of keys, whose scores are transposed; each makes the
 //            weights again. No two blocks add to one number: no atomics, the same bits each time.
-// Tiles      forward: 128 queries x 64 keys (width to 128; 32 keys on sm_86 and 89), 64 x 64 (256).  backward: 64 rows against 64 (width 64; dQ at
-//            128), else 32.  At width 256 dK and dV are two launches, since 2 x 128 registers do not hold both sums.
-// Shared     queries M x D, keys and values N x D each, swizzled (fragments.cuh): 32, 64, 96 KB; backward 40, 56 to 80,
+// Tiles      forward: 128 queries x 64 keys (width 64), 128 x 32 (128), 64 x 64 (256).  backward: 64 rows against 64
+//            (width 64; dQ at 128), else 32.  At width 256 dK and dV are two launches, since 2 x 128 registers do not
+//            hold both sums.
+// Shared     queries M x D, keys and values N x D each, swizzled (fragments.cuh): 32, 48, 96 KB; backward 40, 56 to 80,
 //            at most 96 KB: one block or more on every architecture from sm_80 to sm_120.
 // Copies     forward: values come while scores are computed, the next keys while values are multiplied.  backward: the next
 //            tile of what is needed first and last in a buffer of its own, of the other one as soon as all are done with it.
@@ -26,16 +27,6 @@
 #include "attention/fragments.cuh"
 #include "common/fast.cuh"
 
-// Keys of a tile at width 128: 64 by the side of 128 queries are more than 255 registers to the compiler where a
-// multiprocessor has fewer threads.
-#ifndef PASSING_128
-#if defined(__CUDA_ARCH__) && (__CUDA_ARCH__ == 860 || __CUDA_ARCH__ == 870 || __CUDA_ARCH__ == 890)
-#define PASSING_128 32
-#else
-#define PASSING_128 64
-#endif
-#endif
-
 // A block: 64 TALL queries of a head, and the keys of a split.
 template <class T, int D>
 __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
@@ -49,7 +40,8 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     int64 q_batch, int64 q_head, int64 q_row, int64 k_batch, int64 k_head, int64 k_row, int64 v_batch, int64 v_head,
     int64 v_row, int64 out_batch, int64 out_head, int64 out_row, int64 out_split, int64 lse_split, int32 splits, int32 span,
     ATTENTION_SCALARS) {
-    constexpr int TALL = D == 256 ? 1 : 2, M = 16 * WARPS * TALL, N = D == 128 ? PASSING_128 : 64, WIDE = N / 8;
+    constexpr int TALL = D == 256 ? 1 : 2, M = 16 * WARPS * TALL, WIDE = D == 128 ? 4 : 8;
+    constexpr int N = 8 * WIDE; // 64 by the side of 128 queries of width 128 would spill registers
     DYNAMIC_SHARED(T, memory);
     T *qs = memory, *ks = qs + M * D, *vs = ks + N * D;
     SHARED_ARRAY(uint8, bits, M * N / 8);
@@ -65,8 +57,6 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     const float unit = static_cast<float>(scale * LOG2_E);
     // keys of this split; a multiple of N, which is why nothing else has to know of it
     const int32 begin = split * span, stop = min(causal ? min(S, l0 + M) : S, begin + span);
-    out += split * out_split;
-    lse += split * lse_split;
     begin_tile<M, D>(qs, q, q_row, L - l0, E, in_chunks(q, q_row, E));
     if (begin < stop) begin_tile<N, D>(ks, k + begin * k_row, k_row, S - begin, E, k_packs);
     cp_async_commit();
@@ -122,6 +112,8 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     cp_async_wait<0>();
     if (begin >= stop) __syncthreads(); // the queries, which are written over below, have come
     float factor[TALL][2];
+    out += split * out_split + b * out_batch + h * out_head + (l0 + first) * out_row;
+    lse += split * lse_split + static_cast<int64>(head) * L;
 #pragma unroll
     for (int i = 0; i < TALL; ++i)
 #pragma unroll
@@ -130,10 +122,9 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
             const float sum = row_sum<4>(total[i][half]);
             factor[i][half] = sum == 0 ? 0.0f : static_cast<float>(inverse) / sum;
             if (lane % 4 == 0 && l < L)
-                lse[static_cast<int64>(head) * L + l] = sum == 0 ? NO_KEYS : top[i][half] + log2f(sum);
+                lse[l] = sum == 0 ? NO_KEYS : top[i][half] + log2f(sum);
         }
-    store_tile<D>(out + b * out_batch + h * out_head + (l0 + first) * out_row, out_row, L - l0 - first, EV, qs, first, o,
-                  factor);
+    store_tile<D>(out, out_row, L - l0 - first, EV, qs, first, o, factor);
 }
 
 // PART 0: a block has 64 queries, and adds up their gradient over the keys.

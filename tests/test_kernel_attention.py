@@ -278,16 +278,6 @@ def test_layers_use_the_kernels(name: str, device: str, monkeypatch: pytest.Monk
         np.testing.assert_allclose(b, a, 1e-3, 1e-4)
 
 
-@pytest.mark.slow  # compiles an instance of its own
-def test_tiles_of_gpus_with_fewer_registers(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kernel = copy.copy(attention._MMA_FORWARD)
-    kernel.options, kernel._loaded = ("-DPASSING_128=32",), {}
-    kernel.types, kernel.constants = {"T": ("bfloat16",)}, {"D": (128,)}
-    monkeypatch.setattr(attention, "_MMA_FORWARD", kernel)
-    check(device, "bfloat16", (1, 1), (130, 97), (100, 128), causal=True, p=0.2)
-    check(device, "bfloat16", (2, 1), (33, 64), (128, 128))
-
-
 def break_kernel(kernel: Any, tmp_path: Path, dtype: str, line: str, number: int) -> Any:
     """The kernel's first instance, without the occurrence `number` of a line."""
     text = kernel.source.text

@@ -227,7 +227,7 @@ def _tiles(dtype: Any, width: int, resident: int) -> tuple[int, int, int]:
 
 def _mma_forward_tiles(width: int) -> tuple[int, int, int]:
     """As attention_mma.cu has them: rows of the resident and of a passing tile, and bytes of shared memory."""
-    m, n = 64 if width == 256 else 128, 64
+    m, n = 64 if width == 256 else 128, 32 if width == 128 else 64
     return m, n, 2 * width * (m + 2 * n)
 
 
