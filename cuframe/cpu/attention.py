@@ -18,7 +18,7 @@ Note [Blocks of attention]
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any, NamedTuple
 
@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from . import philox
+from .blas import one_thread
+from .jit import cpus, parallel
 
 __all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
 
@@ -33,6 +35,7 @@ Array = npt.NDArray[Any]
 
 _ELEMENTS = 1 << 16  # of one block
 _KEYS = 256
+_ALONE = 1 << 18  # scores that are not worth a second thread
 _CAUSAL_ROWS = 128  # smaller blocks waste less above the diagonal
 _SAFE = 40.0  # exp(+-40) and sums of it are far from the limits of float32
 _NOTHING = 1e30  # the lse of a row without keys: exp(x - 1e30) = 0
@@ -98,12 +101,38 @@ class _Scratch:
 
     def __init__(self, dtype: Any) -> None:
         self.flat = np.empty(0, dtype)
+        self._other: _Scratch | None = None
+
+    @property
+    def other(self) -> _Scratch:
+        """A second one, that lives as long."""
+        if self._other is None:
+            self._other = _Scratch(self.flat.dtype)
+        return self._other
 
     def take(self, *shape: int) -> Array:
         count = prod(shape)
         if self.flat.size < count:
             self.flat = np.empty(count, self.flat.dtype)
         return self.flat[:count].reshape(shape)
+
+
+def _each(
+    groups: Iterator[tuple[int, tuple]], run: Callable[[int, tuple, _Scratch], None], dtype: Any, scores: int
+) -> None:
+    """Run all groups, by turns in our own threads if there are many scores.
+
+    OpenBLAS's threads would serve the products alone, and spin in between; and the bits do not depend on who ran what.
+    """
+    todo = list(groups)
+
+    def part(i: int, count: int) -> None:
+        scratch = _Scratch(dtype)
+        for first, at in todo[i::count]:
+            run(first, at, scratch)
+
+    with one_thread() as allowed:
+        parallel(part, min(cpus(), allowed, len(todo)) if scores > _ALONE and len(todo) > 1 else 1)
 
 
 def _hide(s: Array, mask: Array | None, causal: bool, q0: int, k0: int) -> None:
@@ -192,9 +221,9 @@ def forward(
     out = np.empty_like(q, shape=(*q.shape[:-1], v.shape[-1]))
     lse = np.empty(q.shape[:-1], q.dtype)
     mask = _wide(mask, q.ndim)
-    scratch = _Scratch(q.dtype)
     safe = not _bounded(q, k, scale, mask)
-    for first, at in _groups(batch, length, keys, causal):
+
+    def group(first: int, at: tuple, scratch: _Scratch) -> None:
         q_heads, out_heads, lse_heads = q[at], out[at], lse[at]
         for q0, q1 in _row_blocks(length, keys, causal):
             rows = q_heads[..., q0:q1, :] * q.dtype.type(scale)
@@ -208,6 +237,8 @@ def forward(
             if drop is not None:
                 total *= q.dtype.type(1 - drop.p)
             np.divide(o, total[..., None], out=out_heads[..., q0:q1, :])
+
+    _each(_groups(batch, length, keys, causal), group, q.dtype, lse.size * keys)
     return out, lse
 
 
@@ -273,9 +304,10 @@ def backward(
     gmask = np.zeros(mask.shape, q.dtype) if needs_mask and mask is not None else None
     whole = _wide(mask, q.ndim)
     delta = np.einsum("...d,...d->...", g, out)
-    scores, slopes = _Scratch(q.dtype), _Scratch(q.dtype)
     factor = q.dtype.type(scale)
-    for first, at in _groups(batch, length, keys, causal, gmask is None):
+
+    def group(first: int, at: tuple, scores: _Scratch) -> None:
+        slopes = scores.other
         q_heads, k_heads, g_heads, gk_heads, gv_heads = q[at], k[at], g[at], gk[at], gv[at]
         lead = q_heads.shape[:-2]
         k_wide = _with_column(k_heads, 1)
@@ -308,6 +340,10 @@ def backward(
                     for i in range(lead[0]):
                         _add_to_mask(gmask, ds[i], (*at[:-1], at[-1].start + i), q0, k0)
             np.multiply(total, factor, out=gq[at][..., q0:q1, :])
+
+    # groups may share a row of the mask
+    work = 0 if gmask is not None else lse.size * keys
+    _each(_groups(batch, length, keys, causal, gmask is None), group, q.dtype, work)
     return gq, gk, gv, gmask
 
 
