@@ -74,10 +74,12 @@ def _clean(args: argparse.Namespace) -> int:
     return 0
 
 
-def _files(pattern: str) -> dict[tuple[str, tuple[str, ...]], dict[str, int]]:
-    """(file, options) -> {instance: place of its kernel}: what is compiled together."""
+def _files(pattern: str, arch: str) -> dict[tuple[str, tuple[str, ...]], dict[str, int]]:
+    """(file, options) -> {instance: place of its kernel}: what is compiled together for an architecture."""
     found: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
     for place, kernel in enumerate(_kernels()):
+        if kernel.least > int(arch[3:].rstrip("a")):
+            continue
         for expression in kernel.instances():
             if pattern in expression:
                 found.setdefault((kernel.file, kernel.options), {})[expression] = place
@@ -89,7 +91,7 @@ def _compile(pattern: str, key: tuple[str, tuple[str, ...]], arch: str) -> list[
     from cuframe.cuda.compile import compile_file
     from cuframe.cuda.nvrtc import CompileError
 
-    instances = _files(pattern)[key]
+    instances = _files(pattern, arch)[key]
     kernel = _kernels()[next(iter(instances.values()))]
     try:
         made = compile_file(kernel.source, list(instances), arch, kernel.options)
@@ -114,13 +116,13 @@ def _build(args: argparse.Namespace) -> int:
     left_out = [a for a in wanted if int(a[3:].rstrip("a")) not in able]
     start = time.perf_counter()
     kernels = _kernels()
-    files = _files(args.pattern)
+    jobs = [(len(instances), (args.pattern, key, a)) for a in wanted if a not in left_out
+            for key, instances in _files(args.pattern, a).items()]
     # the longest first, so that no core waits for it in the end
-    order = sorted(files, key=lambda key: -len(files[key]))
-    jobs = [(args.pattern, key, a) for key in order for a in wanted if a not in left_out]
+    jobs.sort(key=lambda job: -job[0])
     done: list[tuple[str, str, int, Any, str]] = []
     with ProcessPoolExecutor(args.jobs) as pool:
-        futures = [pool.submit(_compile, *job) for job in jobs]
+        futures = [pool.submit(_compile, *job) for _, job in jobs]
         for future in track(as_completed(futures), "compiling", total=len(jobs), transient=True):
             done += future.result()
     done.sort(key=lambda row: (wanted.index(row[0]), row[2], row[1]))

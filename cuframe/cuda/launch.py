@@ -127,6 +127,7 @@ class Kernel:
         types: type parameters and the dtypes they take, in the template's order.
         constants: further template parameters, integers or bools, with the values that are compiled ahead.
         threads: of a block, as it is usually launched; for the resource table.
+        least: the first architecture that runs it, 80 for sm_80; it is not compiled ahead for older ones.
         cooperative: all blocks must run at once, since they wait for one another.
         options: further compiler options.
 
@@ -136,10 +137,11 @@ class Kernel:
 
     def __init__(self, source: str | Path | Source, name: str, args: Sequence[str], *,
                  types: Mapping[str, Sequence[str]] | None = None,
-                 constants: Mapping[str, Sequence[int | bool]] | None = None, threads: int = 256,
+                 constants: Mapping[str, Sequence[int | bool]] | None = None, threads: int = 256, least: int = 0,
                  cooperative: bool = False, options: Sequence[str] = (), declare: bool = True) -> None:
         self.name = name
         self.threads = threads
+        self.least = least
         self.types = {k: tuple(v) for k, v in (types or {}).items()}
         self.constants = {k: tuple(v) for k, v in (constants or {}).items()}
         self.cooperative = cooperative

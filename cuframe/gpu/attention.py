@@ -51,7 +51,7 @@ _BACKWARD = Kernel("attention.cu", "attention_backward", (
     *_strides("q", "k", "v", "g", "grad", "gv"), *_SCALARS),
     types=_PLAIN["types"], constants={"D": _WIDTHS, "KEYS": (False, True)})
 _MMA_THREADS = 128
-_MMA: dict[str, Any] = {"types": {"T": ("float16", "bfloat16")}, "threads": _MMA_THREADS}
+_MMA: dict[str, Any] = {"least": 80, "types": {"T": ("float16", "bfloat16")}, "threads": _MMA_THREADS}
 _MMA_FORWARD = Kernel("attention_mma.cu", "attention_mma_forward", (
     *_INPUTS, *_MASKS, "strided T* out", "float* lse", *_strides("q", "k", "v", "out"), *_SPLITS, *_SCALARS),
     constants={"D": _WIDTHS}, **_MMA)
