@@ -10,6 +10,8 @@ import pytest
 import cuframe as cf
 from tests.parity import summary
 
+# a tool for tests with CuPy, which doctests would import without it
+collect_ignore = ["cupy_without_gpu.py"]
 PARITY = Path(__file__).parent / "parity"
 
 

@@ -78,8 +78,10 @@ def test_arguments_are_checked(store):
 
 
 def test_a_wait_ends_when_the_key_comes(store):
-    threading.Timer(0.1, store.set, ("late", b"here")).start()
+    late = threading.Timer(0.1, store.set, ("late", b"here"))
+    late.start()
     assert store.get("late") == b"here"
+    late.join()
 
 
 def test_a_wait_has_a_deadline_and_names_what_is_missing(store):

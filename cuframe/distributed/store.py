@@ -373,6 +373,7 @@ class Store:
         self.host, self.port, self.timeout, self.prefix = host, port, seconds(timeout), prefix
         self._token = token
         self._free: list[socket.socket] = []
+        self._closed = False
         self._lock = threading.Lock()
         self._registered: socket.socket | None = None
         self._give_back(self._connect(self.timeout))
@@ -453,6 +454,7 @@ class Store:
             self._registered.close()
             self._registered = None
         with self._lock:
+            self._closed = True
             while self._free:
                 self._free.pop().close()
 
@@ -496,7 +498,10 @@ class Store:
 
     def _give_back(self, connection: socket.socket) -> None:
         with self._lock:
-            self._free.append(connection)
+            if not self._closed:
+                self._free.append(connection)
+                return
+        connection.close()  # another thread's answer came after `close`
 
     def _talk(
         self, connection: socket.socket, header: dict[str, Any], body: bytes, patience: float
