@@ -9,14 +9,9 @@ from cuframe.cuda.sources import read_source
 from tests.sim_helpers import KERNELS
 from tests.test_sim import ALL
 
-try:
-    nvrtc.version()
-    missing = ""
-except RuntimeError as error:
-    missing = str(error)
+pytestmark = pytest.mark.cupy
 
 
-@pytest.mark.skipif(bool(missing), reason=missing or "NVRTC is there")
 @pytest.mark.parametrize("arch", ["sm_75", "sm_90a"])
 def test_every_feature_kernel_compiles_for_gpus(arch):
     source = read_source(KERNELS / "features.cu")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,14 @@ from ..cpu.scatter import add_at, sum_at
 from .base import Backend, Device, register_backend
 
 __all__ = ["CpuBackend"]
+
+# modules of `cuframe.cpu` that do what a family of kernels does on a GPU
+_FAMILIES = frozenset(("attention", "conv", "ctc", "norm", "rnn", "rnn_regularized"))
+
+
+@cache
+def _family(name: str) -> Any:
+    return import_module(f"cuframe.cpu.{name}") if name in _FAMILIES else None
 
 
 class CpuBackend(Backend):
@@ -42,31 +52,7 @@ class CpuBackend(Backend):
         return np.asarray(value)
 
     def kernel(self, name: str) -> Any:
-        if name == "rnn":
-            from ..cpu import rnn
-
-            return rnn
-        if name == "rnn_regularized":
-            from ..cpu import rnn_regularized
-
-            return rnn_regularized
-        if name == "ctc":
-            from ..cpu import ctc
-
-            return ctc
-        if name == "attention":
-            from ..cpu import attention
-
-            return attention
-        if name == "norm":
-            from ..cpu import norm
-
-            return norm
-        if name == "conv":
-            from ..cpu import conv
-
-            return conv
-        return None
+        return _family(name)
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         from ..cpu.blas import product

@@ -7,9 +7,7 @@ two devices, silent conversion to the host; and a reduction gives a 0-d array, n
 
 from __future__ import annotations
 
-import contextlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["SimArray", "SimBackend", "set_sim_device_count", "sim_device_count"]
 
 _MOST_DEVICES = 64
-_here = threading.local()
 _count: int | None = None
 
 
@@ -62,7 +59,7 @@ class SimArray(np.ndarray):
     device_index: int
 
     def __array_finalize__(self, obj: Any) -> None:
-        self.device_index = getattr(obj, "device_index", _current())
+        self.device_index = getattr(obj, "device_index", 0)
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **kwargs: Any) -> Any:
         operands = (inputs[0], *inputs[2:]) if method == "at" else inputs
@@ -110,10 +107,6 @@ class SimArray(np.ndarray):
         raise TypeError("arrays of a 'sim' device cannot be pickled; move them to the CPU first")
 
 
-def _current() -> int:
-    return getattr(_here, "device", 0)
-
-
 def _plain(x: Any) -> Any:
     """`x` with every SimArray seen as an ordinary array."""
     if isinstance(x, SimArray):
@@ -142,7 +135,7 @@ def _one_device(name: str, values: Any) -> int:
                 raise ValueError(f"{name}: arrays on devices sim:{device} and sim:{v.device_index}")
         elif v.ndim:
             raise TypeError(f"{name}: a host array of shape {v.shape} among arrays of a 'sim' device")
-    return _current() if device is None else device
+    return device or 0
 
 
 def _wrap(x: Any, device: int) -> Any:
@@ -255,16 +248,6 @@ class SimBackend(Backend):
             raise RuntimeError(f"device '{where}': there are {sim_device_count()} simulated GPU(s); "
                                "set CUFRAME_SIM_DEVICES, or call cf.cuda.set_sim_device_count")
         return index
-
-    @contextlib.contextmanager
-    def use(self, index: int) -> Iterator[None]:
-        """Make arrays on this device inside the context."""
-        before = _current()
-        _here.device = self._index(Device("sim", index))
-        try:
-            yield
-        finally:
-            _here.device = before
 
     def device_of(self, array: Any) -> Device:
         return Device("sim", array.device_index)

@@ -31,7 +31,7 @@ import numpy as np
 
 from cuframe.cuda.sources import Source, find_source, read_source, text_source
 
-__all__ = ["C_NAMES", "Kernel", "Launcher", "Loaded", "declared_kernels", "kernel", "launcher_of",
+__all__ = ["C_NAMES", "Kernel", "Launcher", "Loaded", "accumulator", "declared_kernels", "kernel", "launcher_of",
            "register_launcher"]
 
 C_NAMES = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "bf16", "int8": "int8",
@@ -262,7 +262,7 @@ class Kernel:
             if dtype is not dtypes[place]:
                 wanted = dtypes[place]
                 if wanted is None and place in self._follows:
-                    wanted = dtypes[place] = _accumulator(dtypes[self._follows[place]])
+                    wanted = dtypes[place] = accumulator(dtypes[self._follows[place]])
                 if wanted is None and dtype in accepted:
                     dtypes[place] = dtype
                 elif wanted is None or dtype != wanted:  # a dtype equals None where it is float64
@@ -364,7 +364,8 @@ def _constant(value: int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(int(value))
 
 
-def _accumulator(dtype: np.dtype[Any] | None) -> np.dtype[Any]:
+def accumulator(dtype: np.dtype[Any] | None) -> np.dtype[Any]:
+    """What numbers of `dtype` are summed in: `acc_t<T>` of the kernels."""
     return np.dtype(np.float64 if dtype is not None and dtype == np.float64 else np.float32)
 
 

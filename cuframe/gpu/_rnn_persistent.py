@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cuframe.backend.base import backend_of
-from cuframe.cuda.launch import Kernel, device_facts
+from cuframe.cuda.launch import Kernel, accumulator, device_facts
 from cuframe.cuda.persistent import DeviceFacts, Plan, persistent_plan
+from cuframe.gpu._arrays import FLOATS
 
 __all__ = ["EXCHANGES", "LEAST_STEPS", "Results", "backward", "forward", "plan_of"]
 
@@ -20,7 +21,7 @@ EXCHANGES = ("barrier", "lines")
 # loading the weights pays from here on
 LEAST_STEPS = 8
 _THREADS = 256
-_TYPES = {"T": ("float32", "float64", "float16", "bfloat16")}
+_TYPES = {"T": FLOATS}
 _CONSTANTS = {"CELL": (0, 1, 2, 3), "EXCHANGE": (0, 1)}
 
 _FORWARD_ARGUMENTS = (
@@ -67,7 +68,7 @@ def plan_of(cell: str, x: Any, hidden: int, batch: int) -> Plan | None:
 def forward(cell: str, plan: Plan, gx: Any, w_hh: Any, b_ih: Any, b_hh: Any, h0: Any, c0: Any, lengths: Any, kept: Any,
             count: int, batch: int, reverse: bool, exchange: str) -> Results:
     """All steps; gx [T * N, G * H] is the input's side of the gates, and may be `kept`, which None leaves out."""
-    hidden, acc = w_hh.shape[1], _accumulator(gx)
+    hidden, acc = w_hh.shape[1], accumulator(gx.dtype)
     # every state where backward needs them, else two in turn
     slots = 2 if kept is None and lengths is not None else count + 1
     slots_c = slots if kept is not None else 2
@@ -109,7 +110,3 @@ def _state(like: Any, exchange: str, batch: int, plan: Plan, parts: int) -> Any:
     each = 1 if like.dtype.itemsize == 8 else 12 // like.dtype.itemsize
     lines = 2 * batch * plan.blocks * -(-parts * plan.units // each)
     return np.zeros_like(like, shape=(4 * lines if exchange == "lines" else 1,), dtype=np.uint32, order="C")
-
-
-def _accumulator(x: Any) -> Any:
-    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)

@@ -8,28 +8,24 @@ from typing import Any
 import numpy as np
 
 from cuframe.cuda.launch import Kernel
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["backward", "forward", "glu_backward", "glu_forward"]
 
-_FLOATS = ("float32", "float64", "float16", "bfloat16")
 _THREADS = 256
 _FUNCTIONS = ("gelu", "gelu_tanh", "silu", "mish", "softplus", "elu", "hardswish", "logsigmoid")
 _CODES = {name: i for i, name in enumerate(_FUNCTIONS)}
 
-_INSTANCES: dict[str, Any] = {"types": {"T": _FLOATS}, "constants": {"FUNCTION": tuple(_CODES.values())}}
+_INSTANCES: dict[str, Any] = {"types": {"T": FLOATS}, "constants": {"FUNCTION": tuple(_CODES.values())}}
 _FORWARD = Kernel("elementwise.cu", "activation_forward", (
     "const T* x[n]", "T* y[n]", "int64 n", "double a", "double b", "double c"), **_INSTANCES)
 _BACKWARD = Kernel("elementwise.cu", "activation_backward", (
     "const T* g[n]", "const T* x[n]", "T* gx[n]", "int64 n", "double a", "double b", "double c"), **_INSTANCES)
 _GLU_FORWARD = Kernel("elementwise.cu", "glu_forward", (
-    "const T* x[2*outer, span]", "T* y[outer, span]", "int64 outer", "int64 span"), types={"T": _FLOATS})
+    "const T* x[2*outer, span]", "T* y[outer, span]", "int64 outer", "int64 span"), types={"T": FLOATS})
 _GLU_BACKWARD = Kernel("elementwise.cu", "glu_backward", (
     "const T* g[outer, span]", "const T* x[2*outer, span]", "T* gx[2*outer, span]", "int64 outer", "int64 span"),
-    types={"T": _FLOATS})
-
-
-def _dense(x: Any) -> Any:
-    return x if x.flags.c_contiguous else x.copy()
+    types={"T": FLOATS})
 
 
 def _run(kernel: Kernel, function: str, arrays: tuple, settings: tuple) -> None:
@@ -43,7 +39,7 @@ def _run(kernel: Kernel, function: str, arrays: tuple, settings: tuple) -> None:
 
 def forward(function: str, x: Any, *settings: float) -> Any:
     """A function of each element, with up to three settings: softplus beta and threshold, elu alpha, scale and rate."""
-    x = _dense(x)
+    x = dense(x)
     y = np.empty_like(x)
     _run(_FORWARD, function, (x, y), settings)
     return y
@@ -51,7 +47,7 @@ def forward(function: str, x: Any, *settings: float) -> Any:
 
 def backward(function: str, g: Any, x: Any, *settings: float) -> Any:
     """The gradient of x from that of the result, both of one shape and dtype."""
-    g, x = _dense(g), _dense(x)
+    g, x = dense(g), dense(x)
     gx = np.empty_like(x)
     _run(_BACKWARD, function, (g, x, gx), settings)
     return gx
@@ -63,7 +59,7 @@ def _glu_sizes(shape: tuple, axis: int) -> tuple[int, int]:
 
 def glu_forward(x: Any, axis: int) -> Any:
     """The first half of x along an axis times the sigmoid of the second."""
-    x = _dense(x)
+    x = dense(x)
     outer, span = _glu_sizes(x.shape, axis)
     y = np.empty_like(x, shape=(*x.shape[:axis], x.shape[axis] // 2, *x.shape[axis + 1:]))
     if y.size:
@@ -73,7 +69,7 @@ def glu_forward(x: Any, axis: int) -> Any:
 
 def glu_backward(g: Any, x: Any, axis: int) -> Any:
     """The gradient of x from that of the result."""
-    g, x = _dense(g), _dense(x)
+    g, x = dense(g), dense(x)
     outer, span = _glu_sizes(x.shape, axis)
     gx = np.empty_like(x)
     if g.size:

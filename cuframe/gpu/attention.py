@@ -14,7 +14,8 @@ import numpy as np
 from cuframe.backend.base import backend_of
 from cuframe.cpu.attention import Dropout, dropout_blocks
 from cuframe.cpu.attention import dropout_mask as host_mask
-from cuframe.cuda.launch import Kernel, launcher_of
+from cuframe.cuda.launch import Kernel, accumulator, launcher_of
+from cuframe.gpu._arrays import FLOATS
 
 __all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
 
@@ -23,7 +24,6 @@ _THREADS = 256
 # keys that are worth a block of their own
 _SPLIT = 256
 _PLAIN: dict[str, Any] = {"types": {"T": ("float32", "float64")}, "constants": {"D": _WIDTHS}}
-_FLOATS = ("float32", "float64", "float16", "bfloat16")
 
 
 def _strides(*names: str) -> tuple[str, ...]:
@@ -42,10 +42,10 @@ _FORWARD = Kernel("attention.cu", "attention_forward", (
 _JOIN = Kernel("attention.cu", "attention_join", (
     "const T* parts[splits, rows, EV]", "const acc_t<T>* part_lse[splits, rows]", "strided T* out",
     "acc_t<T>* lse[rows]", *_strides("out"), "int64 rows", "int32 splits", "int32 heads", "int32 L", "int32 EV"),
-    types={"T": _FLOATS})
+    types={"T": FLOATS})
 _DELTA = Kernel("attention.cu", "attention_delta", (
     "strided const T* g", "strided const T* out", "acc_t<T>* delta[rows]", *_strides("g", "out"), "int64 rows",
-    "int32 heads", "int32 L", "int32 EV"), types={"T": _FLOATS})
+    "int32 heads", "int32 L", "int32 EV"), types={"T": FLOATS})
 _BACKWARD = Kernel("attention.cu", "attention_backward", (
     *_INPUTS, "strided const T* g", *_MASKS, "const T* lse", "const T* delta", "strided T* grad", "strided T* grad_v?",
     *_strides("q", "k", "v", "g", "grad", "gv"), *_SCALARS),
@@ -101,7 +101,7 @@ def forward(
         # the heads that share keys are rows of one tile
         q = q.reshape((q.shape[0], k.shape[1], -1, q.shape[3]))
     out = _like(q, v.shape[-1])
-    lse = np.empty_like(q, shape=q.shape[:-1], dtype=_accumulator(q))
+    lse = np.empty_like(q, shape=q.shape[:-1], dtype=accumulator(q.dtype))
     if out.size:
         _forward(_Problem(q, k, v, mask, causal, scale, drop), q, k, v, out, lse)
     return out.reshape((*shape, v.shape[-1])), lse.reshape(shape)
@@ -254,10 +254,6 @@ def _mask_steps(mask: Any) -> tuple[int, ...]:
     if mask is None:
         return (0, 0, 0, 0)
     return tuple(0 if size == 1 else s // mask.itemsize for size, s in zip(mask.shape, mask.strides))
-
-
-def _accumulator(x: Any) -> Any:
-    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
 
 
 def _four(x: Any) -> Any:

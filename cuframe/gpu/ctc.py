@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from cuframe.backend.base import backend_of
-from cuframe.cuda.launch import Kernel
+from cuframe.cuda.launch import Kernel, accumulator
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["Saved", "Targets", "backward", "forward"]
 
-_FLOATS = ("float32", "float64", "float16", "bfloat16")
-_T: dict[str, Any] = {"types": {"T": _FLOATS}}
+_T: dict[str, Any] = {"types": {"T": FLOATS}}
 _THREADS = 256
 # rows of up to this many classes are a warp's
 _WARP_ROW = 1024
@@ -90,9 +90,9 @@ def forward(x: Any, targets: Targets, blank: int, logits: bool, need_backward: b
     Raises:
         ValueError: targets of more labels than a block's threads have states for.
     """
-    x = x if x.flags.c_contiguous else x.copy(order="C")
+    x = dense(x)
     steps, batch, classes = x.shape
-    acc = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    acc = accumulator(x.dtype)
 
     def new(*shape: int, dtype: Any = acc) -> Any:
         return np.empty_like(x, shape=shape, dtype=dtype, order="C")

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cuframe.cuda.launch import Kernel
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["dropout"]
 
@@ -17,7 +18,7 @@ _EACH = 8  # elements of a thread
 _DROPOUT = Kernel("dropout.cu", "dropout", (
     "const T* x[n]", "T* y[n]", "int64 n", "int64 each", "uint64 seed", "uint64 offset", "uint64 limit", "double scale",
     "bool shifted", "double kept", "double dropped"),
-    types={"T": ("float32", "float64", "float16", "bfloat16")}, constants={"FEATURES": (False, True)})
+    types={"T": FLOATS}, constants={"FEATURES": (False, True)})
 
 
 def dropout(x: Any, seed: int, offset: int, keep: float, each: int, scale: float,
@@ -26,7 +27,7 @@ def dropout(x: Any, seed: int, offset: int, keep: float, each: int, scale: float
 
     Element i is kept where `philox.bernoulli(seed, offset, ..., keep)[i // each]`.
     """
-    x = x if x.flags.c_contiguous else x.copy()
+    x = dense(x)
     y = np.empty_like(x)
     if x.size:
         kept, dropped = shift or (0.0, 0.0)

@@ -12,34 +12,30 @@ from typing import Any
 import numpy as np
 
 from cuframe.backend.base import backend_of
-from cuframe.cuda.launch import Kernel, launcher_of
+from cuframe.cuda.launch import Kernel, accumulator, launcher_of
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["backward", "forward", "sum_at", "sums", "takes"]
 
-_FLOATS = ("float32", "float64", "float16", "bfloat16")
 _INTEGERS = ("int64", "int32")
 _THREADS = 256
 
 _FORWARD = Kernel("embedding.cu", "embedding_forward", (
     "const T* weight[rows, width]", "const I* index[n]", "T* out[n, width]", "int64 n", "int64 rows", "int64 width",
-    "bool packs"), types={"T": _FLOATS, "I": _INTEGERS})
+    "bool packs"), types={"T": FLOATS, "I": _INTEGERS})
 _KEYS = Kernel("embedding.cu", "segment_keys", (
     "const I* index[n]", "int64* keys[n]", "int64 n", "int64 rows", "int64 padding", "int32 bits", "bool wrap"),
     types={"I": _INTEGERS})
 _SUMS = Kernel("embedding.cu", "segment_sums", (
     "const T* values[n, width]", "const int64* keys[n]", "acc_t<T>* partials", "T* out[rows, width]", "int64 n",
-    "int64 rows", "int64 width", "int32 bits", "int32 size"), types={"T": _FLOATS}, constants={"VEC": (False, True)})
+    "int64 rows", "int64 width", "int32 bits", "int32 size"), types={"T": FLOATS}, constants={"VEC": (False, True)})
 _JOINS = Kernel("embedding.cu", "segment_joins", (
     "T* out[rows, width]", "const acc_t<T>* partials", "const int64* keys[n]", "int64 n", "int64 rows", "int64 width",
-    "int32 bits", "int32 size"), types={"T": _FLOATS})
-
-
-def _dense(x: Any) -> Any:
-    return x if x.flags.c_contiguous else x.copy()
+    "int32 bits", "int32 size"), types={"T": FLOATS})
 
 
 def _index(x: Any) -> Any:
-    return _dense(x if x.dtype.name in _INTEGERS else x.astype(np.int64))
+    return dense(x if x.dtype.name in _INTEGERS else x.astype(np.int64))
 
 
 def _packs(width: int, *arrays: Any) -> bool:
@@ -54,7 +50,7 @@ def _blocks(threads: int) -> int:
 
 def forward(weight: Any, index: Any) -> Any:
     """`weight[index]` for a matrix; rows of NaN where the index is not in [0, rows)."""
-    weight, index = _dense(weight), _index(index)
+    weight, index = dense(weight), _index(index)
     rows, width = weight.shape
     out = np.empty_like(weight, shape=(*index.shape, width))
     if out.size:
@@ -84,7 +80,7 @@ class _Segments:
         out = np.zeros_like(values, shape=(self.rows, width))
         if out.size:
             tiles = -(-self.n // self.size)
-            wide = np.float64 if values.dtype == np.float64 else np.float32
+            wide = accumulator(values.dtype)
             partials = np.empty_like(values, shape=(tiles, 2, width), dtype=wide)
             packs = _packs(width, values, out)
             columns = width // (16 // values.dtype.itemsize) if packs else width
@@ -105,7 +101,7 @@ def sums(values: Any, index: Any, rows: int, padding: int | None = None, wrap: b
     """
     if not values.size:
         return np.zeros_like(values, shape=(rows, values.shape[1]))
-    return _Segments(_index(index), rows, padding, wrap).sums(_dense(values))
+    return _Segments(_index(index), rows, padding, wrap).sums(dense(values))
 
 
 def backward(g: Any, index: Any, rows: int, padding: int | None, by_freq: bool) -> Any:
@@ -118,7 +114,7 @@ def backward(g: Any, index: Any, rows: int, padding: int | None, by_freq: bool) 
     if not g.size:
         return np.zeros_like(g, shape=(rows, g.shape[1]))
     segments = _Segments(_index(index), rows, padding, False)
-    table = segments.sums(_dense(g))
+    table = segments.sums(dense(g))
     if by_freq:
         counts = segments.sums(np.ones_like(g, shape=(segments.n, 1), dtype=np.float64))
         table *= (1 / np.maximum(counts, 1)).astype(g.dtype)
@@ -127,7 +123,7 @@ def backward(g: Any, index: Any, rows: int, padding: int | None, by_freq: bool) 
 
 def takes(values: Any) -> bool:
     """Whether `sum_at` adds such values up: integers have atomics, whose order does not matter."""
-    return getattr(getattr(values, "dtype", None), "name", None) in _FLOATS
+    return getattr(getattr(values, "dtype", None), "name", None) in FLOATS
 
 
 def sum_at(shape: tuple, index: Any, values: Any) -> Any:

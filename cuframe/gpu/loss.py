@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from cuframe.cuda.launch import Kernel
+from cuframe.cuda.launch import Kernel, accumulator
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["Saved", "cross_entropy_backward", "cross_entropy_forward", "nll_backward", "nll_forward"]
 
-_T: dict[str, Any] = {"types": {"T": ("float32", "float64", "float16", "bfloat16")}}
+_T: dict[str, Any] = {"types": {"T": FLOATS}}
 _THREADS = 256
 _ROWS: dict[str, Any] = {**_T, "constants": {"GROUP": (1, 32, _THREADS)}}
 # rows of up to so many classes are a thread's, or a warp's
@@ -82,7 +83,7 @@ def cross_entropy_forward(x: Any, targets: Any, weight: Any, ignore: int, reduct
     s = _saved(x, targets, weight, ignore, reduction)
     s.smoothing = smoothing
     rows, classes, inner = s.sizes
-    s.norms = np.empty_like(s.x, shape=(2, rows), dtype=_accumulator(x.dtype), order="C")
+    s.norms = np.empty_like(s.x, shape=(2, rows), dtype=accumulator(x.dtype), order="C")
     group, blocks = _shape(s.sizes)
     losses, sums = _outputs(s, blocks, targets.shape)
     if rows:
@@ -101,7 +102,7 @@ def cross_entropy_backward(g: Any, saved: Saved) -> Any:
         if s.smoothing and s.weight is not None:
             w_sum = s.weight.astype(s.norms.dtype, copy=False).sum()
         group, blocks = _shape(s.sizes)
-        _BACKWARD(blocks, _THREADS, _dense(g), s.x, s.targets, s.weight, s.norms, s.divisor, w_sum, gx, rows, classes,
+        _BACKWARD(blocks, _THREADS, dense(g), s.x, s.targets, s.weight, s.norms, s.divisor, w_sum, gx, rows, classes,
                   inner, s.ignore, s.smoothing, s.reduction == "none", GROUP=group)
     return np.moveaxis(gx, -1, 1) if s.last else gx
 
@@ -124,7 +125,7 @@ def nll_backward(g: Any, saved: Saved) -> Any:
     rows, classes, inner = s.sizes
     gx = np.zeros_like(s.targets, shape=s.shape, dtype=s.dtype, order="C")
     if rows:
-        _NLL_BACKWARD(-(-rows // _THREADS), _THREADS, _dense(g), s.targets, s.weight, s.divisor, gx, rows, classes,
+        _NLL_BACKWARD(-(-rows // _THREADS), _THREADS, dense(g), s.targets, s.weight, s.divisor, gx, rows, classes,
                       inner, s.ignore, s.reduction == "none")
     return np.moveaxis(gx, -1, 1) if s.last else gx
 
@@ -142,9 +143,9 @@ def _saved(x: Any, targets: Any, weight: Any, ignore: int, reduction: str) -> Sa
             last = moved.flags.c_contiguous
             if last:
                 x, sizes = moved, (*sizes[:2], 1)
-    x = _dense(x)
-    targets = _dense(targets.astype(np.int64, copy=False))
-    weight = None if weight is None else _dense(weight)
+    x = dense(x)
+    targets = dense(targets.astype(np.int64, copy=False))
+    weight = None if weight is None else dense(weight)
     return Saved(x, x.shape, x.dtype, targets, weight, ignore, reduction, sizes, last)
 
 
@@ -153,7 +154,7 @@ def _outputs(s: Saved, blocks: int, shape: tuple[int, ...]) -> tuple[Any, Any]:
     if s.reduction == "none":
         # a shape of () is none at all to CuPy's empty_like
         return np.empty_like(s.targets, shape=(prod(shape),), dtype=s.dtype).reshape(shape), None
-    return None, np.empty_like(s.targets, shape=(2, blocks), dtype=_accumulator(s.dtype), order="C")
+    return None, np.empty_like(s.targets, shape=(2, blocks), dtype=accumulator(s.dtype), order="C")
 
 
 def _total(s: Saved, losses: Any, sums: Any) -> Any:
@@ -171,11 +172,3 @@ def _shape(sizes: tuple[int, int, int]) -> tuple[int, int]:
     rows, classes, inner = sizes
     group = 1 if inner > 1 or classes <= _THREAD_ROW else 32 if classes <= _WARP_ROW else _THREADS
     return group, min(_BLOCKS, -(-rows * group // _THREADS))
-
-
-def _accumulator(dtype: Any) -> np.dtype[Any]:
-    return np.dtype(np.float64 if dtype == np.float64 else np.float32)
-
-
-def _dense(x: Any) -> Any:
-    return x if x.flags.c_contiguous else x.copy(order="C")

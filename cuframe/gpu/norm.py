@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from cuframe.cuda.launch import Kernel
+from cuframe.cuda.launch import Kernel, accumulator
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["channels_backward", "channels_forward", "follow", "operand", "rows_backward", "rows_forward"]
 
-_T: dict[str, Any] = {"types": {"T": ("float32", "float64", "float16", "bfloat16")}}
+_T: dict[str, Any] = {"types": {"T": FLOATS}}
 # lanes, or threads of a block, that share a row
 _GROUPS = (8, 32, 256)
 _ROWS: dict[str, Any] = {**_T, "constants": {"GROUP": _GROUPS}}
@@ -71,7 +72,7 @@ _FOLLOW = Kernel("norm.cu", "norm_follow", (
 
 def operand(x: Any) -> Any:
     """An array as the functions below take it: in one piece, of whatever floating-point dtype."""
-    return x if x.flags.c_contiguous else x.copy(order="C")
+    return dense(x)
 
 
 # -- rows: LayerNorm and RMSNorm ----------------------------------------------------------------------------------
@@ -107,10 +108,10 @@ def channels_forward(x: Any, w: Any, b: Any, groups: int, eps: float, fixed: Any
     n, c, size = x.shape
     shape = (n, groups, 1) if groups else (1, 1, c)
     if fixed is not None:
-        mean, var = (f.astype(_accumulator(x), order="C", copy=False) for f in fixed)
+        mean, var = (f.astype(accumulator(x.dtype), order="C", copy=False) for f in fixed)
         mean, var, rstd = _joined(mean, var, 1, 1, c, 1, eps)
     elif not x.size:
-        mean, var, rstd = (np.zeros_like(x, shape=shape, dtype=_accumulator(x)) for _ in range(3))
+        mean, var, rstd = (np.zeros_like(x, shape=shape, dtype=accumulator(x.dtype)) for _ in range(3))
     else:
         mean, var, rstd = _statistics(x, groups, eps)
     y = np.empty_like(x)
@@ -249,12 +250,8 @@ def _group_means(sum_g: Any, sum_gh: Any, w: Any, n: int, c: int, groups: int, s
 
 
 # -- launches -----------------------------------------------------------------------------------------------------
-def _accumulator(x: Any) -> np.dtype[Any]:
-    return np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
-
-
 def _new(like: Any, *shape: int) -> Any:
-    return np.empty_like(like, shape=shape, dtype=_accumulator(like), order="C")
+    return np.empty_like(like, shape=shape, dtype=accumulator(like.dtype), order="C")
 
 
 def _either(f: Any, x: Any) -> tuple[Any, Any]:

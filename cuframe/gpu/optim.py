@@ -14,14 +14,14 @@ import numpy as np
 
 from cuframe.backend.base import backend_of
 from cuframe.cuda.launch import Kernel, launcher_of
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["adam", "amsgrad", "clamp", "momentum", "nadam", "norm", "radam", "scale", "sgd", "together"]
 
-_FLOATS = ("float32", "float64", "float16", "bfloat16")
 _THREADS = 256
 _BLOCKS = 4096  # about as many are launched, with no less than this many elements each
 _SMALLEST = 2048
-_TYPES: dict[str, Any] = {"types": {"T": _FLOATS}}
+_TYPES: dict[str, Any] = {"types": {"T": FLOATS}}
 
 
 def _declare(name: str, arrays: int, *scalars: str, **options: Any) -> Kernel:
@@ -134,9 +134,9 @@ def _update(kernel: Kernel, sets: Sets, scalars: tuple, reads: int | None = None
             **constants: bool) -> None:
     """Launch on all tensors; arrays that are not contiguous are copied, and written back but for number `reads`."""
     for kind in _by_dtype(sets):
-        dense = [tuple([a if a.flags.c_contiguous else a.copy() for a in arrays]) for arrays in kind]
-        _Set(dense).run(kernel, *total, scalars, **constants)
-        for given, used in zip(kind, dense):
+        packed = [tuple([dense(a) for a in arrays]) for arrays in kind]
+        _Set(packed).run(kernel, *total, scalars, **constants)
+        for given, used in zip(kind, packed):
             for i, (a, b) in enumerate(zip(given, used)):
                 if a is not b and i != reads:
                     a[...] = b
@@ -191,9 +191,9 @@ def radam(sets: Sets, beta1: float, beta2: float, step: float, eps: float, recti
 
 def norm(arrays: Sequence[Any], order: float) -> Any:
     """The norm of all elements of arrays on one device: float64, of shape (1,), there."""
-    dense = [(a if a.flags.c_contiguous else a.copy(),) for a in arrays]
-    kinds = _by_dtype(dense)
-    like = dense[0][0]
+    packed = [(dense(a),) for a in arrays]
+    kinds = _by_dtype(packed)
+    like = packed[0][0]
     launcher = launcher_of(like)
     device = launcher.device(like)
     sizes = tuple([arrays[0].size for kind in kinds for arrays in kind])

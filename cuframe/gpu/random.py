@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from cuframe.cuda.launch import Kernel
+from cuframe.gpu._arrays import FLOATS
 
 __all__ = ["normal", "uniform"]
 
@@ -14,7 +15,7 @@ _THREADS = 256
 
 _FILL = Kernel("random.cu", "random_fill", (
     "T* out[n]", "int64 n", "uint64 seed", "uint64 offset", "double scale", "double shift", "double most"),
-    types={"T": ("float32", "float64", "float16", "bfloat16")}, constants={"NORMAL": (False, True)})
+    types={"T": FLOATS}, constants={"NORMAL": (False, True)})
 
 
 def _fill(out: Any, seed: int, offset: int, scale: float, shift: float, most: float, normal: bool) -> Any:

@@ -16,8 +16,9 @@ import numpy as np
 from cuframe.backend.base import backend_of
 from cuframe.cpu.rnn import Grads
 from cuframe.cpu.rnn_checks import check, check_lengths
-from cuframe.cuda.launch import Kernel
+from cuframe.cuda.launch import Kernel, accumulator
 from cuframe.cuda.persistent import Plan
+from cuframe.gpu._arrays import FLOATS, dense
 
 from . import _rnn_persistent as persistent
 
@@ -29,7 +30,7 @@ _KEPT = {"lstm": 4, "gru": 4, "rnn_tanh": 1, "rnn_relu": 1}
 _THREADS = 128
 
 _INSTANCES: dict[str, Any] = {
-    "types": {"T": ("float32", "float64", "float16", "bfloat16")},
+    "types": {"T": FLOATS},
     "constants": {"CELL": (0, 1, 2, 3), "VEC": (False, True)}, "threads": _THREADS,
 }
 _FORWARD = Kernel("rnn_cells.cu", "rnn_cell_forward", (
@@ -96,12 +97,12 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
     hidden, size = len(w_hh) // gates, w_hh.shape[1]
     rows = count * batch if sizes is None else len(x)
     backend = backend_of(x)
-    acc = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    acc = accumulator(x.dtype)
 
     def new(shape: tuple[int, ...], dtype: Any = None) -> Any:
         return np.empty_like(x, shape=shape, dtype=dtype or x.dtype, order="C")
 
-    x2, bias = _dense(x).reshape(rows, x.shape[-1]), [None if b is None else _dense(b) for b in (b_ih, b_hh)]
+    x2, bias = dense(x).reshape(rows, x.shape[-1]), [None if b is None else dense(b) for b in (b_ih, b_hh)]
     gx = backend.matmul(x2, w_ih.T) if rows else new((0, gates * hidden))
     # the gates of an LSTM and of an Elman cell make room for what they become
     kept: Any = None if not need_backward else gx if _KEPT[cell] == gates else new((rows, _KEPT[cell] * hidden))
@@ -172,8 +173,8 @@ def _persistent(cell: str, plan: Plan, exchange: str, x: Any, x2: Any, gx: Any, 
                 h0: Any, c0: Any, lengths: Any, kept: Any, steps: list[slice], batch: int,
                 reverse: bool) -> tuple[Any, Any, Any, Saved | None]:
     """`forward` in one launch."""
-    acc = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
-    w_hh, b_ih, b_hh, h_start = (None if a is None else _dense(a) for a in (*weights[1:4], h0))
+    acc = accumulator(x.dtype)
+    w_hh, b_ih, b_hh, h_start = (None if a is None else dense(a) for a in (*weights[1:4], h0))
     c_start = None if c0 is None else c0.astype(acc, order="C")
     r = persistent.forward(cell, plan, gx, w_hh, b_ih, b_hh, h_start, c_start, lengths, kept, len(steps), batch,
                            reverse, exchange)
@@ -193,7 +194,7 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
     x, backend, has_c = s.x, backend_of(s.x), s.cell == "lstm"
     gates = _GATES[s.cell]
     hidden, size, rows = len(w_hh) // gates, w_hh.shape[1], len(x)
-    acc = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    acc = accumulator(x.dtype)
 
     def state(given: Any, width: int) -> Any:
         if given is None:
@@ -202,7 +203,7 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
 
     # `carry` is what comes back to h past W_hh; with a projection, past W_hr too, and the cell's own is unused
     carry, dc = state(gh_n, size), state(gc_n, hidden) if has_c else None
-    g_rows = None if gy is None else _dense(gy).reshape(rows, size)
+    g_rows = None if gy is None else dense(gy).reshape(rows, size)
     dx = np.empty_like(x, shape=(rows, gates * hidden), order="C")
     dhid = np.empty_like(dx) if s.cell == "gru" else dx
     g_full: Any = np.empty_like(x, shape=(rows, size), order="C") if w_hr is not None else None
@@ -210,7 +211,7 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
     vec = hidden % (16 // x.dtype.itemsize) == 0
     code, through, last = _CELLS.index(s.cell), None, 0
     if s.plan is not None:
-        persistent.backward(s.cell, s.plan, _dense(w_hh), s.kept, s.before, s.c_before, s.c_after, g_rows, carry, dc,
+        persistent.backward(s.cell, s.plan, dense(w_hh), s.kept, s.before, s.c_before, s.c_after, g_rows, carry, dc,
                             s.lengths, dx, dhid if s.cell == "gru" else None, len(s.steps), s.batch, s.reverse,
                             s.exchange)
     for t, at in _order(s, backward=True) if s.plan is None else ():
@@ -300,8 +301,4 @@ def _part(a: Any, at: slice) -> Any:
 
 def _summed(rows: Any) -> Any:
     """The sum over rows in the accumulator's precision."""
-    return rows.sum(axis=0, dtype=np.float64 if rows.dtype == np.float64 else np.float32).astype(rows.dtype)
-
-
-def _dense(a: Any) -> Any:
-    return a if a.flags.c_contiguous else a.copy(order="C")
+    return rows.sum(axis=0, dtype=accumulator(rows.dtype)).astype(rows.dtype)

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 
 from cuframe.cuda.launch import Kernel
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["backward", "forward"]
 
-_FLOATS = ("float32", "float64", "float16", "bfloat16")
 _THREADS = 256
 # rows of up to this many values are a warp's, longer ones a block's
 _WARP_ROW = 1024
 
-_ROWS: dict[str, Any] = {"types": {"T": _FLOATS}, "constants": {"LOG": (False, True), "GROUP": (32, _THREADS)}}
-_COLUMNS: dict[str, Any] = {"types": {"T": _FLOATS}, "constants": {"LOG": (False, True)}}
+_ROWS: dict[str, Any] = {"types": {"T": FLOATS}, "constants": {"LOG": (False, True), "GROUP": (32, _THREADS)}}
+_COLUMNS: dict[str, Any] = {"types": {"T": FLOATS}, "constants": {"LOG": (False, True)}}
 
 _ROWS_FORWARD = Kernel("softmax.cu", "softmax_rows_forward", (
     "const T* x[rows, size]", "T* y[rows, size]", "int64 rows", "int32 size"), **_ROWS)
@@ -33,7 +33,7 @@ _COLUMNS_BACKWARD = Kernel("softmax.cu", "softmax_columns_backward", (
 
 def forward(x: Any, axis: int, log: bool) -> Any:
     """The softmax of a floating-point array along `axis`, or its logarithm."""
-    x = _dense(x)
+    x = dense(x)
     y = np.empty_like(x)
     _run(_ROWS_FORWARD, _COLUMNS_FORWARD, (x, y), axis, log)
     return y
@@ -41,14 +41,10 @@ def forward(x: Any, axis: int, log: bool) -> Any:
 
 def backward(g: Any, y: Any, axis: int, log: bool) -> Any:
     """The gradient of x from that of the result `y`, both of one shape and dtype."""
-    g, y = _dense(g), _dense(y)
+    g, y = dense(g), dense(y)
     gx = np.empty_like(y)
     _run(_ROWS_BACKWARD, _COLUMNS_BACKWARD, (g, y, gx), axis, log)
     return gx
-
-
-def _dense(x: Any) -> Any:
-    return x if x.flags.c_contiguous else x.copy()
 
 
 def _run(rows: Kernel, columns: Kernel, arrays: tuple, axis: int, log: bool) -> None:
