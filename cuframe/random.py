@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-import secrets
+import os
 import threading
 from typing import Any
 
@@ -87,7 +87,7 @@ class Generator:
 
     def seed(self) -> int:
         """Sets a seed taken from the operating system's entropy, and returns it."""
-        value = secrets.randbits(64)
+        value = int.from_bytes(os.urandom(8), "little")
         self.manual_seed(value)
         return value
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import traceback
-from pathlib import Path
+import os.path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from .region import Region
 
 __all__ = ["check_backward", "check_forward", "detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"]
 
-_HERE = str(Path(__file__).resolve().parent.parent)
+_HERE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
 class detect_anomaly:
@@ -56,6 +55,8 @@ def is_anomaly_enabled() -> bool:
 
 
 def _stack() -> str:
+    import traceback
+
     frames = [f for f in traceback.extract_stack() if not f.filename.startswith(_HERE)]
     return "".join(traceback.format_list(frames[-6:]))
 

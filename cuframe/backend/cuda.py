@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from .._paths import install_command
 from ._cupy_bfloat16 import mend
 from .base import Backend, Device, register_backend
 
@@ -22,6 +21,8 @@ class CudaBackend(Backend):
         try:
             import cupy
         except ImportError as error:
+            from .._paths import install_command
+
             raise RuntimeError(
                 f"device 'cuda' needs CuPy: {install_command('cuda12')} (or the extra cuda13 for a CUDA 13 driver)"
             ) from error

@@ -61,11 +61,13 @@ class _Source(threading.local):
     """One NumPy Philox per thread, kept where the last draw ended so that sequential draws need no seek."""
 
     def __init__(self) -> None:
-        self.bits = np.random.Philox(key=0)
+        self.bits: Any = None
         self.seed = -1
         self.block = -1
 
     def draw(self, seed: int, block: int, count: int) -> Array:
+        if self.bits is None:
+            self.bits = np.random.Philox(key=0)  # NumPy imports its random module here, which takes 10 ms
         if self.seed != seed or self.block != block:
             # NumPy steps the counter before it generates, so set the block before (mod 2**256)
             before = [block - 1, 0, 0, 0] if block else [2**64 - 1] * 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -163,6 +162,8 @@ def _hints(keys: IncompatibleKeys, given: set[str], expected: set[str]) -> list[
             ]
     hints = []
     for key in keys.unexpected_keys[:20]:
+        import difflib
+
         near = difflib.get_close_matches(key, keys.missing_keys, n=1, cutoff=0.8)
         if near:
             hints.append(f'"{key}": did you mean "{near[0]}"?')

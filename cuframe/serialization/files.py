@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from collections.abc import Callable
 from typing import IO, Any
@@ -66,7 +65,7 @@ def write_atomically(op: str, path: Path, write: Callable[[IO[bytes]], None]) ->
         kind = "a folder" if os.path.isdir(target) else "not a regular file"
         raise OSError(errno.EISDIR if kind == "a folder" else errno.EINVAL, f"{op}: the path is {kind}", name)
     folder, base = os.path.split(target)
-    temporary = os.path.join(folder, f".{base[:100]}.{secrets.token_hex(6)}.tmp")
+    temporary = os.path.join(folder, f".{base[:100]}.{os.urandom(6).hex()}.tmp")
     try:
         # os.open and not tempfile, which would leave the file readable by its owner only
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
