@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .autograd.graph import Leaf, Node, Op, Output, mode, next_sequence
+from .autograd.graph import Leaf, Node, Op, Output, mode, next_sequence, watched
 from .backend import Device, backend_of
 
 __all__ = ["Parameter", "Tensor", "as_tensor_like", "record", "record_outputs"]
@@ -475,7 +475,7 @@ def record(array: Any, op: Op, inputs: tuple[Tensor | None, ...], saved: tuple) 
         for node in nodes:
             if node is not None:
                 fresh = Node(next_sequence(), op, nodes, saved)
-                if mode.anomaly:
+                if watched:
                     anomaly_check(fresh, array)
                 return Tensor(array, fresh)
     return Tensor(array)
@@ -490,7 +490,7 @@ def record_outputs(
         nodes = tuple([None if t is None else t.node for t in inputs])
         if any(node is not None for node in nodes):
             parent = Node(next_sequence(), op, nodes, saved)
-            if mode.anomaly:
+            if watched:
                 anomaly_check(parent, *arrays)
             for i, out in enumerate(outs[:differentiable]):
                 out.node = Output(next_sequence(), OUTPUT, (parent,), (i, len(outs)))
@@ -506,9 +506,10 @@ OUTPUT = Op("output", _output_vjp, (None, None))
 
 def anomaly_check(node: Node, *arrays: Any) -> None:
     """In anomaly mode: keep the forward stack, and raise if an output holds NaN."""
-    from .autograd.anomaly import check_forward
+    if mode.anomaly:
+        from .autograd.anomaly import check_forward
 
-    check_forward(node, arrays)
+        check_forward(node, arrays)
 
 
 def as_tensor_like(value: Any, like: Tensor) -> Tensor:

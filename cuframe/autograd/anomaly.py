@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os.path
+import threading
 from typing import Any
 
 import numpy as np
 
-from .graph import Node, mode
+from .graph import Node, mode, watched
 from .region import Region
 
 __all__ = ["check_backward", "check_forward", "detect_anomaly", "is_anomaly_enabled", "set_detect_anomaly"]
@@ -38,15 +39,20 @@ class detect_anomaly:
 
     def __enter__(self) -> None:
         self._before.append((mode.anomaly, mode.check_nan))
-        mode.anomaly, mode.check_nan = self._set
+        _switch(*self._set)
 
     def __exit__(self, *exc: object) -> None:
-        mode.anomaly, mode.check_nan = self._before.pop()
+        _switch(*self._before.pop())
 
 
 def set_detect_anomaly(flag: bool, check_nan: bool = True) -> None:
     """Switch anomaly mode on or off for this thread."""
-    mode.anomaly, mode.check_nan = bool(flag), bool(check_nan)
+    _switch(bool(flag), bool(check_nan))
+
+
+def _switch(anomaly: bool, check_nan: bool) -> None:
+    mode.anomaly, mode.check_nan = anomaly, check_nan
+    (watched.add if anomaly else watched.discard)(threading.get_ident())
 
 
 def is_anomaly_enabled() -> bool:

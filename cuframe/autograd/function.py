@@ -14,7 +14,7 @@ from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import Tensor, anomaly_check
 from . import versions
-from .graph import FREED, Node, Op, Output, mode, next_sequence
+from .graph import FREED, Node, Op, Output, mode, next_sequence, watched
 from .modes import no_grad
 
 __all__ = ["Function", "FunctionCtx", "once_differentiable"]
@@ -240,7 +240,7 @@ def _record(cls: Any, ctx: FunctionCtx, args: tuple, nodes: tuple, outputs: tupl
         seen.add(id(o))
         made.append(o)
     ctx._outputs = tuple(facts)
-    if mode.anomaly:
+    if watched:
         anomaly_check(node, *[o.array for o in made if isinstance(o, Tensor)])
     return made
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.graph import Node, Op, mode, next_sequence
+from ..autograd.graph import Node, Op, mode, next_sequence, watched
 from ..backend import backend_of
 from ..dtypes import get_default_dtype, is_floating, result_type
 from ..tensor import Tensor, anomaly_check, record, record_outputs
@@ -161,7 +161,7 @@ def unary(
             else:
                 saved = (r,) if keep_out else ()
             node = Node(next_sequence(), op, (node,), saved)
-            if mode.anomaly:
+            if watched:
                 anomaly_check(node, r)
             return Tensor(r, node)
         return Tensor(r)
@@ -198,8 +198,8 @@ def binary(
     x_always, y_always = saves.count(0) > 1, saves.count(1) > 1
 
     def operation(input: Any, other: Any) -> Tensor:
-        if input.__class__ is not Tensor or other.__class__ is not Tensor:
-            kind = other.__class__
+        kind = other.__class__
+        if kind is not Tensor or input.__class__ is not Tensor:
             if (kind is float or kind is int) and isinstance(input, Tensor) and input.array.dtype.kind == "f":
                 return with_number(input, other)
             if not (isinstance(input, Tensor) and isinstance(other, Tensor)):
@@ -227,7 +227,7 @@ def binary(
                 else:
                     saved = (x.shape, y.shape)
                 node = Node(next_sequence(), op, (a, b), saved)
-                if mode.anomaly:
+                if watched:
                     anomaly_check(node, r)
                 return Tensor(r, node)
         return Tensor(r)
@@ -243,7 +243,7 @@ def binary(
             return Tensor(r)
         x = x if x_always else x.shape
         node = Node(next_sequence(), op, (a, None), (x, other, r) if keep_out else (x, other))
-        if mode.anomaly:
+        if watched:
             anomaly_check(node, r)
         return Tensor(r, node)
 

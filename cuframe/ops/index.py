@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import versions
-from ..autograd.graph import Node, mode, next_sequence
+from ..autograd.graph import Node, mode, next_sequence, watched
 from ..autograd.region import Region
 from ..backend import backend_of
 from ..tensor import Tensor, anomaly_check
@@ -451,6 +451,6 @@ def setitem(input: Tensor, index: Any, value: Any) -> None:
         if advanced is not None:
             advanced = tuple([a if a.__class__ is slice else a.copy() for a in advanced])
         out.node = Node(next_sequence(), _SETITEM, (input.node, node), (basic, advanced, shape, dtype))
-        if mode.anomaly:
+        if watched:
             anomaly_check(out.node, x)
     follow(input, out)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import versions
-from ..autograd.graph import Leaf, Node, Op, mode, next_sequence
+from ..autograd.graph import Leaf, Node, Op, mode, next_sequence, watched
 from ..autograd.modes import no_grad
 from ..dtypes import _category
 from ..tensor import Tensor, anomaly_check, record
@@ -36,7 +36,7 @@ def view(array: Any, op: Op, input: Tensor, saved: tuple, replay: Callable[..., 
     node = input.node
     if node is not None:
         node = Node(next_sequence(), op, (node,), saved)
-        if mode.anomaly:
+        if watched:
             anomaly_check(node, array)
     out = Tensor(array, node)
     _followed(out, input, (replay, args))

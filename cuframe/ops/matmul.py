@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.graph import Node, mode, next_sequence
+from ..autograd.graph import Node, mode, next_sequence, watched
 from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import Tensor, anomaly_check
@@ -141,7 +141,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
     if (a is None and b is None) or not mode.grad:
         return Tensor(r)
     node = Node(next_sequence(), _MATMUL, (a, b), (x if b is not None else x.shape, y if a is not None else y.shape))
-    if mode.anomaly:
+    if watched:
         anomaly_check(node, r)
     return Tensor(r, node)
 
