@@ -70,7 +70,7 @@ FILES: dict[str, str] = {
         "ProcessGroup ReduceOp Work all_gather all_gather_into_tensor all_reduce all_to_all all_to_all_single barrier "
         "broadcast broadcast_object destroy_process_group get_backend get_global_rank get_group_rank get_local_rank "
         "get_process_group_ranks get_rank get_world_size init_process_group irecv is_initialized isend new_group recv "
-        "reduce_scatter reduce_scatter_tensor send distributed.gather distributed.scatter"
+        "reduce_scatter reduce_scatter_tensor send distributed.gather distributed.scatter shared_empty"
     ),
     "test_distributed_store.py": "DistributedError DistributedTimeout Store",
     "test_dtypes.py": (

@@ -42,6 +42,7 @@ def expected(arrays, op):
 def main(rank, size):
     dist.init_process_group(timeout=60)
     seed = 0
+    room = dist.shared_empty(1 << 19).array
     for dtype in DTYPES:
         dtype = cf.dtypes.as_dtype(dtype)
         for op in UFUNC:
@@ -55,6 +56,11 @@ def main(rank, size):
                 dist.all_reduce(x, op)
                 want = expected([values(r, shape, dtype, seed) for r in range(size)], op)
                 assert x.array.dtype == dtype and x.array.tobytes() == want.tobytes(), (dtype, op, shape)
+                if x.array.size > 2100:  # the same in memory that is shared, somewhere in it
+                    x = cf.Tensor(room.view(dtype)[seed : seed + x.array.size].reshape(shape))
+                    x.array[...] = values(rank, shape, dtype, seed)
+                    dist.all_reduce(x, op)
+                    assert x.array.tobytes() == want.tobytes(), ("shared", dtype, op, shape)
                 if shape == (3, 2100) or op == "sum" and shape == (400001,):
                     y = cf.Tensor(np.zeros(shape, dtype))
                     dist.reduce_scatter(y, [tensor(rank + 10 * i, shape, dtype, seed) for i in range(size)], op)
@@ -221,6 +227,40 @@ MISMATCHES = {
     "root": ("dist.broadcast(cf.ones(10), rank == 1)", r"rank 1: broadcast #2 float32\[10\] from 1"),
     "name": ("dist.barrier() if rank == 1 else dist.all_reduce(cf.ones(10))", "ranks 0 and 2: all_reduce #2 .*barrier"),
 }
+
+
+def test_shared_arrays():
+    source = FAULTS + """
+def main(rank, size):
+    dist.init_process_group(timeout=60)
+    pair = dist.new_group([0, 2])
+    x, y = dist.shared_empty(3, 5000), dist.shared_empty((9000,), dtype="int64")
+    assert (x.shape, x.dtype, y.shape, y.dtype) == ((3, 5000), np.float32, (9000,), np.int64)
+    assert dist.shared_empty(2, 0).shape == (2, 0)
+    x.array[...], y.array[...] = rank, np.arange(9000) * (rank + 1)
+    x.array[2] = 7
+    works = [dist.all_reduce(cf.Tensor(x.array[:2]), async_op=True), dist.all_reduce(y, "max", async_op=True)]
+    assert all(work.wait() for work in works)
+    assert (x.array[:2] == 3).all() and (x.array[2] == 7).all() and (y.array == np.arange(9000) * 3).all()
+    dist.all_reduce(cf.Tensor(x.array[:, ::2]))  # not contiguous: as any array
+    assert (x.array[:2, ::2] == 9).all() and (x.array[2, ::2] == 21).all() and (x.array[:2, 1::2] == 3).all()
+    if rank != 1:
+        z = dist.shared_empty(9000, group=pair)
+        z.array[...] = rank + 1
+        dist.all_reduce(z, group=pair)
+        dist.all_reduce(cf.Tensor(x.array[2, 1:]), group=pair)  # the memory of another group: as any array
+        assert (z.array == 4).all()
+    expect(ValueError, r"shared_empty: size must be whole numbers from 0 on, got \\(2, -1\\)",
+           lambda: dist.shared_empty(2, -1))
+    expect(dist.DistributedError, "rank 0 asks for 16384 bytes, rank 1 for 28672",
+           lambda: dist.shared_empty(2000 if rank == 1 else 1000))
+    part = cf.Tensor(y.array[rank == 1 :][:8000])
+    expect(dist.DistributedError, "disagree.*ranks 0 and 2: all_reduce .* in shared array 1 at 0; rank 1: .* at 8",
+           lambda: dist.all_reduce(part))
+    dist.destroy_process_group()
+    x += 1  # the memory is there as long as a tensor is
+"""
+    check_ranks(3, source)
 
 
 @pytest.mark.parametrize("kind", MISMATCHES)

@@ -20,6 +20,7 @@ from .collectives import (
     reduce_scatter_tensor,
     scatter,
     send,
+    shared_empty,
 )
 from .errors import DistributedError, DistributedTimeout
 from .group import (
@@ -46,5 +47,5 @@ __all__ = [
     "broadcast_object", "destroy_process_group", "gather", "get_backend", "get_global_rank", "get_group_rank",
     "get_local_rank", "get_process_group_ranks", "get_rank", "get_world_size", "init_process_group", "irecv",
     "is_initialized", "isend", "mark_step", "new_group", "recv", "reduce_scatter", "reduce_scatter_tensor", "scatter",
-    "send",
+    "send", "shared_empty",
 ]  # fmt: skip

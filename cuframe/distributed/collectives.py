@@ -9,6 +9,7 @@ import numpy as np
 
 from ..autograd import versions
 from ..backend import backend_of
+from ..dtypes import as_dtype, get_default_dtype
 from ..tensor import Tensor
 from . import objects
 from .group import member, resolve
@@ -17,7 +18,7 @@ from .process_group import ProcessGroup, ReduceOp, Work
 __all__ = [
     "all_gather", "all_gather_into_tensor", "all_reduce", "all_to_all", "all_to_all_single", "barrier", "broadcast",
     "broadcast_object", "gather", "irecv", "isend", "recv", "reduce_scatter", "reduce_scatter_tensor", "scatter",
-    "send",
+    "send", "shared_empty",
 ]  # fmt: skip
 
 
@@ -329,3 +330,28 @@ def broadcast_object(thing: Any = None, src: int = 0, group: Any = None) -> Any:
         return thing
     found.broadcast(data, root).wait()
     return thing if found.rank == root else objects.decode(data.tobytes())
+
+
+def shared_empty(*size: Any, dtype: Any = None, group: Any = None) -> Tensor:
+    """A Tensor with undefined values, in memory that the ranks of a group share: `all_reduce` moves half the bytes.
+
+    All ranks of the group must call it with the same size and dtype, in the same order. `all_reduce` of the tensor, or
+    of a contiguous part of it, must then be given the same part on all ranks. Where the backend shares no memory this
+    is an ordinary tensor. The memory is the group's, until it is destroyed.
+
+    Args:
+        size: the shape, as numbers or as one tuple.
+        dtype: by default the default dtype.
+        group: by default the whole job.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()
+    >>> tuple(dist.shared_empty(2, 3).shape)
+    (2, 3)
+    >>> dist.destroy_process_group()
+    """
+    shape = tuple(size[0]) if len(size) == 1 and isinstance(size[0], (tuple, list)) else size
+    if any(not isinstance(n, (int, np.integer)) or n < 0 for n in shape):
+        raise ValueError(f"shared_empty: size must be whole numbers from 0 on, got {shape}")
+    kind = get_default_dtype() if dtype is None else as_dtype(dtype)
+    return Tensor(resolve("shared_empty", group).empty(tuple(map(int, shape)), kind))

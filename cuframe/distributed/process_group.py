@@ -162,6 +162,13 @@ class ProcessGroup:
             found = self._lanes[lane] = _Lane(f"{self.backend} {lane}")
         return found.run(job, background)
 
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """A new array, in the memory that is best for `all_reduce`; all ranks must call it, in the same order.
+
+        Backends with such a memory replace it. The memory is kept until the group is closed.
+        """
+        return np.empty(shape, dtype)
+
     def all_reduce(self, array: Any, op: ReduceOp = ReduceOp.SUM, background: bool = False) -> Work:
         """Replace `array` by the reduction of all ranks' arrays."""
         raise NotImplementedError

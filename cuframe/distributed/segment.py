@@ -29,10 +29,10 @@ import numpy as np
 from .errors import DistributedError, how_it_ended
 from .store import Store
 
-__all__ = ["PAGE", "SPINS", "Peer", "Segment", "same_host"]
+__all__ = ["PAGE", "SPINS", "Peer", "Segment", "same_host", "share_memory"]
 
 PAGE = 4096
-_COOKIE = 32
+RESERVED = 32  # bytes of a cookie at the beginning, for the members to know the memory by
 _SLICE = 0.01  # seconds between looks at the processes that are waited for
 SPINS = 200  # looks at a word before the kernel is asked to wake us: some 40 us, where there is a core for each rank
 _FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
@@ -88,59 +88,71 @@ class Peer:
             self._fd = -1
 
 
-class Segment:
-    """`size` bytes shared by the ranks of `ranks`, made and mapped by all of them together.
+def share_memory(
+    store: Store, name: str, index: int, ranks: tuple[int, ...], size: int, timeout: float
+) -> tuple[mmap.mmap, list[int]]:
+    """`size` bytes that the ranks of `ranks` map together, the first `RESERVED` of them in use; and the ranks' pids.
 
     Args:
         store: where they meet; used under `name`, which serves once.
-        name: of the group.
+        name: of what is shared.
         index: this process's place among the members.
         ranks: the members' ranks in the job.
-        size: bytes.
+        size: bytes, the same on all members.
         timeout: seconds until a member that does not come is an error.
 
     Raises:
-        DistributedError: the members are not on one host.
+        DistributedError: the members are not on one host, or want different sizes.
     """
-
-    def __init__(
-        self, store: Store, name: str, index: int, ranks: tuple[int, ...], size: int, timeout: float
-    ) -> None:
-        if not hasattr(os, "memfd_create") or not hasattr(os, "pidfd_open"):
-            raise DistributedError("shm: needs Linux 5.3 or newer")
-        me, fd, cookie = ranks[index], -1, os.urandom(_COOKIE)
-        if index == 0:
-            fd = os.memfd_create("cuframe", os.MFD_CLOEXEC)
-            os.ftruncate(fd, size)
-            os.pwrite(fd, cookie, 0)
-        try:
-            place = f"{os.getpid()} {fd} {cookie.hex()} {size}\n{same_host()}".encode()
-            texts = [t.decode() for t in store.gather(f"{name}/place", me, ranks, place, timeout)]
-            hosts = [t.partition("\n")[2] for t in texts]
-            other = next((i for i, host in enumerate(hosts) if host != hosts[0]), None)
-            if other is not None:
+    if not hasattr(os, "memfd_create") or not hasattr(os, "pidfd_open"):
+        raise DistributedError("shm: needs Linux 5.3 or newer")
+    me, fd, cookie = ranks[index], -1, os.urandom(RESERVED)
+    if index == 0:
+        fd = os.memfd_create("cuframe", os.MFD_CLOEXEC)
+        os.ftruncate(fd, size)
+        os.pwrite(fd, cookie, 0)
+    try:
+        place = f"{os.getpid()} {fd} {cookie.hex()} {size}\n{same_host()}".encode()
+        texts = [t.decode() for t in store.gather(f"{name}/place", me, ranks, place, timeout)]
+        hosts = [t.partition("\n")[2] for t in texts]
+        other = next((i for i, host in enumerate(hosts) if host != hosts[0]), None)
+        if other is not None:
+            raise DistributedError(
+                f"shm: all ranks must be on one host; rank {ranks[0]} is on {hosts[0].split()[0]}, "
+                f"rank {ranks[other]} on {hosts[other].split()[0]}"
+            )
+        words = [t.partition("\n")[0].split() for t in texts]
+        other = next((i for i, w in enumerate(words) if w[3] != words[0][3]), None)
+        if other is not None:
+            raise DistributedError(
+                f"shm: all ranks must share memory of one size; rank {ranks[0]} asks for {words[0][3]} bytes, "
+                f"rank {ranks[other]} for {words[other][3]}"
+            )
+        pids = [int(w[0]) for w in words]
+        if index:
+            path = f"/proc/{pids[0]}/fd/{words[0][1]}"
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            except OSError as error:
                 raise DistributedError(
-                    f"shm: all ranks must be on one host; rank {ranks[0]} is on {hosts[0].split()[0]}, "
-                    f"rank {ranks[other]} on {hosts[other].split()[0]}"
-                )
-            words = [t.partition("\n")[0].split() for t in texts]
-            self.pids = [int(w[0]) for w in words]
-            self.peers = {i: Peer(pid) for i, pid in enumerate(self.pids) if i != index}
-            if index:
-                path = f"/proc/{self.pids[0]}/fd/{words[0][1]}"
-                try:
-                    fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-                except OSError as error:
-                    raise DistributedError(
-                        f"shm: rank {me} cannot open the memory of rank {ranks[0]} ({path}): {error.strerror}"
-                    ) from None
-            self.memory = mmap.mmap(fd, size)
-            if self.memory[:_COOKIE] != bytes.fromhex(words[0][2]):
-                raise DistributedError(f"shm: {path} is not the memory of rank {ranks[0]}")
-            store.gather(f"{name}/mapped", me, ranks, b"", timeout)
-        finally:
-            if fd >= 0:
-                os.close(fd)
+                    f"shm: rank {me} cannot open the memory of rank {ranks[0]} ({path}): {error.strerror}"
+                ) from None
+        memory = mmap.mmap(fd, size)
+        if memory[:RESERVED] != bytes.fromhex(words[0][2]):
+            raise DistributedError(f"shm: {path} is not the memory of rank {ranks[0]}")
+        store.gather(f"{name}/mapped", me, ranks, b"", timeout)
+        return memory, pids
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+class Segment:
+    """Memory that ranks share (the arguments are those of `share_memory`), with words to wait at, and its members."""
+
+    def __init__(self, store: Store, name: str, index: int, ranks: tuple[int, ...], size: int, timeout: float) -> None:
+        self.memory, pids = share_memory(store, name, index, ranks, size, timeout)
+        self.peers = {i: Peer(pid) for i, pid in enumerate(pids) if i != index}
         self.bytes = np.frombuffer(self.memory, np.uint8)
         self.words = memoryview(self.memory).cast("I")
         self._address = self.bytes.ctypes.data
