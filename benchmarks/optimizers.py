@@ -4,7 +4,7 @@
 
 Two sets of parameters: those of examples/char_lm.py (7 tensors, 360,544 elements) and 100 matrices of 8 x 8. Every
 figure is the median over rounds in which cuframe and PyTorch (where installed) take turns. An update is bound by
-memory: cuframe uses one thread, PyTorch as many as it is given, by default all.
+memory: cuframe uses all cores for Adam and one for the others, PyTorch as many as it is given, by default all.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from cuframe.backend.base import backend_of
 from cuframe.cuda.launch import Kernel, launcher_of
 from cuframe.gpu._arrays import FLOATS, dense
 
-__all__ = ["adam", "amsgrad", "clamp", "momentum", "nadam", "norm", "radam", "scale", "sgd", "together"]
+__all__ = ["adam", "amsgrad", "clamp", "momentum", "nadam", "norm", "radam", "scale", "sgd", "takes", "together"]
 
 _THREADS = 256
 _BLOCKS = 4096  # about as many are launched, with no less than this many elements each
@@ -140,6 +140,11 @@ def _update(kernel: Kernel, sets: Sets, scalars: tuple, reads: int | None = None
             for i, (a, b) in enumerate(zip(given, used)):
                 if a is not b and i != reads:
                     a[...] = b
+
+
+def takes(p: Any) -> bool:
+    """Whether the functions of this module serve a parameter like `p`."""
+    return p.dtype.name in FLOATS
 
 
 def together(arrays: Sequence[Any]) -> bool:

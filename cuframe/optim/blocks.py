@@ -7,7 +7,7 @@ Note [Blocks]
     parameter's size. On a device every call is a launch, so there the block is the whole array.
 
 Note [One launch]
-    Where a device has a kernel for a rule, `run` only notes the parameter, and `finish` launches once for all that
+    Where a backend has a kernel for a rule, `run` only notes the parameter, and `finish` launches once for all that
     share the settings: the number of launches does not grow with that of parameters.
 """
 
@@ -81,11 +81,9 @@ def run(
     """
     x = p.array
     arrays = [x, g, *[s.array for s in state]]
-    if x.__class__ is not np.ndarray:
-        rule = (x.__class__, kernel)
-        if rule not in scratch:
-            scratch[rule] = _fused(x, kernel)
-        fused = scratch[rule]
+    family = backend_of(x).kernel("optim")
+    if family is not None and family.takes(x):
+        fused = getattr(family, kernel.__name__.lstrip("_"), None)
         if fused is not None:
             scratch.setdefault(_WAITING, {}).setdefault((fused, settings), []).append(arrays)
             return
@@ -102,11 +100,6 @@ def run(
         _run_blocks(scratch, kernel, arrays, settings)
         x[...] = arrays[0]
     versions.written(x, "the optimizer's step")
-
-
-def _fused(x: Any, kernel: Callable[..., None]) -> Callable[..., None] | None:
-    """The rule of this name for many parameters, where the device of `x` has it."""
-    return getattr(backend_of(x).kernel("optim"), kernel.__name__.lstrip("_"), None)
 
 
 def finish(scratch: dict[Any, Any]) -> None:
