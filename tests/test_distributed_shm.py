@@ -232,6 +232,7 @@ MISMATCHES = {
 def test_shared_arrays():
     source = FAULTS + """
 def main(rank, size):
+    import gc
     dist.init_process_group(timeout=60)
     pair = dist.new_group([0, 2])
     x, y = dist.shared_empty(3, 5000), dist.shared_empty((9000,), dtype="int64")
@@ -250,15 +251,23 @@ def main(rank, size):
         dist.all_reduce(z, group=pair)
         dist.all_reduce(cf.Tensor(x.array[2, 1:]), group=pair)  # the memory of another group: as any array
         assert (z.array == 4).all()
+        del z
     expect(ValueError, r"shared_empty: size must be whole numbers from 0 on, got \\(2, -1\\)",
            lambda: dist.shared_empty(2, -1))
     expect(dist.DistributedError, "rank 0 asks for 16384 bytes, rank 1 for 28672",
            lambda: dist.shared_empty(2000 if rank == 1 else 1000))
     part = cf.Tensor(y.array[rank == 1 :][:8000])
-    expect(dist.DistributedError, "disagree.*ranks 0 and 2: all_reduce .* in shared array 1 at 0; rank 1: .* at 8",
+    expect(dist.DistributedError, "disagree.*ranks 0 and 2: all_reduce .* in shared array 2 at 0; rank 1: .* at 8",
            lambda: dist.all_reduce(part))
     dist.destroy_process_group()
+    def mapped():
+        gc.collect()
+        with open("/proc/self/maps") as lines:
+            return sum("memfd:cuframe" in line for line in lines)
     x += 1  # the memory is there as long as a tensor is
+    before = mapped()
+    del x, y, part
+    assert before - mapped() == 2, (before, mapped())
 """
     check_ranks(3, source)
 

@@ -337,7 +337,7 @@ def shared_empty(*size: Any, dtype: Any = None, group: Any = None) -> Tensor:
 
     All ranks of the group must call it with the same size and dtype, in the same order. `all_reduce` of the tensor, or
     of a contiguous part of it, must then be given the same part on all ranks. Where the backend shares no memory this
-    is an ordinary tensor. The memory is the group's, until it is destroyed.
+    is an ordinary tensor.
 
     Args:
         size: the shape, as numbers or as one tuple.

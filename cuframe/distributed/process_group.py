@@ -165,13 +165,17 @@ class ProcessGroup:
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         """A new array, in the memory that is best for `all_reduce`; all ranks must call it, in the same order.
 
-        Backends with such a memory replace it. The memory is kept until the group is closed.
+        Backends with such a memory replace this method.
         """
         return np.empty(shape, dtype)
 
     def all_reduce(self, array: Any, op: ReduceOp = ReduceOp.SUM, background: bool = False) -> Work:
         """Replace `array` by the reduction of all ranks' arrays."""
         raise NotImplementedError
+
+    def reduce(self, array: Any, root: int, op: ReduceOp = ReduceOp.SUM, background: bool = False) -> Work:
+        """Replace `array` of `root` by the reduction of all ranks' arrays."""
+        return self.all_reduce(array if self.rank == root else array.copy(), op, background)
 
     def broadcast(self, array: Any, root: int, background: bool = False) -> Work:
         """Replace `array` by that of `root`."""
@@ -207,9 +211,17 @@ class ProcessGroup:
         """Fill `array` with what `peer` sends; per pair of ranks, messages arrive in the order they were sent."""
         raise NotImplementedError
 
+    def batch(self, messages: Sequence[tuple[str, Any, int]]) -> list[Work]:
+        """Start messages (`"send"` or `"recv"`, array, peer) together; the work of each, or one for all."""
+        return [getattr(self, name)(array, peer, background=True) for name, array, peer in messages]
+
     def barrier(self, background: bool = False) -> Work:
         """Wait until every rank has come here."""
         raise NotImplementedError
+
+    def staged(self, array: np.ndarray) -> Any:
+        """A NumPy array as this group's collectives take it: itself, or a copy on the group's device."""
+        return array
 
     def close(self) -> None:
         """Leave: the others are told if they still wait for this rank."""

@@ -24,6 +24,7 @@ import math
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -100,7 +101,9 @@ class SharedMemoryGroup(ProcessGroup):
         self._sequence = 0
         self._closed = False
         self._meeting = (store, name)
-        self._arenas: list[tuple[int, np.ndarray]] = []  # address of this rank's row, and the rows [size, bytes]
+        # number: address and size of this rank's row, and all rows, which live as long as an array on them does
+        self._arenas: dict[int, tuple[int, int, weakref.ref[np.ndarray]]] = {}
+        self._made = 0
         self._spins = SPINS if size <= len(os.sched_getaffinity(0)) else 0
 
     # -- phases -------------------------------------------------------------------------------------------------
@@ -225,18 +228,20 @@ class SharedMemoryGroup(ProcessGroup):
             return np.empty(shape, dtype)
         room = -(-count * dtype.itemsize // PAGE) * PAGE
         store, name = self._meeting
-        where = f"{name}/array{len(self._arenas)}"
+        self._arenas = {i: arena for i, arena in self._arenas.items() if arena[2]() is not None}
+        self._made += 1
+        where = f"{name}/array{self._made}"
         memory, _ = share_memory(store, where, self.rank, self.ranks, PAGE + self.size * room, self.timeout)
-        rows = np.frombuffer(memory, np.uint8, offset=PAGE).reshape(self.size, room)
-        mine = rows[self.rank]
-        self._arenas.append((mine.ctypes.data, rows))
+        rows = np.frombuffer(memory, np.uint8, offset=PAGE)
+        mine = rows[self.rank * room : (self.rank + 1) * room]
+        self._arenas[self._made] = mine.ctypes.data, room, weakref.ref(rows)
         return mine.view(dtype)[:count].reshape(shape)
 
     def _shared(self, x: np.ndarray) -> tuple[int, int] | None:
         """Which array of `empty` it lies in, and how many bytes behind its beginning."""
         address = x.ctypes.data
-        for i, (begin, rows) in enumerate(self._arenas):
-            if 0 <= address - begin <= rows.shape[1] - x.nbytes:
+        for i, (begin, room, rows) in self._arenas.items():
+            if 0 <= address - begin <= room - x.nbytes and rows() is not None:
                 return i, address - begin
         return None
 
@@ -262,8 +267,10 @@ class SharedMemoryGroup(ProcessGroup):
     def _all_reduce_shared(
         self, array: np.ndarray, place: tuple[int, int], op: ReduceOp, phase: Callable[[], int]
     ) -> None:
-        arena, offset = place
-        whole = self._arenas[arena][1][:, offset : offset + array.nbytes].view(array.dtype)
+        _, room, rows = self._arenas[place[0]]
+        memory = rows()
+        assert memory is not None  # the array is one on it
+        whole = memory.reshape(self.size, room)[:, place[1] : place[1] + array.nbytes].view(array.dtype)
         cut = self._cuts(array.size)[self.rank]
         parts = [whole[r, cut] for r in range(self.size)]
         phase()
