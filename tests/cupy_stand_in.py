@@ -46,6 +46,7 @@ SURFACE = {
     "cupy.cuda.Event.done": None,
     "cupy.cuda.get_current_stream": 0,
     "cupy.cuda.get_elapsed_time": 2,
+    "cupy.ndarray._c_contiguous": None,
     "cupy.cuda.MemoryPointer.ptr": None,
     "cupy.cuda.MemoryPointer.device_id": None,
     "cupy.where": 3,
@@ -63,6 +64,10 @@ class Array(np.ndarray):
     """Host memory that calls itself a GPU's."""
 
     device_index = 0
+
+    @property
+    def _c_contiguous(self) -> bool:
+        return self.flags.c_contiguous
 
     @property
     def data(self) -> Any:  # type: ignore[override]

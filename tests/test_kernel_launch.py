@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ class Array(np.ndarray):
 
 class Recorder:
     """Loads nothing, and remembers launches."""
+
+    look = attrgetter("dtype", "size", "flags.c_contiguous", "device_index")
 
     def __init__(self) -> None:
         self.loads: list[tuple[str, int]] = []
@@ -122,6 +125,49 @@ def test_bad_arguments_launch_nothing(recorder: Recorder, changes: dict, error: 
     with pytest.raises(error, match=message):
         call(scale(), **changes)
     assert recorder.launches == []
+
+
+def test_what_passed_once_lets_nothing_else_pass(recorder: Recorder) -> None:
+    """Note [Launch cost]: each thing that the checks look at must tell launches apart."""
+    k = scale(constants={"WIDE": (1, 4)})
+    x, w, other = array(2, 3), array(3), array(2, 3)
+    other.device_index = 1
+    good = (x, x, w, 0.5, 2, 3, True)
+    bad = {
+        "dtype": (x, array(2, 3, dtype="float16"), w, 0.5, 2, 3, True), "size": (x, array(7), w, 0.5, 2, 3, True),
+        "contiguity": (x, array(3, 2).T, w, 0.5, 2, 3, True), "device": (x, other, w, 0.5, 2, 3, True),
+        "kind": (x, np.zeros((2, 3), "f4"), w, 0.5, 2, 3, True), "None": (x, None, w, 0.5, 2, 3, True),
+        "extent": (x, x, w, 0.5, 3, 2, True), "scalar": (x, x, w, None, 2, 3, True),
+    }
+    for _ in range(2):
+        k(1, 32, *good, WIDE=4)
+        for what, values in bad.items():
+            with pytest.raises((TypeError, ValueError)):
+                k(1, 32, *values, WIDE=4)
+                pytest.fail(what)
+        with pytest.raises(TypeError, match="constants must be WIDE"):
+            k(1, 32, *good, DEEP=4)
+    assert len(recorder.launches) == 2
+    assert recorder.loads == [("scale<float, 4>", 0)]
+
+
+def test_which_array_is_left_out(recorder: Recorder) -> None:
+    k = Kernel(text_source("//"), "f", ("float* x", "float* a?[2]", "float* b?[3]"), declare=False)
+    x, two, three = array(1), array(2), array(3)
+    k(1, 32, x, two, None)
+    assert recorder.slot(1, ctypes.c_uint64) == two.ctypes.data and recorder.slot(2, ctypes.c_uint64) == 0
+    with pytest.raises(ValueError, match=r"f: b must have shape \(3\)"):
+        k(1, 32, x, None, two)
+    k(1, 32, x, None, three)
+    assert recorder.slot(1, ctypes.c_uint64) == 0 and recorder.slot(2, ctypes.c_uint64) == three.ctypes.data
+
+
+def test_keys_are_forgotten_in_the_end(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch_module, "_MOST_PASSED", 3)
+    k = Kernel(text_source("//"), "f", ("float* x[n]", "int64 n"), declare=False)
+    for n in range(1, 9):
+        k(1, 32, array(n), n)
+    assert len(k._passed) <= 3 and len(recorder.launches) == 8
 
 
 def test_two_devices(recorder: Recorder) -> None:

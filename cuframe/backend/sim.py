@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from operator import attrgetter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,8 @@ class _SimModule(ModuleType):
 
 class _SimLauncher:
     """Runs kernels on SimArrays in the simulator."""
+
+    look = attrgetter("dtype", "size", "flags.c_contiguous", "device_index")
 
     def __init__(self) -> None:
         self._programs: dict[Any, Any] = {}

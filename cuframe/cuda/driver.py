@@ -7,6 +7,7 @@ installed CuPy, and run in tests against a recording stand-in, where there is no
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from cuframe.cuda.compile import compile_kernel
@@ -25,6 +26,11 @@ _SHARED_DEFAULT = 48 * 1024
 class CudaLauncher:
     """Launches kernels on CuPy arrays."""
 
+    # CuPy makes an object of each array's flags when they are asked for, which takes four times as long
+    look = attrgetter("dtype", "size", "_c_contiguous", "data.device_id")
+    device = attrgetter("data.device_id")
+    address = attrgetter("data.ptr")
+
     def __init__(self, cupy: Any) -> None:
         from cupy_backends.cuda.api import driver, runtime
 
@@ -33,12 +39,6 @@ class CudaLauncher:
         self._runtime = runtime
         self._stream = cupy.cuda.get_current_stream
         self._facts: dict[tuple[int, int], int] = {}
-
-    def device(self, array: Any) -> int:
-        return array.data.device_id
-
-    def address(self, array: Any) -> int:
-        return array.data.ptr
 
     def stream(self, device: int) -> int:
         with self._cupy.cuda.Device(device):

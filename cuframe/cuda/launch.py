@@ -15,6 +15,12 @@ Note [Arguments] An argument is declared as in C: `const T* x[rows, cols]`, `int
 
 All arrays must be on one device.  Its type selects the launcher (`register_launcher`), which loads the instance once
 and gets the arguments as a packed block, an 8-byte slot each.
+
+Note [Launch cost] A launch is to cost less than 3 us of Python: benchmarks/launch_cost.py.  What the checks depend on
+is gathered in one hashable key, by functions that are C code throughout: dtype, size, contiguity and device of each
+array, which are None, the scalars that shapes are made of, the template's constants.  A key that passed the checks once
+needs them no more, and leads straight to the loaded instance; any other goes through all of them, and so does what
+makes no key.
 """
 
 from __future__ import annotations
@@ -23,7 +29,8 @@ import ctypes
 import itertools
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -56,10 +63,17 @@ class Loaded(Protocol):
 class Launcher(Protocol):
     """What a kind of device does for kernels."""
 
-    def device(self, array: Any) -> int:
+    @property
+    def look(self) -> Callable[[Any], Hashable]:
+        """What tells launches apart: dtype, size, contiguity and device; AttributeError for another kind of array.
+
+        `operator.attrgetter` makes one that takes the time of a single call.
+        """
+
+    def device(self, array: Any, /) -> int:
         """The index of the device that holds `array`."""
 
-    def address(self, array: Any) -> int:
+    def address(self, array: Any, /) -> int:
         """Where its first element is."""
 
     def stream(self, device: int) -> int:
@@ -72,6 +86,9 @@ class Launcher(Protocol):
              siblings: Sequence[str]) -> Loaded:
         """Compile and load one instance; `siblings` are all of its file, for where one go is cheaper."""
 
+
+# keys that a kernel remembers; a program that goes on to make new sizes shall not fill the memory
+_MOST_PASSED = 4096
 
 _launchers: dict[type, Launcher] = {}
 _declared: list[Kernel] = []
@@ -149,15 +166,19 @@ class Kernel:
         self._source = source
         self._opened: Source | None = None
         self._arguments = tuple(self._parse(args))
-        self._packer = struct.Struct("=" + "".join("Q" if a.pointer else _SCALARS[a.ctype] for a in self._arguments))
+        self._count = len(self._arguments)
+        self._optional = tuple(i for i, a in enumerate(self._arguments) if a.optional)
+        self._forms: dict[tuple[int, ...], _Form] = {}
+        self._whole = self._form(())
         self._blocks: list[_Block] = []
         self._loaded: dict[Any, Loaded] = {}
+        self._passed: dict[Hashable, Loaded] = {}
         self._prepare()
         if declare:
             _declared.append(self)
 
     def _prepare(self) -> None:
-        """What a launch needs, in the form that is quickest to walk: a launch is to cost less than 3 us of Python."""
+        """What the checks need, in the form that is quickest to walk."""
         pointers = [(i, a) for i, a in enumerate(self._arguments) if a.pointer]
         self._places = [i for i, _ in pointers]
         # a class of pointers is a type parameter or a C type: one dtype in a launch
@@ -169,6 +190,26 @@ class Kernel:
         self._checks = [
             (i, a.name, self._classes.index(a.ctype), tuple(_dtype(d) for d in self.types.get(a.ctype, ())), a.optional,
              a.strided, self._shapes.index(a.shape) if a.shape else None) for i, a in pointers]
+        named = {place for shape in self._shapes for _, places in shape for place in places}
+        self._extents = _picker(sorted(named))
+
+    def _form(self, absent: tuple[int, ...]) -> _Form:
+        """How arguments are gathered where those at these places are None."""
+        found = self._forms.get(absent)
+        if found is None:
+            pointers = [i for i, a in enumerate(self._arguments) if a.pointer]
+            scalars = [i for i, a in enumerate(self._arguments) if not a.pointer]
+            # padding packs as zeros: a null pointer
+            layout = "".join("8x" if i in absent else "Q" for i in pointers)
+            layout += "".join(_SCALARS[self._arguments[i].ctype] for i in scalars)
+            found = self._forms[absent] = _Form(_picker([i for i in pointers if i not in absent]), _picker(scalars),
+                                                struct.Struct(layout).pack_into)
+        return found
+
+    def _new_block(self) -> _Block:
+        # pointers come first
+        order = sorted(range(self._count), key=lambda i: not self._arguments[i].pointer)
+        return _Block([order.index(i) for i in range(self._count)])
 
     @property
     def source(self) -> Source:
@@ -236,16 +277,48 @@ class Kernel:
         Raises:
             TypeError, ValueError: an argument that is not as declared; nothing is launched.
         """
-        if len(values) != len(self._arguments):
-            raise TypeError(f"{self.name}: takes {len(self._arguments)} arguments "
+        if len(values) != self._count:
+            raise TypeError(f"{self.name}: takes {self._count} arguments "
                             f"({', '.join(a.name for a in self._arguments)}), got {len(values)}")
-        first: Any = next((values[i] for i in self._places if values[i] is not None), None)
-        launcher = _launchers.get(type(first))
+        form = self._whole
+        absent: tuple[int, ...] = ()
+        for i in self._optional:
+            if values[i] is None:
+                absent += (i,)
+        if absent:
+            form = self._forms.get(absent) or self._form(absent)
+        arrays = form.arrays(values)
+        launcher = _launchers.get(type(arrays[0])) if arrays else None
         if launcher is None:
-            raise self._no_launcher(first)
-        device_of, address_of = launcher.device, launcher.address
+            launcher = self._find_launcher(arrays)
+        try:
+            key = (absent, tuple(map(launcher.look, arrays)), self._extents(values), *constants, *constants.values())
+            loaded = self._passed.get(key)
+        except (AttributeError, TypeError):  # None, or another kind of array, or a scalar that cannot be hashed
+            loaded = self._check(launcher, values, constants)
+        else:
+            if loaded is None:
+                loaded = self._check(launcher, values, constants)
+                if len(self._passed) >= _MOST_PASSED:
+                    self._passed.clear()
+                self._passed[key] = loaded
+        try:
+            slots = self._blocks.pop()
+        except IndexError:
+            slots = self._new_block()
+        try:
+            form.pack_into(slots.buffer, 0, *map(launcher.address, arrays), *form.scalars(values))
+        except struct.error:
+            raise self._bad_scalar(values) from None
+        loaded((grid, 1, 1) if type(grid) is int else _three(grid),
+               (block, 1, 1) if type(block) is int else _three(block), shared, slots.pointers, self.cooperative)
+        self._blocks.append(slots)
+
+    def _check(self, launcher: Launcher, values: Sequence[Any], constants: Mapping[str, int | bool]) -> Loaded:
+        """The instance for these arguments, if nothing is wrong with them."""
+        device_of = launcher.device
+        first = next(values[i] for i in self._places if values[i] is not None)
         kind, device = type(first), device_of(first)
-        packed = list(values)
         dtypes = list(self._dtypes)
         sizes: list[int] = [_product(shape, values) for shape in self._shapes]
         for i, name, place, accepted, optional, strided, shape in self._checks:
@@ -253,7 +326,6 @@ class Kernel:
             if array is None:
                 if not optional:
                     raise TypeError(f"{self.name}: {name} must be an array, got None")
-                packed[i] = 0
                 continue
             if type(array) is not kind:
                 raise TypeError(f"{self.name}: {name} must be {kind.__name__}, as the others are, "
@@ -275,18 +347,11 @@ class Kernel:
                 raise ValueError(f"{self.name}: {name} is on device {device_of(array)}, the first array on {device}")
             if shape is not None and array.size != sizes[shape]:
                 raise self._bad_size(name, self._shapes[shape], array, values)
-            packed[i] = address_of(array)
         key = (kind, device, *dtypes, *constants.items())
         loaded = self._loaded.get(key)
         if loaded is None:
             loaded = self._loaded[key] = self._load(launcher, device, dtypes, constants)
-        slots = self._blocks.pop() if self._blocks else _Block(self._packer.size)
-        try:
-            self._packer.pack_into(slots.buffer, 0, *packed)
-        except struct.error:
-            raise self._bad_scalar(values) from None
-        loaded(_three(grid), _three(block), shared, slots.pointers, self.cooperative)
-        self._blocks.append(slots)
+        return loaded
 
     def _bad_size(self, name: str, shape: _Shape, array: Any, values: Sequence[Any]) -> Exception:
         sizes = [_product((dimension,), values) for dimension in shape]
@@ -310,10 +375,14 @@ class Kernel:
         return launcher.load(self.source, expression, device, self.options,
                              siblings if expression in siblings else [expression])
 
-    def _no_launcher(self, first: Any) -> Exception:
+    def _find_launcher(self, arrays: Sequence[Any]) -> Launcher:
+        first = next((a for a in arrays if a is not None), None)
         if first is None:
-            return TypeError(f"{self.name}: no array among the arguments, so no device to run on")
-        return TypeError(f"{self.name}: runs on arrays of a 'cuda' or 'sim' device, got {type(first).__name__}")
+            raise TypeError(f"{self.name}: no array among the arguments, so no device to run on")
+        found = _launchers.get(type(first))
+        if found is None:
+            raise TypeError(f"{self.name}: runs on arrays of a 'cuda' or 'sim' device, got {type(first).__name__}")
+        return found
 
     def _bad_scalar(self, values: Sequence[Any]) -> Exception:
         for a, value in zip(self._arguments, values):
@@ -333,16 +402,33 @@ class Kernel:
         return f"<Kernel {self.name} of {self.file}>"
 
 
+class _Form(NamedTuple):
+    """How arguments are gathered: the arrays that are there, the scalars, and both packed one after the other."""
+
+    arrays: Callable[[Sequence[Any]], Sequence[Any]]
+    scalars: Callable[[Sequence[Any]], Sequence[Any]]
+    pack_into: Callable[..., None]
+
+
 class _Block:
     """The slots of one launch's arguments, and the array of pointers to them that the driver takes."""
 
     __slots__ = ("array", "buffer", "pointers")
 
-    def __init__(self, size: int) -> None:
-        self.buffer = (ctypes.c_char * max(size, 8))()
+    def __init__(self, order: Sequence[int]) -> None:
+        count = max(len(order), 1)
+        self.buffer = (ctypes.c_char * (8 * count))()
         start = ctypes.addressof(self.buffer)
-        self.array = (ctypes.c_void_p * max(size // 8, 1))(*range(start, start + size, 8))
+        self.array = (ctypes.c_void_p * count)(*(start + 8 * place for place in order))
         self.pointers = ctypes.addressof(self.array)
+
+
+def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """A function of a sequence that gives what is at these places, as a sequence however many they are."""
+    first = places[0] if places else 0
+    if list(places) == list(range(first, first + len(places))):
+        return itemgetter(slice(first, first + len(places)))
+    return itemgetter(*places)
 
 
 def _product(shape: _Shape, values: Sequence[Any]) -> int:
