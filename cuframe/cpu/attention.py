@@ -14,6 +14,8 @@ Note [Blocks of attention]
 
     Dropout reads a counter-based generator: element (n, l, s) takes number (n L + l) S' + s with S' = S rounded up to
     a multiple of 8, whatever the blocks are, so that backward sees what forward saw and nothing is stored.
+
+    Many float32 scores go to `attention_compiled` instead.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from . import attention_compiled as compiled
 from . import philox
 from .blas import one_thread
 from .jit import cpus, parallel
@@ -38,7 +41,6 @@ _KEYS = 256
 _ALONE = 1 << 18  # scores that are not worth a second thread
 _CAUSAL_ROWS = 128  # smaller blocks waste less above the diagonal
 _SAFE = 40.0  # exp(+-40) and sums of it are far from the limits of float32
-_NOTHING = 1e30  # the lse of a row without keys: exp(x - 1e30) = 0
 
 
 class Dropout(NamedTuple):
@@ -59,6 +61,13 @@ def dropout_mask(drop: Dropout, first: int, rows: int, keys: int) -> Array:
     wide = -(-keys // 8)
     kept = philox.bernoulli(drop.seed, drop.offset + first * wide, rows * wide * 8, 1 - drop.p)
     return kept.reshape(rows, wide * 8)[:, :keys]
+
+
+def _drawn(drop: Dropout | None, keys: int) -> tuple[float | None, Callable[[int, int], Array] | None]:
+    """The probability of a zero, and what gives the mask of `count` rows from a row on."""
+    if drop is None:
+        return None, None
+    return drop.p, lambda first, count: dropout_mask(drop, first, count, keys)
 
 
 def _row_blocks(length: int, keys: int, causal: bool) -> Iterator[tuple[int, int]]:
@@ -216,11 +225,13 @@ def forward(
     if q.ndim == 2:
         out, lse = forward(q[None], k[None], v[None], mask, causal, scale, drop)
         return out[0], lse[0]
+    mask = _wide(mask, q.ndim)
+    if compiled.applies(q, k, v, mask):
+        return compiled.forward(q, k, v, mask, causal, scale, *_drawn(drop, k.shape[-2]))
     k, v = _own_heads(k, q), _own_heads(v, q)
     batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     out = np.empty_like(q, shape=(*q.shape[:-1], v.shape[-1]))
     lse = np.empty(q.shape[:-1], q.dtype)
-    mask = _wide(mask, q.ndim)
     safe = not _bounded(q, k, scale, mask)
 
     def group(first: int, at: tuple, scratch: _Scratch) -> None:
@@ -232,7 +243,7 @@ def forward(
             empty = total == 0
             if empty.any():
                 total[empty] = 1
-                top = np.where(empty, q.dtype.type(_NOTHING), top)
+                top = np.where(empty, q.dtype.type(compiled.NOTHING), top)
             lse_heads[..., q0:q1] = np.log(total) + top
             if drop is not None:
                 total *= q.dtype.type(1 - drop.p)
@@ -299,10 +310,13 @@ def backward(
         )
         gk, gv = (a.reshape(*b.shape[:-2], -1, *b.shape[-2:]).sum(axis=-3) for a, b in ((gk, k), (gv, v)))
         return gq, gk, gv, gmask
+    whole = _wide(mask, q.ndim)
+    if not (needs_mask and mask is not None) and compiled.applies(q, k, v, whole):
+        drawn = _drawn(drop, k.shape[-2])
+        return *compiled.backward(g, q, k, v, whole, causal, scale, *drawn, out, lse), None
     batch, length, keys = q.shape[:-2], q.shape[-2], k.shape[-2]
     gq, gk, gv = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     gmask = np.zeros(mask.shape, q.dtype) if needs_mask and mask is not None else None
-    whole = _wide(mask, q.ndim)
     delta = np.einsum("...d,...d->...", g, out)
     factor = q.dtype.type(scale)
 
