@@ -25,6 +25,8 @@ SPACES: dict[str, ModuleType] = {
     "cuframe.nn": cf.nn,
     "cuframe.nn.functional": cf.nn.functional,
     "cuframe.nn.init": cf.nn.init,
+    "cuframe.nn.parallel": cf.nn.parallel,
+    "cuframe.nn.parallel.hooks": cf.nn.parallel.hooks,
     "cuframe.nn.utils": cf.nn.utils,
     "cuframe.nn.utils.parametrizations": cf.nn.utils.parametrizations,
     "cuframe.nn.utils.parametrize": cf.nn.utils.parametrize,
@@ -64,6 +66,10 @@ FILES: dict[str, str] = {
         "BatchSampler ConcatDataset DataLoader Dataset IterableDataset LengthBatchSampler RandomSampler "
         "SequentialSampler Subset SubsetRandomSampler TensorDataset WeightedRandomSampler WorkerInfo "
         "default_collate get_worker_info pad_collate random_split"
+    ),
+    "test_ddp.py": "DistributedDataParallel GradBucket",
+    "test_ddp_options.py": (
+        "Future PowerSGDState allreduce_hook bf16_compress_hook fp16_compress_hook powerSGD_hook"
     ),
     "test_distributed_run.py": "mark_step",
     "test_distributed_shm.py": (

@@ -36,8 +36,12 @@ _running = _Running()
 _PLAIN = frozenset({tuple, int, float, bool, str, type(None)})
 
 
-def end_of_backward(callback: Callable[[], None]) -> None:
+def end_of_backward(callback: Callable[[], None], outermost: bool = False) -> None:
     """Run `callback()` once, when the backward pass now under way has delivered all gradients.
+
+    Args:
+        callback: takes nothing.
+        outermost: where this pass runs inside another one, at the end of that.
 
     Raises:
         RuntimeError: no backward pass is under way in this thread.
@@ -46,7 +50,7 @@ def end_of_backward(callback: Callable[[], None]) -> None:
         raise RuntimeError(
             "end_of_backward: no backward pass is under way in this thread; call it from a hook"
         )
-    _running.passes[-1].append(callback)
+    _running.passes[0 if outermost else -1].append(callback)
 
 
 def backward(
@@ -84,16 +88,23 @@ def backward(
     if not targets:
         raise RuntimeError("backward: inputs must not be empty")
     wanted = {_target("backward", t, i).seq: t for i, t in enumerate(targets)}
-    captured = _run(roots, keep, create_graph, wanted)
-    for seq, t in wanted.items():
-        entry = captured.pop(seq, None)
-        if entry is None:
-            continue
-        if isinstance(entry[0], Leaf):
-            _deliver(entry)
-        else:
-            value = _result(entry)
-            t.grad = value if t.grad is None else t.grad + value
+    callbacks: list[Callable[[], None]] = []
+    _running.passes.append(callbacks)  # hooks of the leaves run after the pass itself, and belong to it
+    try:
+        captured = _run(roots, keep, create_graph, wanted)
+        for seq, t in wanted.items():
+            entry = captured.pop(seq, None)
+            if entry is None:
+                continue
+            if isinstance(entry[0], Leaf):
+                _deliver(entry)
+            else:
+                value = _result(entry)
+                t.grad = value if t.grad is None else t.grad + value
+        for callback in callbacks:
+            callback()
+    finally:
+        _running.passes.pop()
 
 
 def grad(

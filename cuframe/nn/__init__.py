@@ -1,5 +1,8 @@
 """Layers, models and what is needed to build them."""
 
+from importlib import import_module as _import
+from typing import TYPE_CHECKING, Any
+
 from ..tensor import Parameter
 from . import containers, functional, hooks, init, modules, utils
 from .containers import *  # noqa: F403
@@ -24,7 +27,10 @@ from .modules.rnn import *  # noqa: F403
 from .modules.transformer import *  # noqa: F403
 from .modules.vision import *  # noqa: F403
 
-__all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "utils", *containers.__all__]
+if TYPE_CHECKING:
+    from . import parallel
+
+__all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "parallel", "utils", *containers.__all__]
 for _family in (
     modules.activation, modules.adaptive, modules.attention, modules.batchnorm, modules.conv, modules.ctc,
     modules.distance, modules.dropout, modules.embedding, modules.flatten, modules.linear, modules.loss,
@@ -32,3 +38,9 @@ for _family in (
     modules.transformer, modules.vision,
 ):  # fmt: skip
     __all__ += _family.__all__
+
+
+def __getattr__(name: str) -> Any:
+    if name == "parallel":  # what one process does without is imported when it is first asked for
+        return _import("cuframe.nn.parallel")
+    raise AttributeError(f"module 'cuframe.nn' has no attribute {name!r}")
