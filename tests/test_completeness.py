@@ -68,6 +68,7 @@ FILES: dict[str, str] = {
         "default_collate get_worker_info pad_collate random_split"
     ),
     "test_ddp.py": "DistributedDataParallel GradBucket",
+    "test_ddp_data.py": "DistributedSampler",
     "test_ddp_options.py": (
         "Future PowerSGDState allreduce_hook bf16_compress_hook fp16_compress_hook powerSGD_hook"
     ),

@@ -106,10 +106,12 @@ class _BatchNorm(_ChannelNorm):
                 factor = 1.0 / float(counted.item())
         own = self.training or (self.running_mean is None and self.running_var is None)
         keep = not self.training or self.track_running_stats
-        return F.batch_norm(
-            input, self.running_mean if keep else None, self.running_var if keep else None, self.weight, self.bias,
-            own, factor, self.eps,
-        )  # fmt: skip
+        return self._normalized(
+            input, self.running_mean if keep else None, self.running_var if keep else None, own, factor
+        )
+
+    def _normalized(self, input: Tensor, mean: Tensor | None, var: Tensor | None, own: bool, factor: float) -> Tensor:
+        return F.batch_norm(input, mean, var, self.weight, self.bias, own, factor, self.eps)
 
 
 class BatchNorm1d(_BatchNorm):
@@ -154,12 +156,13 @@ class SyncBatchNorm(_BatchNorm):
 
         out = (input - mean) / sqrt(var + eps) * weight + bias
 
-    Without a process group it is BatchNorm for any number of positions, with the same parameters and `state_dict`.
-    Arguments: num_features (C), eps, momentum (None: the mean over all batches), affine, track_running_stats,
-    process_group, device, dtype, bias.
+    In training, mean and variance are those of all ranks' batches together, which may differ in size. In evaluation,
+    and where no process group was joined, it is BatchNorm for any number of positions; parameters and `state_dict` are
+    the same. Arguments: num_features (C), eps, momentum (None: the mean over all batches), affine, track_running_stats,
+    process_group (None: all ranks of the job), device, dtype, bias.
 
     Raises:
-        NotImplementedError: a process group is given.
+        TypeError: process_group is none.
 
     >>> import cuframe as cf
     >>> from cuframe import nn
@@ -174,10 +177,12 @@ class SyncBatchNorm(_BatchNorm):
         bias: bool = True,
     ) -> None:  # fmt: skip
         if process_group is not None:
-            raise NotImplementedError(
-                "SyncBatchNorm: process_group must be None, since cuframe has no process groups yet, "
-                f"got {type(process_group).__name__}"
-            )
+            from ...distributed import NON_GROUP_MEMBER, ProcessGroup
+
+            if not isinstance(process_group, (ProcessGroup, type(NON_GROUP_MEMBER))):
+                raise TypeError(
+                    f"SyncBatchNorm: process_group must be a ProcessGroup or None, got {type(process_group).__name__}"
+                )
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias=bias)
         self.process_group = process_group
 
@@ -186,6 +191,17 @@ class SyncBatchNorm(_BatchNorm):
             raise ValueError(
                 f"SyncBatchNorm: input must have at least 2 dimensions, got {input.ndim}D of shape {tuple(input.shape)}"
             )
+
+    def _normalized(self, input: Tensor, mean: Tensor | None, var: Tensor | None, own: bool, factor: float) -> Tensor:
+        if own:
+            from ...distributed.group import is_initialized, resolve
+
+            group = resolve("SyncBatchNorm", self.process_group) if self.process_group or is_initialized() else None
+            if group is not None and group.size > 1:
+                from ..parallel.sync_norm import sync_batch_norm
+
+                return sync_batch_norm(input, mean, var, self.weight, self.bias, factor, self.eps, group)
+        return super()._normalized(input, mean, var, own, factor)
 
     @classmethod
     def convert_sync_batchnorm(cls, module: Module, process_group: Any = None) -> Module:
