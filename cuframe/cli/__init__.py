@@ -7,9 +7,7 @@ so that `cuframe --help` stays quick.
 """
 
 import argparse
-import difflib
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -21,7 +19,8 @@ USAGE = "usage: cuframe [--help] [--version] COMMAND [ARGS]"
 
 def command_names() -> list[str]:
     """Return the names of all subcommands, sorted."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    names = (name[:-3] for name in os.listdir(os.path.dirname(__file__)) if name.endswith(".py"))
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,6 +72,8 @@ def _summary(doc: str | None) -> str:
 
 
 def _unknown(name: str) -> int:
+    import difflib
+
     kind = "option" if name.startswith("-") else "command"
     known = ["--help", "--version"] if kind == "option" else command_names()
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)

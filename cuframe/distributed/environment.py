@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -116,10 +115,10 @@ def _user_key() -> bytes:
     path = cache_dir() / "store.key"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"store.key.{secrets.token_hex(6)}")
+        temporary = path.with_name(f"store.key.{os.urandom(6).hex()}")
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(fd, "wb") as file:
-            file.write(secrets.token_bytes(32))
+            file.write(os.urandom(32))
         try:
             os.link(temporary, path)  # the first of several wins, and the file is whole when it appears
         except FileExistsError:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import selectors
 import signal
 import socket
@@ -81,7 +80,7 @@ def launch(plan: Plan) -> int:
         DistributedError: the store's port is taken, or its host cannot be reached.
         OSError: the command cannot be run.
     """
-    run_id = secrets.token_hex(8)
+    run_id = os.urandom(8).hex()
     others = children()  # of whoever launches from a program of their own
     guardian = Guardian(run_id)
     adopt_orphans(True)
@@ -152,7 +151,7 @@ class _Attempt:
     # -- start --------------------------------------------------------------------------------------------------
     def _open_store(self) -> None:
         plan = self.plan
-        self.token = os.environ.get("CUFRAME_STORE_TOKEN") or secrets.token_hex(16)
+        self.token = os.environ.get("CUFRAME_STORE_TOKEN") or os.urandom(16).hex()
         if plan.nodes > 1:
             self.token = job_token(os.environ, plan.host, plan.port).hex()
         if plan.node == 0:
