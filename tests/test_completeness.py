@@ -15,6 +15,7 @@ import pytest
 import cuframe as cf
 import cuframe.data
 import cuframe.distributed
+import cuframe.distributed.checkpoint
 from tests.opinfo import FAMILIES, OP_DB
 from tests.opinfo.core import OpInfo
 
@@ -38,6 +39,7 @@ SPACES: dict[str, ModuleType] = {
     "cuframe.cuda": cf.cuda,
     "cuframe.data": cuframe.data,
     "cuframe.distributed": cuframe.distributed,
+    "cuframe.distributed.checkpoint": cuframe.distributed.checkpoint,
 }
 
 # Public names that are no operations of the table, under the test file that covers them; with the module where an
@@ -72,6 +74,7 @@ FILES: dict[str, str] = {
     "test_ddp_options.py": (
         "Future PowerSGDState allreduce_hook bf16_compress_hook fp16_compress_hook powerSGD_hook"
     ),
+    "test_distributed_checkpoint.py": "exists distributed.checkpoint.load distributed.checkpoint.save",
     "test_distributed_run.py": "mark_step",
     "test_distributed_shm.py": (
         "ProcessGroup ReduceOp Work all_gather all_gather_into_tensor all_reduce all_to_all all_to_all_single barrier "

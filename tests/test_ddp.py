@@ -153,6 +153,16 @@ def main(rank, size):
         for bucket in reducer.buckets:
             for p, g in zip(bucket.parameters(), bucket.gradients()):
                 assert p.grad is g and np.shares_memory(g.array, bucket.buffer().array)
+    large = DDP(nn.Sequential(nn.Linear(100, 300), nn.Linear(300, 100)), bucket_cap_mb=0.1)  # in shared memory
+    whole = copy.deepcopy(large.module)
+    for step in range(3):
+        large.zero_grad(); whole.zero_grad()
+        x = values(step, 2 * size, 100)
+        large(x[2 * rank : 2 * rank + 2]).sum().backward()
+        whole(x).sum().backward()
+        for p, q in zip(large.module.parameters(), whole.parameters()):
+            close(p.grad * size, q.grad, 2e-5)
+    assert len(large._reducer.buckets) > 1
     dist.destroy_process_group()
 """
 

@@ -39,6 +39,7 @@ __all__ = ["GradBucket", "Reducer", "assign"]
 
 SMALL = 1 << 20  # bytes of the first and the last bucket
 _ALIGN = 64  # bytes: each view starts at a cache line
+_SHARED = 1 << 16  # bytes from which a bucket is worth memory of its own that the ranks share
 
 
 def assign(
@@ -141,8 +142,12 @@ class GradBucket:
         return self._last
 
 
-def _zeros(size: int, dtype: np.dtype, device: Device) -> Any:
-    """`size` zeros, in host memory from the start of a cache line."""
+def _zeros(size: int, dtype: np.dtype, device: Device, group: ProcessGroup) -> Any:
+    """`size` zeros, in host memory from the start of a cache line; where ranks share memory, in that."""
+    if group.host and group.size > 1 and backend_for(device).host and size * dtype.itemsize >= _SHARED:
+        shared = group.empty((size,), dtype)
+        shared[...] = 0
+        return shared
     pad = _ALIGN // dtype.itemsize
     memory = backend_for(device).empty((size + pad,), dtype, device)
     memory[...] = 0
@@ -209,7 +214,7 @@ class Reducer:
             starts = [0]
             for slot in slots:
                 starts.append(starts[-1] + -(-slot.param.numel() // step) * step)  # type: ignore[attr-defined]
-            flat = _zeros(starts[-1], dtype, device)
+            flat = _zeros(starts[-1], dtype, device, self.group)
             extra = int(self._trigger is not None and numbers[0] in self._delayed)
             bucket = GradBucket(index, slots, Tensor(flat), index == len(plan) - 1, extra)
             for slot, start in zip(slots, starts):
