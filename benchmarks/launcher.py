@@ -4,7 +4,7 @@
 
 Two scripts: `hello` prints RANK and imports nothing; `all-reduce` imports the framework, joins the group, adds up one
 number and leaves. Launchers take turns. Printed in seconds: the least and the median time until the launcher has ended,
-what it took over the same script in one process without a launcher, and the processor time of all its processes (least).
+what it took over the same script in one process without a launcher, and its processes' processor time (least).
 """
 
 from __future__ import annotations
