@@ -1,0 +1,4 @@
+"""The benchmark harness behind `cuframe bench`: cases, timing, statistics, results and their tables.
+
+`families` holds what is measured, one definition for cuframe and PyTorch, CPU and GPU alike; docs/bench.md tells how.
+"""

@@ -1,0 +1,105 @@
+"""Rows as text: cells of the terminal's table and of Markdown's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+__all__ = ["COLUMNS", "cells", "collective_cells", "duration", "failures", "markdown", "print_rows"]
+
+COLUMNS = ("case", "mode", "time", "IQR", "p5 - p95", "PyTorch", "x as fast", "95%", "verdict", "GB/s", "TFLOP/s",
+           "flop/B", "roofline", "error", "regs/spills")
+COLLECTIVE_COLUMNS = ("collective", "size B", "count", "type", "redop", "time", "algbw GB/s", "busbw GB/s", "#wrong",
+                      "PyTorch", "x as fast", "95%", "verdict")
+
+
+def duration(us: float) -> str:
+    """A time with three digits and its unit.
+
+    >>> duration(0.8234), duration(12.34), duration(5230), duration(1.5e6)
+    ('823 ns', '12.3 us', '5.23 ms', '1.50 s')
+    """
+    for unit, scale in (("s", 1e6), ("ms", 1e3), ("us", 1.0)):
+        if us >= scale * 0.9995:
+            value = us / scale
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+    return f"{us * 1e3:.0f} ns"
+
+
+def _beside(row: Mapping[str, Any]) -> list[str]:
+    if not row.get("baseline"):
+        return ["", "", "", ""]
+    theirs = row["us"][row["baseline"]][row["figure"]]["median"]
+    name = "" if row["baseline"] == "torch" else f" ({row['baseline'].removesuffix('_attention')})"
+    low, high = row["interval"]
+    return [duration(theirs) + name, f"{row['speedup']:.2f}", f"{low:.2f} - {high:.2f}", row["verdict"]]
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """The cells of a row, one for each of COLUMNS."""
+    ours = row["us"]["cuframe"][row["figure"]]
+    error = row.get("error")
+    shown = "" if not error else f"{error['value']:.1g}" + ("" if row["within"] else " OFF")
+    bound = {"memory": " m", "products": " p"}.get(row.get("bound", ""), "")
+    return [f"{row['family']} {row['label']} {row['dtype']}", row["mode"],
+            duration(ours["median"]) + ("" if row["figure"] == "warm" else f" {row['figure']}"),
+            duration(ours["iqr"]), f"{duration(ours['p5'])} - {duration(ours['p95'])}", *_beside(row),
+            f"{row['gbs']:.1f}" if "gbs" in row else "", f"{row['tflops']:.3g}" if "tflops" in row else "",
+            f"{row['intensity']:.1f}" if "intensity" in row else "",
+            f"{row['of_roofline']:.0%}{bound}" if "of_roofline" in row else "", shown,
+            f"{row['registers']}/{row['spills']}" if "registers" in row else ""]
+
+
+def collective_cells(row: Mapping[str, Any]) -> list[str]:
+    """The cells of a collective's row, as nccl-tests have them, and the comparison."""
+    ours = row["us"]["cuframe"][row["figure"]]["median"]
+    return [f"{row['family']} x{row['sizes']['ranks']}", str(row["size"]), str(row["count"]), row["dtype"],
+            row["redop"], duration(ours), f"{row['algbw']:.2f}", f"{row['busbw']:.2f}", str(row["wrong"]),
+            *_beside(row)]
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table; columns that are empty throughout are left out."""
+    body = [list(r) for r in rows]
+    kept = [i for i in range(len(header)) if any(r[i] for r in body)]
+    lines = [[header[i] for i in kept], ["---"] + ["--:"] * (len(kept) - 1), *([r[i] for i in kept] for r in body)]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def failures(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """A line for each case without times."""
+    return [f"{row['case']}: {row['error_text']}" for row in rows if "error_text" in row]
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], title: str = "", width: int | None = None) -> None:
+    """Print the tables, and below them what disturbed and what went wrong."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, width=width)
+    if console.width < 170 and not console.is_terminal:
+        console.width = 190
+    timed = [r for r in rows if "us" in r]
+    for header, some, make in ((COLUMNS, [r for r in timed if r["group"] != "collectives"], cells),
+                               (COLLECTIVE_COLUMNS, [r for r in timed if r["group"] == "collectives"],
+                                collective_cells)):
+        if not some:
+            continue
+        body = [make(r) for r in some]
+        kept = [i for i in range(len(header)) if any(line[i] for line in body)]
+        table = Table(title=title or None, title_justify="left")
+        for i in kept:
+            table.add_column(header[i], justify="left" if i < 1 else "right", overflow="fold")
+        for line, row in zip(body, some):
+            style = {"faster": "green", "slower": "red"}.get(row.get("verdict", ""), "")
+            table.add_row(*(Text(line[i], style=style if header[i] == "verdict" else "") for i in kept))
+        console.print(table)
+    for row in timed:
+        if warning := row.get("noise", {}).get("warning"):
+            console.print(f"disturbed: {row['key']}: {warning}")
+        for label, text in row.get("notes", {}).items():
+            if row["mode"] == row["modes"][0]:
+                console.print(f"left out: {row['key']}: {label}: {text}", overflow="ellipsis", no_wrap=True)
+    for text in failures(rows):
+        console.print(Text(f"failed: {text}", style="red"))
