@@ -32,8 +32,8 @@
 // The passing tile's columns of part c, once all threads are done with what was there before.
 #define PASS(ys, from, stride, rows, columns, vector, c)                                                      \
     __syncthreads();                                                                                          \
-    load_tile<Own::N, Own::WIDTH, Own::LD_Y>(ys, (from) + (c) * Own::WIDTH, stride, rows,                     \
-                                             (columns) - (c) * Own::WIDTH, vector);                           \
+    load_tile<Own::N, Own::WIDTH, Own::LD_Y, Own::AHEAD>(ys, (from) + (c) * Own::WIDTH, stride, rows,         \
+                                                         (columns) - (c) * Own::WIDTH, vector);               \
     __syncthreads()
 
 // A block: M queries of a head, and `span` of their keys: all of them, or where there are few queries a split.
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 2 : 1) attention_for
     const Mask<T> mask = mask_of(keep, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, S, causal);
     const Dropout drop = {seed, offset, limit, S};
     const bool k_packs = in_packs(k, k_row, E), v_packs = in_packs(v, v_row, EV);
-    load_tile<M, D, Own::LD_X>(xs, q, q_row, L - l0, E, in_packs(q, q_row, E));
+    load_tile<M, D, Own::LD_X, Own::AHEAD>(xs, q, q_row, L - l0, E, in_packs(q, q_row, E));
 
     T o[RM][RD] = {}, top[RM], total[RM];
 #pragma unroll
@@ -179,7 +179,7 @@ __global__ void attention_delta(const T* __restrict__ g,     // [batch, heads, L
 //             them.  Scores are transposed: its rows are keys.
 // So nothing is added to by two blocks, and the order of every sum is fixed.
 template <class T, int D, bool KEYS>
-__global__ void __launch_bounds__(THREADS, 1) attention_backward(
+__global__ void __launch_bounds__(THREADS, sizeof(T) == 4 && !(D == 64 && KEYS) ? 2 : 1) attention_backward(
     const T* __restrict__ q,       // [batch, heads, L, E], strides q_*
     const T* __restrict__ k,       // [batch, heads / group, S, E], strides k_*
     const T* __restrict__ v,       // [batch, heads / group, S, EV], strides v_*
@@ -213,8 +213,10 @@ __global__ void __launch_bounds__(THREADS, 1) attention_backward(
     const T* first = KEYS ? k : q + first_head * q_head;
     const T* second = KEYS ? v : g + first_head * g_head;
     const int64 first_row = KEYS ? k_row : q_row, second_row = KEYS ? v_row : g_row;
-    load_tile<M, D, Own::LD_X>(x1, first + r0 * first_row, first_row, length - r0, E, in_packs(first, first_row, E));
-    load_tile<M, D, Own::LD_X>(x2, second + r0 * second_row, second_row, length - r0, EV, in_packs(second, second_row, EV));
+    load_tile<M, D, Own::LD_X, Own::AHEAD>(x1, first + r0 * first_row, first_row, length - r0, E,
+                                           in_packs(first, first_row, E));
+    load_tile<M, D, Own::LD_X, Own::AHEAD>(x2, second + r0 * second_row, second_row, length - r0, EV,
+                                           in_packs(second, second_row, EV));
 
     T sum[RM][RD] = {}, sum_v[KEYS ? RM : 1][RD] = {};
     const int32 start = KEYS && causal ? r0 / N * N : 0, stop = !KEYS && causal ? min(others, r0 + M) : others;
@@ -325,7 +327,8 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bias_backward(
                 const int32 width = second ? EV : E;
                 const bool y_packs = in_packs(y, y_row, width);
                 __syncthreads();
-                load_tile<M, D, Own::LD_X>(xs, x + l0 * x_row, x_row, L - l0, width, in_packs(x, x_row, width));
+                load_tile<M, D, Own::LD_X, Own::AHEAD>(xs, x + l0 * x_row, x_row, L - l0, width,
+                                                       in_packs(x, x_row, width));
 #pragma unroll 1
                 for (int c = 0; c == 0 || (c < Own::PARTS && c * Own::WIDTH < width); ++c) {
                     PASS(ys, y + s0 * y_row, y_row, S - s0, width, y_packs, c);

@@ -84,11 +84,12 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const int row = first + 16 * i + lane / 4 + 8 * half;
+                const typename Mask<T>::Row seen = mask.of(l0 + row);
                 float most = top[i][half];
 #pragma unroll
                 for (int j = 0; j < 2 * WIDE; ++j) {
                     float& x = p[i][j / 2][2 * half + j % 2];
-                    x = whole ? x * unit : mask(x * unit, l0 + row, s0 + j / 2 * 8 + lane % 4 * 2 + j % 2);
+                    x = whole ? x * unit : seen(x * unit, s0 + j / 2 * 8 + lane % 4 * 2 + j % 2);
                     most = x > most ? x : most;
                 }
                 most = row_maximum<4>(most);

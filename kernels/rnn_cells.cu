@@ -53,7 +53,7 @@ __global__ void rnn_cell_forward(const T* x,           // [N, GATES, H]; may be 
                                  acc_t<T>* c,          // [N, H], LSTM
                                  T* y,                 // [N, H] or null: h, or 0 beyond the length
                                  T* kept,              // [N, KEPT, H] or null
-                                 int64 step, int32 N, int32 H) {
+                                 int64 step, int32 N, int32 H, bool relu) {
     typedef acc_t<T> A;
     typedef typename CellOf<CELL>::type Cell;
     constexpr int WIDE = VEC ? pack_size<T> : 1;
@@ -72,13 +72,15 @@ __global__ void rnn_cell_forward(const T* x,           // [N, GATES, H]; may be 
     if (Cell::HAS_C) read_wide<WIDE>(c_prev + first, c_before);
     bool running = lengths == nullptr || step < lengths[n];
 
+    // unrolled by word: with two exp of doubles inside NVRTC 13 would not, and arrays indexed by i would go to memory
+#pragma unroll
     for (int i = 0; i < WIDE; ++i) {
         A xi[Cell::GATES], hi[Cell::GATES], keep[Cell::KEPT], h_new = 0, c_new = 0;
         for (int k = 0; k < Cell::GATES; ++k) {
             xi[k] = to_acc(xs[k][i]) + (b_ih ? to_acc(b_ih[k * H + j + i]) : A(0));
             hi[k] = to_acc(hs[k][i]) + (b_hh ? to_acc(b_hh[k * H + j + i]) : A(0));
         }
-        Cell::forward(xi, hi, to_acc(before[i]), Cell::HAS_C ? c_before[i] : A(0), h_new, c_new, keep);
+        Cell::forward(xi, hi, to_acc(before[i]), Cell::HAS_C ? c_before[i] : A(0), h_new, c_new, keep, relu);
         out[i] = running ? convert<T>(h_new) : before[i];
         shown[i] = running ? convert<T>(h_new) : convert<T>(A(0));
         if (Cell::HAS_C) c_after[i] = running ? c_new : c_before[i];
@@ -103,7 +105,7 @@ __global__ void rnn_cell_backward(const T* kept,        // [N, KEPT, H]
                                   const int64* lengths, // [N] or null
                                   T* dx,                // [N, GATES, H]
                                   T* dhid,              // [N, GATES, H], where it is not dx
-                                  int64 step, int32 N, int32 H) {
+                                  int64 step, int32 N, int32 H, bool relu) {
     typedef acc_t<T> A;
     typedef typename CellOf<CELL>::type Cell;
     constexpr int WIDE = VEC ? pack_size<T> : 1;
@@ -126,12 +128,14 @@ __global__ void rnn_cell_backward(const T* kept,        // [N, KEPT, H]
     }
     bool running = lengths == nullptr || step < lengths[n];
 
+    // unrolled by word: with two exp of doubles inside NVRTC 13 would not, and arrays indexed by i would go to memory
+#pragma unroll
     for (int i = 0; i < WIDE; ++i) {
         A keep[Cell::KEPT], dxi[Cell::GATES], dhi[Cell::GATES], on = 0, dc_prev = 0;
         for (int k = 0; k < Cell::KEPT; ++k) keep[k] = to_acc(saved[k][i]);
         A dh = rest[i] + (through ? to_acc(back[i]) : A(0));
         Cell::backward(keep, to_acc(before[i]), Cell::HAS_C ? c_before[i] : A(0), Cell::HAS_C ? c_after[i] : A(0),
-                       dh + (gy ? to_acc(g[i]) : A(0)), Cell::HAS_C ? gc[i] : A(0), dxi, dhi, dc_prev, on);
+                       dh + (gy ? to_acc(g[i]) : A(0)), Cell::HAS_C ? gc[i] : A(0), dxi, dhi, dc_prev, on, relu);
         for (int k = 0; k < Cell::GATES; ++k) {
             by_x[k][i] = convert<T>(running ? dxi[k] : A(0));
             by_h[k][i] = convert<T>(running ? dhi[k] : A(0));

@@ -59,7 +59,7 @@ template <class T> __device__ __forceinline__ T* take(uint4*& memory, int32 coun
     return part;
 }
 
-template <class T, int CELL, int EXCHANGE>
+template <class T, int CELL>
 __global__ void __launch_bounds__(256, 1)
 rnn_persistent_forward(const T* x,           // [T, N, GATES, H]: W_ih x; may be `kept`
                        const T* w_hh,        // [GATES, H, H]
@@ -75,7 +75,9 @@ rnn_persistent_forward(const T* x,           // [T, N, GATES, H]: W_ih x; may be
                        T* h_n,               // [N, H]
                        acc_t<T>* c_n,        // [N, H], LSTM
                        uint32* state,        // of the exchange, zero
-                       int32 T_, int32 N, int32 H, int32 units, int32 split, int32 tile, int32 slots, bool reverse) {
+                       int32 T_, int32 N, int32 H, int32 units, int32 split, int32 tile, int32 slots, bool reverse,
+                       bool lines,           // the exchange
+                       bool relu) {          // an Elman cell's
     typedef acc_t<T> A;
     typedef typename CellOf<CELL>::type Cell;
     constexpr int GATES = Cell::GATES;
@@ -91,7 +93,7 @@ rnn_persistent_forward(const T* x,           // [T, N, GATES, H]: W_ih x; may be
     const int32 stride = Resident<T>::stride(H);
     T* v = take<T>(memory, tile * stride);
     A* sums = take<A>(memory, split * Resident<T>::BATCH * weights.rows());
-    typename ExchangeOf<T, EXCHANGE>::type exchange{Post<T>{state, take<T>(memory, 2 * tile * units), N, H, units, 1, tile}};
+    Exchange<T> exchange(Post<T>{state, take<T>(memory, 2 * tile * units), N, H, units, 1, tile}, lines);
     clear(v, tile * stride);
 
     // a thread has one hidden unit, and of each tile one sequence
@@ -153,7 +155,7 @@ rnn_persistent_forward(const T* x,           // [T, N, GATES, H]: W_ih x; may be
                     for (int32 part = 0; part < split; ++part)
                         from_h[k] += sums[(part * Resident<T>::BATCH + sub) * weights.rows() + k * units + u];
                 }
-                Cell::forward(from_x, from_h, to_acc(h_before), c_before, h_new, c_new, keep);
+                Cell::forward(from_x, from_h, to_acc(h_before), c_before, h_new, c_new, keep, relu);
                 T out = running ? convert<T>(h_new) : h_before;
                 h[after + at] = out;
                 if (Cell::HAS_C) c[c_after_at + at] = running ? c_new : c_before;
@@ -180,7 +182,7 @@ rnn_persistent_forward(const T* x,           // [T, N, GATES, H]: W_ih x; may be
     }
 }
 
-template <class T, int CELL, int EXCHANGE>
+template <class T, int CELL>
 __global__ void __launch_bounds__(256, 1)
 rnn_persistent_backward(const T* kept,             // [T, N, KEPT, H]
                         const T* w_hh,             // [GATES, H, H]
@@ -194,7 +196,8 @@ rnn_persistent_backward(const T* kept,             // [T, N, KEPT, H]
                         T* dx,                     // [T, N, GATES, H]
                         T* dhid,                   // [T, N, GATES, H], where it is not dx, else null
                         uint32* state,             // of the exchange, zero
-                        int32 T_, int32 N, int32 H, int32 units, int32 split, int32 tile, bool reverse) {
+                        int32 T_, int32 N, int32 H, int32 units, int32 split, int32 tile, bool reverse, bool lines,
+                        bool relu) {
     typedef acc_t<T> A;
     typedef typename CellOf<CELL>::type Cell;
     constexpr int GATES = Cell::GATES;
@@ -208,7 +211,7 @@ rnn_persistent_backward(const T* kept,             // [T, N, KEPT, H]
     T* v = take<T>(memory, tile * stride);
     A* sums = take<A>(memory, split * Resident<T>::BATCH * weights.rows());
     T* box = take<T>(memory, 2 * tile * GATES * units);
-    typename ExchangeOf<T, EXCHANGE>::type exchange{Post<T>{state, box, N, H, units, GATES, tile}};
+    Exchange<T> exchange(Post<T>{state, box, N, H, units, GATES, tile}, lines);
     clear(v, tile * stride);
 
     const int32 u = threadIdx.x % units, sub = threadIdx.x / units, j = first + u;
@@ -252,7 +255,7 @@ rnn_persistent_backward(const T* kept,             // [T, N, KEPT, H]
                 const bool running = t < length;
 #pragma unroll
                 for (int k = 0; k < Cell::KEPT; ++k) keep[k] = to_acc(saved[k]);
-                Cell::backward(keep, to_acc(h_before), c_before, c_after, dh + to_acc(g), gc, to_x, to_h, dc_prev, past);
+                Cell::backward(keep, to_acc(h_before), c_before, c_after, dh + to_acc(g), gc, to_x, to_h, dc_prev, past, relu);
 #pragma unroll
                 for (int k = 0; k < GATES; ++k) {
                     T side = convert<T>(running ? to_h[k] : A(0));

@@ -15,7 +15,7 @@ from cuframe.cuda.sim.build import compiler
 
 BROKEN = Path(__file__).parent / "broken_kernels"
 KERNELS = Path(__file__).parent / "sim_kernels"
-ORDERS = ("forward", "reverse", "random:1", "random:2")
+ORDERS = ("forward", "reverse", "random:1", "random:2", "ahead:1")
 
 try:
     compiler()

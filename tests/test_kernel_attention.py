@@ -279,22 +279,30 @@ def test_layers_use_the_kernels(name: str, device: str, monkeypatch: pytest.Monk
 
 
 def break_kernel(kernel: Any, tmp_path: Path, dtype: str, line: str, number: int) -> Any:
-    """The kernel's first instance, without the occurrence `number` of a line."""
+    """The kernel's first width, without the occurrence `number` of a line."""
     text = kernel.source.text
     at = [m.start() for m in re.finditer(re.escape(line), text)][number]
     path = tmp_path / kernel.source.path.name
     path.write_text(text[:at] + text[at + len(line):])
     broken = copy.copy(kernel)
-    broken._source, broken._opened, broken._loaded = path, None, {}
-    broken.types, broken.constants = {"T": (dtype,)}, {"D": (64,)}
+    broken._source, broken._opened, broken._loaded, broken._passed = path, None, {}, {}
+    broken.types, broken.constants = {"T": (dtype,)}, {**kernel.constants, "D": (64,)}
     return broken
 
 
+WAIT, BARRIER = "cp_async_wait<0>();", "__syncthreads();"
+
+
 @pytest.mark.parametrize("name, dtype, line, number", [
-    ("_MMA_FORWARD", "float16", "cp_async_wait<0>();", 0),
-    pytest.param("_MMA_FORWARD", "float16", "cp_async_wait<0>();", 1, marks=pytest.mark.slow),
-    pytest.param("_FORWARD", "float32", "__syncthreads(); ", 0, marks=pytest.mark.slow),
-    pytest.param("_FORWARD", "float32", "__syncthreads()\n", 0, marks=pytest.mark.slow),
+    ("_MMA_FORWARD", "float16", BARRIER, 0),
+    *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+        ("_MMA_FORWARD", "float16", WAIT, 0), ("_MMA_FORWARD", "float16", WAIT, 1),
+        ("_MMA_FORWARD", "float16", BARRIER, 1), ("_MMA_BACKWARD", "float16", WAIT, 3),
+        ("_MMA_BACKWARD", "float16", BARRIER, 3), ("_MMA_BACKWARD", "float16", BARRIER, 4),
+        ("_FORWARD", "float32", "__syncthreads(); ", 0), ("_FORWARD", "float32", "__syncthreads()\n", 0),
+        ("_BACKWARD", "float32", "__syncthreads(); ", 0), ("_BACKWARD", "float32", "__syncthreads()\n", 0),
+        ("_BACKWARD", "float32", "if (KEYS) __syncthreads();", 0),
+    )),
 ])  # fmt: skip
 def test_a_missing_line_shows(
     name: str, dtype: str, line: str, number: int, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -302,12 +310,18 @@ def test_a_missing_line_shows(
     """Without a wait or a barrier results are wrong in one order of threads at least."""
     if device != "sim":
         pytest.skip("on a GPU a missing barrier may go unnoticed; the simulator's orders show it")
-    q, k, v = (put(numbers(1, 1, 150, 16, dtype=dtype, seed=i), device) for i in range(3))
-    expected, _ = attention.forward(q, k, v, None, False, 0.5, None)
+    q, k, v, g = (put(numbers(1, 1, 150, 16, dtype=dtype, seed=i), device) for i in range(4))
+    out, lse = attention.forward(q, k, v, None, False, 0.5, None)
+
+    def results() -> list[np.ndarray]:
+        if name.endswith("FORWARD"):
+            return [fetch(attention.forward(q, k, v, None, False, 0.5, None)[0])]
+        return [fetch(a) for a in attention.backward(g, q, k, v, None, False, 0.5, None, out, lse, False)[:3]]
+
+    expected = results()
     monkeypatch.setattr(attention, name, break_kernel(getattr(attention, name), tmp_path, dtype, line, number))
     same = []
-    for order in ("forward", "reverse", "random:3"):
+    for order in ("forward", "reverse", "random:3", "ahead:1", "ahead:2"):
         with sim.order(order):
-            out, _ = attention.forward(q, k, v, None, False, 0.5, None)
-            same.append(np.array_equal(fetch(out), fetch(expected)))
+            same += [np.array_equal(a, b) for a, b in zip(results(), expected)]
     assert not all(same)

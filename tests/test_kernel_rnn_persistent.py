@@ -29,8 +29,8 @@ class Case:
     """A layer with its results and gradients in float64, and in each engine."""
 
     def __init__(self, cell: str, t: int, n: int, h: int, dtype: str = "float32", device: str = "sim",
-                 bias: bool = True, states: bool = True, **how: Any) -> None:
-        g, size = CELLS[cell] * h, 1 / np.sqrt(h)
+                 bias: bool = True, states: bool = True, firm: bool = False, **how: Any) -> None:
+        g, size = CELLS[cell] * h, (0.2 if firm else 1) / np.sqrt(h)
 
         def make(*shape: int, seed: int, high: float = 1.0) -> Array:
             return numbers(*shape, dtype=dtype, seed=seed, low=-high, high=high)
@@ -39,6 +39,8 @@ class Case:
         self.given = [make(t, n, 3, seed=1), make(g, 3, seed=2), make(g, h, seed=3, high=1.5 * size),
                       *(make(g, seed=s) if bias else None for s in (4, 5)), None,
                       make(n, h, seed=7) if states else None, make(n, h, seed=8) if has_c and states else None]
+        if firm:  # no sum comes near 0, where rounding would turn a ReLU's gradient on or off
+            self.given[3] = np.where(np.arange(g) % 2, 8, -8).astype(self.given[0].dtype)
         self.grads = [make(t, n, h, seed=9), make(n, h, seed=10), make(n, h, seed=11) if has_c else None]
         self.cell, self.dtype, self.device, self.how = cell, dtype, device, how
 
@@ -92,7 +94,8 @@ def check(*args: Any, exchanges: tuple[str, ...] = persistent.EXCHANGES, **kwarg
 
 def small_blocks(cell: str, x: Any, hidden: int, batch: int) -> Any:
     """A GPU of many little multiprocessors: many blocks, with weights in registers and shared memory."""
-    return persistent_plan(DeviceFacts("sm_90", 16, 48 * 1024), cell, x.dtype.name, hidden, batch)
+    gpus = (DeviceFacts("sm_90", 16, kib * 1024) for kib in (48, 55))
+    return next(filter(None, (persistent_plan(gpu, cell, x.dtype.name, hidden, batch) for gpu in gpus)))
 
 
 @pytest.fixture
@@ -127,10 +130,13 @@ def test_sizes(cell: str, hidden: int, device: str) -> None:
 @pytest.mark.parametrize("hidden", [1, 7, 32, 100, 128, 200])
 @pytest.mark.parametrize("cell", CELLS)
 def test_all_sizes(cell: str, hidden: int, dtype: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    firm = cell == "rnn_relu"
+    if dtype == "float64":  # more is more than the simulated GPU holds
+        hidden = min(hidden, 128)
     for reverse in (False, True):
-        check(cell, 4, 5, hidden, dtype, device, lengths=np.array([3, 4, 0, 1, 2]), reverse=reverse)
+        check(cell, 4, 5, hidden, dtype, device, lengths=np.array([3, 4, 0, 1, 2]), reverse=reverse, firm=firm)
     monkeypatch.setattr(persistent, "plan_of", small_blocks)
-    check(cell, 4, 9, hidden, dtype, device)
+    check(cell, 4, 9, hidden, dtype, device, firm=firm)
 
 
 @pytest.mark.parametrize("dtype, hidden, batch", [("float32", 60, 9), ("float64", 60, 3), ("bfloat16", 60, 17)])
@@ -265,6 +271,7 @@ BROKEN: dict[str, tuple[str, str, int, str, str]] = {
     "tags not looked at": ("common/exchange.cuh", "come && got[k].words[3] == step + 1", 0, "come", "lines"),
     "sent before all is in the box": ("common/exchange.cuh", "__syncthreads(PASS_CALLER);", 0, "", "lines"),
     "one half of the box": ("common/exchange.cuh", "turn ^= 1;", 0, "", "lines"),
+    "box used while weights pass": ("common/resident.cuh", "__syncthreads(PASS_CALLER);", 0, "", "lines"),
 }
 
 
@@ -281,7 +288,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         (tmp_path / file).write_text(text.join(parts[: occurrence + 1]) + instead + text.join(parts[occurrence + 1:]))
         forward, backward = persistent.kernels(
             tmp_path / "rnn_persistent.cu", types={"T": ("float32",)}, declare=False,
-            constants={"CELL": (0,), "EXCHANGE": (persistent.EXCHANGES.index(exchange),)})
+            constants={"CELL": (0,)})
         monkeypatch.setattr(persistent, "_FORWARD", forward)
         monkeypatch.setattr(persistent, "_BACKWARD", backward)
 
@@ -293,7 +300,7 @@ def caught(exchange: str) -> bool:
     """Whether any order of the threads gives other results, or a report."""
     case = Case("lstm", 4, 9, 36)
     right = sum(case.expected(), [])
-    for order in ("forward", "reverse", "random:1", "random:2"):
+    for order in ("forward", "reverse", "random:1", "random:2", "ahead:1", "ahead:2"):
         with sim.order(order):
             try:
                 got = sum(case.results("persistent", exchange), [])

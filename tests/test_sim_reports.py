@@ -45,7 +45,18 @@ def test_a_missing_barrier_shows_in_some_order():
             y = np.zeros(64, np.float32)
             launch(BROKEN / "missing_barrier.cu", "shift", x, y, block=64)
             right[order] = bool((y == [0, *x[:-1]]).all())
+    del right["ahead:1"]  # whether it shows there depends on the warps' order
     assert right == {"forward": True, "reverse": False, "random:1": False, "random:2": False}
+
+
+def test_a_warp_that_does_not_wait_for_others_shows_when_it_goes_ahead():
+    x, right = np.arange(1, 65, dtype=np.float32), {}
+    for order in ORDERS:
+        with sim.order(order):
+            y = np.zeros(64, np.float32)
+            launch(BROKEN / "warp_barrier_only.cu", "turn_round", x, y, block=64)
+            right[order] = bool((y == x[::-1]).all())
+    assert right.pop("ahead:1") is False and right["forward"]
 
 
 def test_barriers_in_two_places(any_order):
@@ -287,5 +298,5 @@ def test_without_a_compiler_it_says_how_to_get_one(monkeypatch):
 
 @pytest.mark.parametrize("text", ["backward", "random:x", "reverse:1", ""])
 def test_orders_that_are_none(text):
-    with pytest.raises(ValueError, match="order must be forward, reverse or random:SEED"):
+    with pytest.raises(ValueError, match="order must be forward, reverse, random:SEED or ahead:SEED"):
         sim.set_order(text)

@@ -95,7 +95,8 @@ def test_run_passes_order_and_status_on(tmp_path):
     done = watched(["--order", "random:5"], path, "--some", "option")
     assert (done.returncode, done.stdout) == (3, "(2, 5) ['--some', 'option']\n")
     done = watched(["--order", "sideways"], path)
-    assert done.returncode == 2 and "order must be forward, reverse or random:SEED, got 'sideways'" in done.stderr
+    assert done.returncode == 2
+    assert "order must be forward, reverse, random:SEED or ahead:SEED, got 'sideways'" in done.stderr
 
 
 def test_a_missing_debugger_is_named(script, tmp_path):

@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         description="Run SCRIPT in a Python of its own; what it puts on device 'sim' runs as asked for here.")
     run_parser.add_argument("--sanitize", choices=("address", "thread"),
                             help="address: accesses out of bounds or after free; thread: races between CUDA threads")
-    run_parser.add_argument("--order", type=_order, metavar="forward|reverse|random:SEED",
+    run_parser.add_argument("--order", type=_order, metavar="forward|reverse|random:SEED|ahead:SEED",
                             help="in which order the threads of a block run")
     run_parser.add_argument("--gdb", action="store_true", help="run under gdb, kernels compiled without optimisation")
     run_parser.add_argument("script", metavar="SCRIPT")

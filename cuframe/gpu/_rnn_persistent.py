@@ -15,25 +15,26 @@ from cuframe.gpu._arrays import FLOATS
 
 __all__ = ["EXCHANGES", "LEAST_STEPS", "Results", "backward", "forward", "plan_of"]
 
-CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
-# by number, as the kernel's constant has them: a barrier and reload, lines with the step's number
+# by number, as the kernels have them; the nonlinearity of the last two is an argument
+CELL_NUMBERS = {"lstm": 0, "gru": 1, "rnn_tanh": 2, "rnn_relu": 2}
+# a barrier and reload, lines with the step's number
 EXCHANGES = ("barrier", "lines")
 # loading the weights pays from here on
 LEAST_STEPS = 8
 _THREADS = 256
 _TYPES = {"T": FLOATS}
-_CONSTANTS = {"CELL": (0, 1, 2, 3), "EXCHANGE": (0, 1)}
+_CONSTANTS = {"CELL": (0, 1, 2)}
 
 _FORWARD_ARGUMENTS = (
     "const T* x", "const T* w_hh", "const T* b_ih?", "const T* b_hh?", "const T* h0?[N, H]",
     "const acc_t<T>* c0?[N, H]", "const int64* lengths?[N]", "T* h[slots, N, H]", "acc_t<T>* c?", "T* y?[T_, N, H]",
     "T* kept?", "T* h_n[N, H]", "acc_t<T>* c_n?[N, H]", "uint32* state", "int32 T_", "int32 N", "int32 H",
-    "int32 units", "int32 split", "int32 tile", "int32 slots", "bool reverse")
+    "int32 units", "int32 split", "int32 tile", "int32 slots", "bool reverse", "bool lines", "bool relu")
 _BACKWARD_ARGUMENTS = (
     "const T* kept", "const T* w_hh", "const T* h[T_, N, H]", "const acc_t<T>* c_prev?[T_, N, H]",
     "const acc_t<T>* c?[T_, N, H]", "const T* gy?[T_, N, H]", "acc_t<T>* carry[N, H]", "acc_t<T>* dc?[N, H]",
     "const int64* lengths?[N]", "T* dx", "T* dhid?", "uint32* state", "int32 T_", "int32 N", "int32 H", "int32 units",
-    "int32 split", "int32 tile", "bool reverse")
+    "int32 split", "int32 tile", "bool reverse", "bool lines", "bool relu")
 
 
 def kernels(source: str | Path = "rnn_persistent.cu", types: Mapping[str, Sequence[str]] = _TYPES,
@@ -84,7 +85,7 @@ def forward(cell: str, plan: Plan, gx: Any, w_hh: Any, b_ih: Any, b_hh: Any, h0:
     part = plan.forward
     _FORWARD(plan.blocks, _THREADS, gx, w_hh, b_ih, b_hh, h0, c0, lengths, h, c, y, kept, h_n, c_n,
              _state(gx, exchange, batch, plan, 1), count, batch, hidden, plan.units, part.split, part.tile, slots,
-             reverse, shared=part.shared, CELL=CELLS.index(cell), EXCHANGE=EXCHANGES.index(exchange))
+             reverse, bool(EXCHANGES.index(exchange)), cell == "rnn_relu", shared=part.shared, CELL=CELL_NUMBERS[cell])
     before, after = (slice(1, None), slice(0, count)) if reverse else (slice(0, count), slice(1, None))
     rows = count * batch
 
@@ -101,8 +102,8 @@ def backward(cell: str, plan: Plan, w_hh: Any, kept: Any, before: Any, c_before:
     part = plan.backward
     _BACKWARD(plan.blocks, _THREADS, kept, w_hh, before, c_before, c_after, gy, carry, dc, lengths, dx, dhid,
               _state(dx, exchange, batch, plan, dx.shape[1] // w_hh.shape[1]), count, batch, w_hh.shape[1], plan.units,
-              part.split, part.tile, reverse, shared=part.shared, CELL=CELLS.index(cell),
-              EXCHANGE=EXCHANGES.index(exchange))
+              part.split, part.tile, reverse, bool(EXCHANGES.index(exchange)), cell == "rnn_relu", shared=part.shared,
+              CELL=CELL_NUMBERS[cell])
 
 
 def _state(like: Any, exchange: str, batch: int, plan: Plan, parts: int) -> Any:

@@ -24,23 +24,22 @@ from . import _rnn_persistent as persistent
 
 __all__ = ["Grads", "backward", "forward"]
 
-_CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 _KEPT = {"lstm": 4, "gru": 4, "rnn_tanh": 1, "rnn_relu": 1}
 _THREADS = 128
 
 _INSTANCES: dict[str, Any] = {
     "types": {"T": FLOATS},
-    "constants": {"CELL": (0, 1, 2, 3), "VEC": (False, True)}, "threads": _THREADS,
+    "constants": {"CELL": (0, 1, 2), "VEC": (False, True)}, "threads": _THREADS,
 }
 _FORWARD = Kernel("rnn_cells.cu", "rnn_cell_forward", (
     "const T* x", "const T* hid", "const T* b_ih?", "const T* b_hh?", "const T* h_prev[N, H]",
     "const acc_t<T>* c_prev?[N, H]", "const int64* lengths?[N]", "T* h[N, H]", "acc_t<T>* c?[N, H]", "T* y?[N, H]",
-    "T* kept?", "int64 step", "int32 N", "int32 H"), **_INSTANCES)
+    "T* kept?", "int64 step", "int32 N", "int32 H", "bool relu"), **_INSTANCES)
 _BACKWARD = Kernel("rnn_cells.cu", "rnn_cell_backward", (
     "const T* kept", "const T* h_prev[N, H]", "const acc_t<T>* c_prev?[N, H]", "const acc_t<T>* c?[N, H]",
     "const T* gy?[N, H]", "const T* through?[N, H]", "acc_t<T>* carry[N, H]", "acc_t<T>* dc?[N, H]",
-    "const int64* lengths?[N]", "T* dx", "T* dhid?", "int64 step", "int32 N", "int32 H"), **_INSTANCES)
+    "const int64* lengths?[N]", "T* dx", "T* dhid?", "int64 step", "int32 N", "int32 H", "bool relu"), **_INSTANCES)
 _KEEP = Kernel("rnn_cells.cu", "rnn_keep", (
     "const T* fresh[N, P]", "const T* h_prev[N, P]", "const int64* lengths[N]", "T* h[N, P]", "T* y[N, P]",
     "int64 step", "int32 N", "int32 P"), types=_INSTANCES["types"])
@@ -86,8 +85,8 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
     `engine`: "persistent" is one launch for all steps, "steps" a launch and a product each; "auto" takes the first
     where it fits and there are steps enough.  `exchange`: how its blocks meet, by a "barrier" or by "lines".
     """
-    if cell not in _CELLS:
-        raise ValueError(f"rnn: cell must be one of {', '.join(_CELLS)}, got {cell!r}")
+    if cell not in persistent.CELL_NUMBERS:
+        raise ValueError(f"rnn: cell must be one of {', '.join(persistent.CELL_NUMBERS)}, got {cell!r}")
     sizes = None if batch_sizes is None else np.asarray(batch_sizes)
     has_c, gates = cell == "lstm", _GATES[cell]
     batch = check(cell, gates, has_c, x, w_ih, w_hh, b_ih, b_hh, w_hr, h0, c0, sizes)
@@ -120,7 +119,7 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
     full: Any = new((rows, hidden)) if w_hr is not None else None
     nothing: Any = None if w_hr is None else np.zeros_like(full, shape=(batch, hidden))
     vec = hidden % (16 // x.dtype.itemsize) == 0
-    w_t, p_t, code = w_hh.T, None if w_hr is None else w_hr.T, _CELLS.index(cell)
+    w_t, p_t, code = w_hh.T, None if w_hr is None else w_hr.T, persistent.CELL_NUMBERS[cell]
     for t in reversed(range(count)) if reverse else range(count):
         at = steps[t]
         n = at.stop - at.start
@@ -135,11 +134,11 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
         blocks = -(-(n * hidden // (16 // x.dtype.itemsize if vec else 1)) // _THREADS)
         if w_hr is None:
             _FORWARD(blocks, _THREADS, gx[at], hid, *bias, h[:n], c_n, lengths, h[:n], c_n, y[at], kept_t, t, n, hidden,
-                     CELL=code, VEC=vec)
+                     cell == "rnn_relu", CELL=code, VEC=vec)
         else:
             # c is held back beyond the length; h and y are chosen after the projection
             _FORWARD(blocks, _THREADS, gx[at], hid, *bias, nothing[:n], c_n, lengths, full[at], c_n, None, kept_t, t, n,
-                     hidden, CELL=code, VEC=vec)
+                     hidden, cell == "rnn_relu", CELL=code, VEC=vec)
             fresh = backend.matmul(full[at], p_t)
             if lengths is None:
                 h[:n] = fresh
@@ -209,7 +208,7 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
     g_full: Any = np.empty_like(x, shape=(rows, size), order="C") if w_hr is not None else None
     spare: Any = None if w_hr is None else np.zeros_like(x, shape=(s.batch, hidden), dtype=acc, order="C")
     vec = hidden % (16 // x.dtype.itemsize) == 0
-    code, through, last = _CELLS.index(s.cell), None, 0
+    code, through, last = persistent.CELL_NUMBERS[s.cell], None, 0
     if s.plan is not None:
         persistent.backward(s.cell, s.plan, dense(w_hh), s.kept, s.before, s.c_before, s.c_after, g_rows, carry, dc,
                             s.lengths, dx, dhid if s.cell == "gru" else None, len(s.steps), s.batch, s.reverse,
@@ -224,13 +223,15 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None, needs: S
         sides = dx[at], dhid[at] if s.cell == "gru" else None
         if w_hr is None:
             _BACKWARD(blocks, _THREADS, s.kept[at], s.before[at], *states, gy_t, back, carry[:n], _part(dc, slice(n)),
-                      s.lengths, *sides, t, n, hidden, CELL=code, VEC=vec)
+                      s.lengths, *sides, t, n, hidden, s.cell == "rnn_relu",
+                      CELL=code, VEC=vec)
         else:
             g_full[at] = _projected(s, t, gy_t, back, carry, n)
             inner = backend.matmul(g_full[at], w_hr)
             spare[:n] = 0
             _BACKWARD(blocks, _THREADS, s.kept[at], s.full[at], *states, inner, None, spare[:n], _part(dc, slice(n)),
-                      s.lengths, *sides, t, n, hidden, CELL=code, VEC=vec)
+                      s.lengths, *sides, t, n, hidden, s.cell == "rnn_relu",
+                      CELL=code, VEC=vec)
         through, last = backend.matmul(dhid[at], w_hh), n
     if through is not None:
         carry[:last] += through

@@ -16,19 +16,23 @@ template <int D> __device__ __forceinline__ int place(int row, int chunk) { retu
 // Begins to copy from[rows][columns], with zeros up to to[ROWS][D].  `packs`: rows can be read in chunks.
 template <int ROWS, int D, class T>
 __device__ __forceinline__ void begin_tile(T* to, const T* from, int64 stride, int32 rows, int32 columns, bool packs) {
+    if (packs) {
 #pragma unroll 4
-    for (int i = threadIdx.x; i < ROWS * D / 8; i += MMA_THREADS) {
-        int row = i / (D / 8), chunk = i % (D / 8);
-        bool present = row < rows && chunk * 8 < columns;
-        T* target = to + place<D>(row, chunk);
-        if (packs) {
-            cp_async_16(target, present ? from + row * stride + chunk * 8 : from, present);
-        } else {
+        for (int i = threadIdx.x; i < ROWS * D / 8; i += MMA_THREADS) {
+            int row = i / (D / 8), chunk = i % (D / 8);
+            bool present = row < rows && chunk * 8 < columns;
+            cp_async_16(to + place<D>(row, chunk), present ? from + row * stride + chunk * 8 : from, present);
+        }
+    } else {
+        // short, for its copies in a kernel are many, and rows without alignment few
+#pragma unroll 1
+        for (int i = threadIdx.x; i < ROWS * D / 8; i += MMA_THREADS) {
+            int row = i / (D / 8), chunk = i % (D / 8);
             Pack<T, 8> pack;
 #pragma unroll
             for (int w = 0; w < 8; ++w)
-                pack[w] = present && chunk * 8 + w < columns ? from[row * stride + chunk * 8 + w] : from_float<T>(0.0f);
-            store_pack(target, pack);
+                pack[w] = row < rows && chunk * 8 + w < columns ? from[row * stride + chunk * 8 + w] : from_float<T>(0.0f);
+            store_pack(to + place<D>(row, chunk), pack);
         }
     }
 }

@@ -27,12 +27,26 @@ template <class T> struct Mask {
     int32 L, S;
     bool causal;
 
-    template <class A> __device__ __forceinline__ A operator()(A score, int32 l, int32 s) const {
-        if (l >= L || s >= S || (causal && s > l)) return A(-INFINITY);
-        if (keep) return keep[l * row + s * column] ? score : A(-INFINITY);
-        if (bias) return score + to_acc(bias[l * row + s * column]) * A(LOG2_E);
-        return score;
+    // What is the same for all keys of a query is worked out once: for many scores of a row.
+    struct Row {
+        const bool* keep;
+        const T* bias;
+        int64 column;
+        int32 end; // of the keys that are there and may be seen
+
+        template <class A> __device__ __forceinline__ A operator()(A score, int32 s) const {
+            if (s >= end) return A(-INFINITY);
+            if (keep) return keep[s * column] ? score : A(-INFINITY);
+            if (bias) return score + to_acc(bias[s * column]) * A(LOG2_E);
+            return score;
+        }
+    };
+    __device__ __forceinline__ Row of(int32 l) const {
+        return {keep ? keep + l * row : nullptr, bias ? bias + l * row : nullptr, column,
+                l >= L ? 0 : causal && l < S ? l + 1 : S};
     }
+
+    template <class A> __device__ __forceinline__ A operator()(A score, int32 l, int32 s) const { return of(l)(score, s); }
 };
 
 template <class T>

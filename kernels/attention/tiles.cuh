@@ -19,24 +19,39 @@ template <class T, int D, int RESIDENT> struct Tiles {
     static constexpr int N = D * sizeof(T) <= 256 && RESIDENT == 1 ? 64 : 32;
     static constexpr int LD_X = D + VEC, LD_Y = WIDTH + VEC, LD_P = N + VEC;
     static constexpr int RM = M / SIDE, RN = N / SIDE, RD = D / SIDE;
+    // packs of a tile that a thread has on the way at once; more take registers that a second block needs
+    static constexpr int AHEAD = D * sizeof(T) > 512 ? 1 : 2;
     static constexpr int X = M * LD_X, Y = N * LD_Y, P = M * LD_P;
 };
 
 // to[ROWS][COLUMNS] = from[rows][columns], zeros beyond; `vector`: packs are aligned.
-template <int ROWS, int COLUMNS, int LD, class T>
+template <int ROWS, int COLUMNS, int LD, int AHEAD, class T>
 __device__ __forceinline__ void load_tile(T* to, const T* from, int64 stride, int32 rows, int32 columns, bool vector) {
     constexpr int VEC = pack_size<T>;
-    for (int i = threadIdx.x; i < ROWS * (COLUMNS / VEC); i += THREADS) {
-        int row = i / (COLUMNS / VEC), column = i % (COLUMNS / VEC) * VEC;
-        Pack<T, VEC> pack;
-        if (vector && row < rows && column < columns) {
-            pack = load_pack<VEC>(from + row * stride + column);
-        } else {
+    if (vector) {
+#pragma unroll AHEAD
+        for (int i = threadIdx.x; i < ROWS * (COLUMNS / VEC); i += THREADS) {
+            int row = i / (COLUMNS / VEC), column = i % (COLUMNS / VEC) * VEC;
+            Pack<T, VEC> pack;
+            if (row < rows && column < columns) {
+                pack = load_pack<VEC>(from + row * stride + column);
+            } else {
+#pragma unroll
+                for (int w = 0; w < VEC; ++w) pack[w] = T(0);
+            }
+            store_pack(to + row * LD + column, pack);
+        }
+    } else {
+        // short, for its copies in a kernel are many, and rows without alignment few
+#pragma unroll 1
+        for (int i = threadIdx.x; i < ROWS * (COLUMNS / VEC); i += THREADS) {
+            int row = i / (COLUMNS / VEC), column = i % (COLUMNS / VEC) * VEC;
+            Pack<T, VEC> pack;
 #pragma unroll
             for (int w = 0; w < VEC; ++w)
                 pack[w] = row < rows && column + w < columns ? from[row * stride + column + w] : T(0);
+            store_pack(to + row * LD + column, pack);
         }
-        store_pack(to + row * LD + column, pack);
     }
 }
 

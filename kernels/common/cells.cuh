@@ -6,10 +6,10 @@
 //   HAS_C      the cell has a second state c that skips the recurrent product
 //   ONE_SIDE   the gradients of both sides of the gates, W_ih x + b_ih and W_hh h + b_hh, are the same
 //
-//   forward(x[GATES], h[GATES], h_prev, c_prev, h&, c&, kept[KEPT]&)       x, h: the two sides of the gates
-//   backward(kept[KEPT], h_prev, c_prev, c, dh, dc, dx[GATES]&, dhid[GATES]&, dc_prev&, carry&)
+//   forward(x[GATES], h[GATES], h_prev, c_prev, h&, c&, kept[KEPT]&, relu)       x, h: the two sides of the gates
+//   backward(kept[KEPT], h_prev, c_prev, c, dh, dc, dx[GATES]&, dhid[GATES]&, dc_prev&, carry&, relu)
 //              dh, dc: gradients of h and c, dc without its part through h; carry: the part of the gradient of h_prev that
-//              does not pass through W_hh
+//              does not pass through W_hh; relu: the Elman cell's nonlinearity, tanh otherwise
 #pragma once
 
 template <class A> __device__ __forceinline__ A sigmoid(A x) { return A(1) / (A(1) + exp(-x)); }
@@ -21,7 +21,8 @@ struct LstmCell {
     static constexpr bool HAS_C = true, ONE_SIDE = true;
 
     template <class A>
-    static __device__ __forceinline__ void forward(const A (&x)[4], const A (&hid)[4], A, A c_prev, A& h, A& c, A (&kept)[4]) {
+    static __device__ __forceinline__ void forward(const A (&x)[4], const A (&hid)[4], A, A c_prev, A& h, A& c, A (&kept)[4],
+                                                   bool) {
         A i = sigmoid(x[0] + hid[0]), f = sigmoid(x[1] + hid[1]), g = tanh(x[2] + hid[2]), o = sigmoid(x[3] + hid[3]);
         c = f * c_prev + i * g;
         h = o * tanh(c);
@@ -30,7 +31,7 @@ struct LstmCell {
 
     template <class A>
     static __device__ __forceinline__ void backward(const A (&kept)[4], A, A c_prev, A c, A dh, A dc, A (&dx)[4], A (&dhid)[4],
-                                                    A& dc_prev, A& carry) {
+                                                    A& dc_prev, A& carry, bool) {
         A i = kept[0], f = kept[1], g = kept[2], o = kept[3], t = tanh(c);
         A through = dc + dh * o * (A(1) - t * t);
         dx[0] = through * g * i * (A(1) - i);
@@ -50,7 +51,8 @@ struct GruCell {
     static constexpr bool HAS_C = false, ONE_SIDE = false;
 
     template <class A>
-    static __device__ __forceinline__ void forward(const A (&x)[3], const A (&hid)[3], A h_prev, A, A& h, A&, A (&kept)[4]) {
+    static __device__ __forceinline__ void forward(const A (&x)[3], const A (&hid)[3], A h_prev, A, A& h, A&, A (&kept)[4],
+                                                   bool) {
         A r = sigmoid(x[0] + hid[0]), z = sigmoid(x[1] + hid[1]), n = tanh(x[2] + r * hid[2]);
         h = n + z * (h_prev - n);
         kept[0] = r, kept[1] = z, kept[2] = n, kept[3] = hid[2];
@@ -58,7 +60,7 @@ struct GruCell {
 
     template <class A>
     static __device__ __forceinline__ void backward(const A (&kept)[4], A h_prev, A, A, A dh, A, A (&dx)[3], A (&dhid)[3], A&,
-                                                    A& carry) {
+                                                    A& carry, bool) {
         A r = kept[0], z = kept[1], n = kept[2];
         A dn = dh * (A(1) - z) * (A(1) - n * n);
         dx[0] = dn * kept[3] * r * (A(1) - r);
@@ -70,21 +72,23 @@ struct GruCell {
 };
 
 // h = tanh(x + hid), or max(x + hid, 0): Elman, "Finding structure in time", 1990.  Keeps h.
-template <bool RELU> struct ElmanCell {
+struct ElmanCell {
     static constexpr int GATES = 1, KEPT = 1;
     static constexpr bool HAS_C = false, ONE_SIDE = true;
 
     template <class A>
-    static __device__ __forceinline__ void forward(const A (&x)[1], const A (&hid)[1], A, A, A& h, A&, A (&kept)[1]) {
+    static __device__ __forceinline__ void forward(const A (&x)[1], const A (&hid)[1], A, A, A& h, A&, A (&kept)[1],
+                                                   bool relu) {
         A sum = x[0] + hid[0];
-        h = RELU ? (sum < A(0) ? A(0) : sum) : tanh(sum); // NaN stays
+        h = relu ? (sum < A(0) ? A(0) : sum) : tanh(sum); // NaN stays
         kept[0] = h;
     }
 
     template <class A>
-    static __device__ __forceinline__ void backward(const A (&kept)[1], A, A, A, A dh, A, A (&dx)[1], A (&dhid)[1], A&, A& carry) {
+    static __device__ __forceinline__ void backward(const A (&kept)[1], A, A, A, A dh, A, A (&dx)[1], A (&dhid)[1], A&, A& carry,
+                                                    bool relu) {
         A h = kept[0];
-        dx[0] = RELU ? (h > A(0) ? dh : A(0)) : dh * (A(1) - h * h);
+        dx[0] = relu ? (h > A(0) ? dh : A(0)) : dh * (A(1) - h * h);
         dhid[0] = dx[0];
         carry = A(0);
     }
@@ -94,5 +98,4 @@ template <bool RELU> struct ElmanCell {
 template <int CELL> struct CellOf;
 template <> struct CellOf<0> { typedef LstmCell type; };
 template <> struct CellOf<1> { typedef GruCell type; };
-template <> struct CellOf<2> { typedef ElmanCell<false> type; };
-template <> struct CellOf<3> { typedef ElmanCell<true> type; };
+template <> struct CellOf<2> { typedef ElmanCell type; };

@@ -17,6 +17,9 @@
 // So when P overwrites the slot of step s, every read of it has returned.  A line is loaded and stored whole, as 128 bits,
 // so that numbers and tag belong together and need no further order.  Lines are zero before the launch, tags begin at 1.
 //
+// A launch says which it is to be (Exchange): all threads take the same branch, a few a step, so that an instance of a
+// kernel for each would make the time to compile longer and nothing faster.
+//
 // A third way, blocks of one cluster writing into each other's shared memory, would be a struct with the same members.
 #pragma once
 
@@ -69,8 +72,6 @@ template <class T> struct ByBarrier {
     Post<T> post;
 
     __device__ __forceinline__ void ready(CALLER) { grid_barrier(post.state AND_PASS_CALLER); }
-    __device__ __forceinline__ T* outbox() { return post.box; }
-    __device__ __forceinline__ void publish(uint32, int32, int32 AND_CALLER) {}
 
     __device__ void fetch(T* v, int32 stride, const T* rows, uint32, int32 n0, int32 count AND_CALLER) {
         constexpr int WIDE = pack_size<T>;
@@ -92,7 +93,6 @@ template <class T> struct ByLines {
     Post<T> post;
     int32 turn = 0;  // the half of the outbox: threads still send the one before while others fill the next
 
-    __device__ __forceinline__ void ready(CALLER) {}
     __device__ __forceinline__ T* outbox() { return post.box + turn * post.tile * post.parts * post.units; }
 
     __device__ __forceinline__ int32 lines() const {
@@ -148,18 +148,36 @@ template <class T> struct ByLines {
         }
     }
 
+    // One division a line: further numbers follow the first.
     __device__ __forceinline__ void put(T* v, int32 block, int32 l, const Packet<T>& packet) const {
+        int32 part = l * LINE_NUMBERS<T> / post.units, u = l * LINE_NUMBERS<T> - part * post.units;
+        const int32 units = min(post.units, post.H - block * post.units);  // without those beyond the last
+        T* to = v + block * post.units;
 #pragma unroll
         for (int k = 0; k < LINE_NUMBERS<T>; ++k) {
-            int32 m = l * LINE_NUMBERS<T> + k, j = block * post.units + m % post.units;
-            if (m < post.parts * post.units && j < post.H) v[m / post.units * post.H + j] = packet.data[k];
+            if (part < post.parts && u < units) to[part * post.H + u] = packet.data[k];
+            if (++u == post.units) u = 0, ++part;
         }
     }
 };
 
-template <class T, int EXCHANGE> struct ExchangeOf {
-    typedef ByLines<T> type;
-};
-template <class T> struct ExchangeOf<T, 0> {
-    typedef ByBarrier<T> type;
+template <class T> struct Exchange {
+    ByBarrier<T> barrier;
+    ByLines<T> lines;
+    bool by_lines;
+
+    __device__ __forceinline__ Exchange(const Post<T>& post, bool which)
+        : barrier{post}, lines{post}, by_lines(which) {}
+    __device__ __forceinline__ void ready(CALLER) {
+        if (!by_lines) barrier.ready(PASS_CALLER);
+    }
+    __device__ __forceinline__ T* outbox() { return lines.outbox(); }
+    __device__ __forceinline__ void publish(uint32 step, int32 n0, int32 count AND_CALLER) {
+        if (by_lines) lines.publish(step, n0, count AND_PASS_CALLER);
+    }
+    __device__ __forceinline__ void fetch(T* v, int32 stride, const T* rows, uint32 step, int32 n0,
+                                          int32 count AND_CALLER) {
+        if (by_lines) lines.fetch(v, stride, rows, step, n0, count AND_PASS_CALLER);
+        else barrier.fetch(v, stride, rows, step, n0, count AND_PASS_CALLER);
+    }
 };

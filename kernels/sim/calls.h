@@ -56,7 +56,7 @@ inline void release_barrier(Block& block) {
             Thread& thread = block.threads[i];
             if (thread.where == Where::waiting && thread.what == block.barrier_what) wake(thread);
         }
-    if (block.launch->order == Order::random) shuffle(block);
+    if (block.launch->order >= Order::random) shuffle(block);
     block.cursor = 0;
 }
 
@@ -69,6 +69,8 @@ inline void close_meeting(Warp& warp, Meeting* meeting, Block& block, unsigned f
     meeting->readers = __builtin_popcount(meeting->present);
     for (unsigned lanes = meeting->present; lanes; lanes &= lanes - 1)
         wake(block.threads[first_thread + __builtin_ctz(lanes)]);
+    // the warp goes on before others have come as far
+    if (block.launch->order == Order::ahead) block.cursor = block.rank[first_thread];
 }
 
 void thread_left(Thread* thread) {

@@ -91,7 +91,7 @@ static void run_ordinary(Worker& w, Launch& launch, uint64_t count) {
     // A shuffled order of so many blocks would need memory for each; steps of a size coprime to their number visit all.
     uint64_t number = 0, step = 1;
     if (launch.order == Order::reverse) number = count - 1, step = count - 1;
-    if (launch.order == Order::random && count > 1) {
+    if (launch.order >= Order::random && count > 1) {
         number = launch.random % count;
         step = 1 + launch.draw(~0u) % (count - 1);
         while (common_divisor(step, count) != 1) ++step;

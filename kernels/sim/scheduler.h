@@ -32,6 +32,17 @@ inline void order_threads(Block& block) {
             block.order[i - 1] = block.order[j];
             block.order[j] = swapped;
         }
+    if (launch.order == Order::ahead) {
+        uint8_t warps[MAX_THREADS / 32];
+        unsigned count = (n + 31) / 32, rank = 0;
+        for (unsigned w = 0; w < count; ++w) warps[w] = static_cast<uint8_t>(w);
+        for (unsigned w = 0; w < count; ++w) {
+            unsigned j = w + launch.draw(count - w);
+            uint8_t chosen = warps[j];
+            warps[j] = warps[w];
+            for (unsigned i = chosen * 32; i < n && i < chosen * 32 + 32; ++i) block.order[rank++] = static_cast<uint16_t>(i);
+        }
+    }
     for (unsigned i = 0; i < n; ++i) block.rank[block.order[i]] = i;
 }
 
@@ -51,7 +62,7 @@ inline void begin_block(Block& block, Index3 index) {
     block.votes = 0;
     block.barrier.file = nullptr;
     block.cursor = 0;
-    if (launch.order == Order::random) order_threads(block);
+    if (launch.order >= Order::random) order_threads(block);
     mark_all(block);
     for (unsigned w = 0; w * 32 < n; ++w) {
         unsigned lanes = n - w * 32;

@@ -18,7 +18,7 @@ constexpr unsigned MAX_CLOCKS = 8000;
 // Blocks that an ordinary launch has in use, in turn. Note [Races] in races.h says why these are several.
 constexpr unsigned ORDINARY_BLOCKS = RACES ? 4 : 1;
 
-enum class Order : int { forward, reverse, random };
+enum class Order : int { forward, reverse, random, ahead };
 
 struct Block;
 struct Launch;

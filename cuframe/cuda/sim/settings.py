@@ -1,6 +1,6 @@
 """What the environment asks of the simulator, and the limits of the GPU that it stands for.
 
-CUFRAME_SIM_ORDER     in which order the threads of a block run: forward, reverse, random:SEED
+CUFRAME_SIM_ORDER     in which order the threads of a block run: forward, reverse, random:SEED, ahead:SEED
 CUFRAME_SIM_SANITIZE  address or thread: the sanitizer that kernels are compiled with
 CUFRAME_SIM_DEBUG     1: kernels without optimisation and with debug information
 CUFRAME_SIM_ARCH      the GPU whose limits hold, default sm_90
@@ -16,7 +16,8 @@ from typing import NamedTuple
 
 __all__ = ["Limits", "debug", "limits", "order", "parse_order", "sanitizer", "set_order"]
 
-_ORDERS = ("forward", "reverse", "random")
+# as enum Order of kernels/sim/state.h has them
+_ORDERS = ("forward", "reverse", "random", "ahead")
 _current: tuple[int, int] | None = None
 
 # bytes of shared memory that one block can have, and that one multiprocessor has
@@ -81,8 +82,8 @@ def parse_order(text: str) -> tuple[int, int]:
     ((2, 7), (1, 0))
     """
     name, colon, seed = text.partition(":")
-    if name not in _ORDERS or (colon and (name != "random" or not seed.isdigit())):
-        raise ValueError(f"order must be forward, reverse or random:SEED, got {text!r}")
+    if name not in _ORDERS or (colon and (name not in ("random", "ahead") or not seed.isdigit())):
+        raise ValueError(f"order must be forward, reverse, random:SEED or ahead:SEED, got {text!r}")
     return _ORDERS.index(name), int(seed or 0) % 2**63
 
 
@@ -98,7 +99,8 @@ def set_order(text: str) -> None:
     """Set in which order the threads of a block run from now on, in this process.
 
     Args:
-        text: "forward", "reverse" or "random:SEED".
+        text: "forward", "reverse", "random:SEED" (threads shuffled) or "ahead:SEED" (warps shuffled, and each goes on
+            to the next barrier of the block before the others do).
 
     Raises:
         ValueError: it is none of these.
