@@ -36,6 +36,9 @@ class Recorder:
     def address(self, array: Array) -> int:
         return array.ctypes.data
 
+    def facts(self, device: int) -> tuple[str, int, int]:
+        return "sm_90a", 132, 232448
+
     def load(self, source: Source, expression: str, device: int, options: tuple[str, ...],
              siblings: Sequence[str]) -> Any:
         self.loads.append((expression, device))
@@ -97,6 +100,13 @@ def test_instances_are_chosen_by_dtype_and_loaded_once(recorder: Recorder) -> No
             x = array(2, 3, dtype=dtype)
             k(1, 32, x, x, None, 0.5, 2, 3, False, WIDE=4)
     assert recorder.loads == [("scale<float, 4>", 0), ("scale<half, 4>", 0)]
+
+
+def test_instances_of_an_architecture() -> None:
+    assert list(scale(least=80).instances("sm_75")) == []
+    some = scale(least={"float16": 80})
+    assert list(some.instances("sm_75")) == ["scale<float>"]
+    assert list(some.instances("sm_90a")) == list(some.instances()) == ["scale<float>", "scale<half>"]
 
 
 def call(k: Kernel, **changes: Any) -> None:

@@ -78,9 +78,7 @@ def _files(pattern: str, arch: str) -> dict[tuple[str, tuple[str, ...]], dict[st
     """(file, options) -> {instance: place of its kernel}: what is compiled together for an architecture."""
     found: dict[tuple[str, tuple[str, ...]], dict[str, int]] = {}
     for place, kernel in enumerate(_kernels()):
-        if kernel.least > int(arch[3:].rstrip("a")):
-            continue
-        for expression in kernel.instances():
+        for expression in kernel.instances(arch):
             if pattern in expression:
                 found.setdefault((kernel.file, kernel.options), {})[expression] = place
     return found
@@ -116,7 +114,14 @@ def _build(args: argparse.Namespace) -> int:
     left_out = [a for a in wanted if int(a[3:].rstrip("a")) not in able]
     start = time.perf_counter()
     kernels = _kernels()
-    jobs = [(len(instances), (args.pattern, key, a)) for a in wanted if a not in left_out
+    baseline = resources.read_baseline()
+
+    def effort(arch: str, instances: Iterable[str]) -> int:
+        """Kernels of many registers are long: so far, the sum told which of two files takes longer to compile."""
+        rows: dict[str, list[int]] = baseline["kernels"].get(arch) or next(iter(baseline["kernels"].values()), {})
+        return sum(rows.get(expression, [64])[0] for expression in instances)
+
+    jobs = [(effort(a, instances), (args.pattern, key, a)) for a in wanted if a not in left_out
             for key, instances in _files(args.pattern, a).items()]
     # the longest first, so that no core waits for it in the end
     jobs.sort(key=lambda job: -job[0])
@@ -126,7 +131,6 @@ def _build(args: argparse.Namespace) -> int:
         for future in track(as_completed(futures), "compiling", total=len(jobs), transient=True):
             done += future.result()
     done.sort(key=lambda row: (wanted.index(row[0]), row[2], row[1]))
-    baseline = resources.read_baseline()
     known = baseline["kernels"] if baseline["nvrtc"] == version else {}
     problems = list(_report(done, kernels, known, quiet=args.quiet))
     for arch in left_out:

@@ -144,7 +144,8 @@ class Kernel:
         types: type parameters and the dtypes they take, in the template's order.
         constants: further template parameters, integers or bools, with the values that are compiled ahead.
         threads: of a block, as it is usually launched; for the resource table.
-        least: the first architecture that runs it, 80 for sm_80; it is not compiled ahead for older ones.
+        least: the first architecture that runs it, 80 for sm_80, or that of some dtypes; it is not compiled ahead for
+            older ones.
         cooperative: all blocks must run at once, since they wait for one another.
         options: further compiler options.
 
@@ -154,7 +155,8 @@ class Kernel:
 
     def __init__(self, source: str | Path | Source, name: str, args: Sequence[str], *,
                  types: Mapping[str, Sequence[str]] | None = None,
-                 constants: Mapping[str, Sequence[int | bool]] | None = None, threads: int = 256, least: int = 0,
+                 constants: Mapping[str, Sequence[int | bool]] | None = None, threads: int = 256,
+                 least: int | Mapping[str, int] = 0,
                  cooperative: bool = False, options: Sequence[str] = (), declare: bool = True) -> None:
         self.name = name
         self.threads = threads
@@ -224,9 +226,16 @@ class Kernel:
                 self._opened = read_source(find_source(given))
         return self._opened
 
-    def instances(self) -> Iterator[str]:
-        """The name expressions of all declared instances."""
-        types = [[C_NAMES[d] for d in dtypes] for dtypes in self.types.values()]
+    def instances(self, arch: str | None = None) -> Iterator[str]:
+        """The name expressions of all declared instances, or of those that `arch` ("sm_90") runs."""
+        number = int(arch[3:].rstrip("a")) if arch else 10**6
+
+        def runs(dtype: str) -> bool:
+            return number >= (self.least if isinstance(self.least, int) else self.least.get(dtype, 0))
+
+        if isinstance(self.least, int) and number < self.least:
+            return
+        types = [[C_NAMES[d] for d in dtypes if runs(d)] for dtypes in self.types.values()]
         constants = [[_constant(v) for v in values] for values in self.constants.values()]
         for chosen in itertools.product(*types, *constants):
             yield self._expression(chosen)
@@ -370,8 +379,9 @@ class Kernel:
                 raise TypeError(f"{self.name}: no array given tells the type {name}")
         chosen = [C_NAMES[found[n].name] for n in self.types] + [_constant(constants[n]) for n in self.constants]
         expression = self._expression(chosen)
+        arch = launcher.facts(device)[0]
         siblings = [e for k in (_declared if self in _declared else [self]) if k._source == self._source
-                    and k.options == self.options for e in k.instances()]
+                    and k.options == self.options for e in k.instances(arch)]
         return launcher.load(self.source, expression, device, self.options,
                              siblings if expression in siblings else [expression])
 

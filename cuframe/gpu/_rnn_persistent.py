@@ -23,6 +23,8 @@ EXCHANGES = ("barrier", "lines")
 LEAST_STEPS = 8
 _THREADS = 256
 _TYPES = {"T": FLOATS}
+# before sm_80 there are no tensor cores for bfloat16
+_LEAST = {"bfloat16": 80}
 _CONSTANTS = {"CELL": (0, 1, 2)}
 
 _FORWARD_ARGUMENTS = (
@@ -42,7 +44,7 @@ def kernels(source: str | Path = "rnn_persistent.cu", types: Mapping[str, Sequen
     """Forward and backward; of another source, and for fewer types and constants, for whoever changes the kernels."""
     named = (("rnn_persistent_forward", _FORWARD_ARGUMENTS), ("rnn_persistent_backward", _BACKWARD_ARGUMENTS))
     first, second = (Kernel(source, name, arguments, types=types, constants=constants, threads=_THREADS,
-                            cooperative=True, declare=declare) for name, arguments in named)
+                            least=_LEAST, cooperative=True, declare=declare) for name, arguments in named)
     return first, second
 
 

@@ -21,6 +21,8 @@ __all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
 
 _WIDTHS = (64, 128, 256)
 _THREADS = 256
+# before, 16-bit floats are computed in float32
+_LEAST = {"float16": 80, "bfloat16": 80}
 # keys that are worth a block of their own
 _SPLIT = 256
 _PLAIN: dict[str, Any] = {"types": {"T": ("float32", "float64")}, "constants": {"D": _WIDTHS}}
@@ -42,10 +44,10 @@ _FORWARD = Kernel("attention.cu", "attention_forward", (
 _JOIN = Kernel("attention.cu", "attention_join", (
     "const T* parts[splits, rows, EV]", "const acc_t<T>* part_lse[splits, rows]", "strided T* out",
     "acc_t<T>* lse[rows]", *_strides("out"), "int64 rows", "int32 splits", "int32 heads", "int32 L", "int32 EV"),
-    types={"T": FLOATS})
+    types={"T": FLOATS}, least=_LEAST)
 _DELTA = Kernel("attention.cu", "attention_delta", (
     "strided const T* g", "strided const T* out", "acc_t<T>* delta[rows]", *_strides("g", "out"), "int64 rows",
-    "int32 heads", "int32 L", "int32 EV"), types={"T": FLOATS})
+    "int32 heads", "int32 L", "int32 EV"), types={"T": FLOATS}, least=_LEAST)
 _BACKWARD = Kernel("attention.cu", "attention_backward", (
     *_INPUTS, "strided const T* g", *_MASKS, "const T* lse", "const T* delta", "strided T* grad", "strided T* grad_v?",
     *_strides("q", "k", "v", "g", "grad", "gv"), *_SCALARS),
