@@ -24,6 +24,7 @@
 //            tile, how many keys are worth a split.
 //
 // 1  2026-11  first version; not yet run on a GPU
+// 2  2026-11  aligned rows are loaded without a branch between the loads of a thread; not yet run on a GPU
 #include "common/platform.cuh"
 
 #include "attention/problem.cuh"

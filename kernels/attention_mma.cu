@@ -21,6 +21,7 @@
 //            should stay in registers; whether mma.sync is enough on sm_90, which has wgmma.
 //
 // 1  2026-11  first version; not yet run on a GPU
+// 2  2026-11  a row's bounds and masks are worked out once for all of its scores; not yet run on a GPU
 #include "common/platform.cuh"
 
 #include "attention/problem.cuh"

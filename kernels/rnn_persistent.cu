@@ -25,6 +25,7 @@
 // Source     weights in registers: Diamos et al., "Persistent RNNs", 2016; lines with their own tag: NCCL's LL128.
 //
 // 1  2026-11  first version; not yet run on a GPU
+// 2  2026-11  the exchange, and tanh or ReLU, are arguments: 24 instances in place of 64; not yet run on a GPU
 #include "common/platform.cuh"
 #include "common/async.cuh"
 #include "common/cells.cuh"
