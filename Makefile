@@ -14,7 +14,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all sanitize test-faults gpu-check bench clean
+.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all sanitize test-faults gpu-check bench docs docs-serve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,8 +67,18 @@ test-faults: $(VENV)/installed-test ## kill, stop and starve ranks of a job and 
 bench: $(VENV)/installed-torch ## run every script in benchmarks/
 	@set -e; for script in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(PY) $$script; done
 
+# The theme prints a notice about the next major version of MkDocs, which pyproject.toml keeps away.
+MKDOCS := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs
+
+docs: $(VENV)/installed-docs ## build the documentation into site/; a broken link or an undocumented name fails
+	$(MKDOCS) build --strict --quiet
+	@echo "site/index.html"
+
+docs-serve: $(VENV)/installed-docs ## the same at http://127.0.0.1:8000, with search, built again when a page changes
+	$(MKDOCS) serve --strict
+
 clean: ## remove .venv and everything that was generated
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(PY):

@@ -1,19 +1,52 @@
-"""What README and CONTRIBUTING say can be done, can be done."""
+"""What README, CONTRIBUTING and docs/ say can be done, can be done; and every public name is in the reference."""
 
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import pytest
 
+from tests.docs_runner import blocks, commands
+from tests.test_completeness import SPACES
+
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text()
-CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
+}
+every_page = pytest.mark.parametrize("page", PAGES)
 
 
-def test_readme_example_trains():
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+def with_code() -> list[Any]:
+    """Pages that have Python in them; one that takes longer says so in a comment."""
+    marks = {True: [pytest.mark.slow], False: []}
+    return [
+        pytest.param(page, marks=marks["<!-- slow -->" in text])
+        for page, text in PAGES.items()
+        if any(language in ("python", "pycon") for language, *_ in blocks(text))
+    ]
+
+
+@pytest.mark.parametrize("page", with_code())
+def test_code_runs(page: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", str(ROOT / "tests" / "docs_runner.py"), str(ROOT / page)]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "MPLBACKEND": "agg"}
+    done = subprocess.run(command, cwd=tmp_path, env=env, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_readme_example_trains() -> None:
+    example = blocks(README)[[language for language, *_ in blocks(README)].index("python")][1]
     command = [sys.executable, "-W", "error", "-c", example]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
@@ -21,35 +54,102 @@ def test_readme_example_trains():
     assert float(done.stdout.removeprefix("loss ")) < 1
 
 
-def test_contributed_operation_has_both_derivatives():
-    (definition,) = re.findall(r"```python\n(.*?)```", CONTRIBUTING, flags=re.DOTALL)
-    script = f"""
-import cuframe as cf
-from cuframe.ops.define import unary
-{definition.strip()}
-x = cf.tensor([-2.0, -0.5, 1.0], dtype=cf.float64, requires_grad=True)
-assert cf.autograd.gradcheck(softsign, (x,)) and cf.autograd.gradgradcheck(softsign, (x,))
-"""
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, text=True, capture_output=True)
-    assert done.returncode == 0, done.stderr
-
-
-def test_paths_in_the_layout_table_exist():
+def test_paths_in_the_layout_table_exist() -> None:
     rows = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `")]
     paths = [path for row in rows for path in re.findall(r"`([^`]+)`", row)]
     assert len(paths) > 8
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("text", [README, CONTRIBUTING], ids=["README", "CONTRIBUTING"])
-def test_make_targets_exist(text):
-    runs = re.findall(r"make ((?:[a-z-]+ ?)+)", "\n".join(code(text)))
-    mentioned = {target for run in runs for target in run.split()}
+@every_page
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\(([^)#\s:]+)(?:#[^)]*)?\)", re.sub(r"```.*?```|`[^`]*`", "", PAGES[page], flags=re.DOTALL))
+    folder = (ROOT / page).parent
+    assert [link for link in links if not (folder / link).exists()] == []
+
+
+@every_page
+def test_files_in_the_text_exist(page: str) -> None:
+    files = re.findall(r"`((?:benchmarks|cuframe|docs|examples|kernels|tests)/[\w/.]+\.\w+)`", PAGES[page])
+    assert [file for file in files if "snake" not in file and not (ROOT / file).exists()] == []
+
+
+# -- commands ---------------------------------------------------------------------------------------------------------
+def shown_commands(text: str) -> list[list[str]]:
+    """The words of each command that a console block shows, without what stands behind `|`, `>` and `&&`."""
+    found = [words for language, code, *_ in blocks(text) if language == "console" for words in commands(code)]
+    return [words[: next((i for i, word in enumerate(words) if word in "|>&&"), None)] for words in found]
+
+
+def parse(words: list[str]) -> None:
+    """Hand a `cuframe` command to its parser."""
+    from cuframe.cli import command_names
+
+    if words[0].startswith("-"):
+        assert words in (["--help"], ["--version"])
+        return
+    assert words[0] in command_names()
+    parser = argparse.ArgumentParser(prog=f"cuframe {words[0]}")
+    importlib.import_module(f"cuframe.cli.{words[0]}").add_arguments(parser)
+    parser.parse_args(words[1:])
+
+
+@every_page
+def test_commands_exist(page: str) -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    assert "test" in mentioned
-    assert mentioned <= targets
+    for words in shown_commands(PAGES[page]):
+        words = words[next((i for i, word in enumerate(words) if "=" not in word), 0) :]  # behind settings
+        if words[0] == "cuframe":
+            parse(words[1:])
+        elif words[:3] == ["python", "-m", "cuframe"]:
+            parse(words[3:])
+        elif words[0] == "make":
+            assert {word for word in words[1:] if "=" not in word} <= targets, words
+        scripts = [word for word in words if re.match(r"(examples|benchmarks|tests)/\S+\.py", word)]
+        assert [s for s in scripts if not (ROOT / s.partition("::")[0]).exists()] == []
 
 
-def code(text):
-    """Every line that shows a command: console blocks and inline code."""
-    return re.findall(r"(?:`|^\$ )(make [^`#\n]*)", text, flags=re.MULTILINE)
+@every_page
+def test_make_targets_exist(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    runs = re.findall(r"`make ((?:[a-z-]+ ?)+)", PAGES[page])
+    assert {target for run in runs for target in run.split()} <= targets
+
+
+# -- the reference ----------------------------------------------------------------------------------------------------
+def names() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("names", ROOT / "docs" / "_build" / "names.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def shown(text: str) -> set[int]:
+    """What the directives of a page show: the things that a module offers, or those of them that are named."""
+    found = set()
+    for name, options in re.findall(r"^::: (\S+)\n((?:    .*\n)*)", text, flags=re.MULTILINE):
+        module = importlib.import_module(name)
+        listed = re.search(r"members:\s*\[(.*?)\]", options, flags=re.DOTALL)
+        chosen = re.findall(r"\w+", listed[1]) if listed else re.findall(r"- (\w+)", options) or module.__all__
+        found |= {id(getattr(module, member)) for member in chosen}
+    return found
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    offered, has_page = names().offered(), names().has_page
+    text = "\n".join(text for page, text in PAGES.items() if page.startswith("docs/reference/"))
+    pages = shown(text + "\n")
+    assert not [name for name, thing in offered.items() if has_page(thing) and id(thing) not in pages]
+    constants = [name for name, thing in offered.items() if not has_page(thing)]
+    assert len(offered) > 800 and constants
+    assert not [name for name in constants if not re.search(rf"`(cf\.)?{name.rpartition('.')[2]}\b", text)]
+
+
+def test_the_reference_knows_all_namespaces() -> None:
+    assert set(names().SPACES) == set(SPACES)
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r"[\w/]+\.md", (ROOT / "mkdocs.yml").read_text().partition("\nnav:")[2])
+    assert sorted(f"docs/{page}" for page in listed) == sorted(page for page in PAGES if page.startswith("docs/"))
