@@ -57,9 +57,10 @@ class Array:
 class Launcher:
     """Loads nothing and launches nothing."""
 
-    look = attrgetter("dtype", "size", "c_contiguous", "data.device_id")
-    device = attrgetter("data.device_id")
-    address = attrgetter("data.ptr")
+    def __init__(self) -> None:
+        self.look = attrgetter("dtype", "size", "c_contiguous", "data.device_id")
+        self.device = attrgetter("data.device_id")
+        self.address = attrgetter("data.ptr")
 
     def facts(self, device: int) -> tuple[str, int, int]:
         return "sm_90", 132, 232448

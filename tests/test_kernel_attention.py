@@ -285,7 +285,8 @@ def break_kernel(kernel: Any, tmp_path: Path, dtype: str, line: str, number: int
     path = tmp_path / kernel.source.path.name
     path.write_text(text[:at] + text[at + len(line):])
     broken = copy.copy(kernel)
-    broken._source, broken._opened, broken._loaded, broken._passed = path, None, {}, {}
+    broken._source, broken._opened = path, None
+    broken._loaded, broken._passed, broken._last = {}, {}, (None, None)
     broken.types, broken.constants = {"T": (dtype,)}, {**kernel.constants, "D": (64,)}
     return broken
 

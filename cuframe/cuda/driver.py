@@ -26,14 +26,13 @@ _SHARED_DEFAULT = 48 * 1024
 class CudaLauncher:
     """Launches kernels on CuPy arrays."""
 
-    # CuPy makes an object of each array's flags when they are asked for, which takes four times as long
-    look = attrgetter("dtype", "size", "_c_contiguous", "data.device_id")
-    device = attrgetter("data.device_id")
-    address = attrgetter("data.ptr")
-
     def __init__(self, cupy: Any) -> None:
         from cupy_backends.cuda.api import driver, runtime
 
+        # CuPy makes an object of each array's flags when they are asked for, which takes four times as long
+        self.look = attrgetter("dtype", "size", "_c_contiguous", "data.device_id")
+        self.device = attrgetter("data.device_id")
+        self.address = attrgetter("data.ptr")
         self._cupy = cupy
         self._driver = driver
         self._runtime = runtime
