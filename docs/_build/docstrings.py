@@ -8,8 +8,10 @@ shows; doctests become blocks of code and lone asterisks, as in (N, *), stay ast
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import re
+from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -33,6 +35,8 @@ def readable(text: str) -> str:
         if line and not line.startswith(" "):
             section = bool(_SECTION.match(line))
         formula = line.startswith("    ") and not section
+        if formula and lines and lines[-1] and not lines[-1].startswith(" "):
+            lines.append("")  # Markdown takes it for a paragraph's next line without
         lines.append(line if example or formula else escaped(line))
     return "\n".join([*lines, "```"] if example else lines)
 
@@ -42,6 +46,15 @@ def escaped(line: str) -> str:
     parts = re.split(r"(`+[^`]*`+)", line)
     parts[::2] = [_MARKS.sub(r"\\\1", part) for part in parts[::2]]
     return "".join(parts)
+
+
+def public() -> set[int]:
+    """The ids of what has a public name: families offer more to one another."""
+    spec = importlib.util.spec_from_file_location("names", Path(__file__).with_name("names.py"))
+    assert spec and spec.loader
+    names = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(names)
+    return {id(thing) for thing in names.offered().values()}
 
 
 def as_function(name: str, found: Any, parent: Any) -> griffe.Function:
@@ -69,10 +82,12 @@ class Docstrings(griffe.Extension):
         super().__init__()
         self.homes: dict[int, Any] = {}
         self.offers: list[tuple[griffe.Module, ModuleType]] = []
+        self.public: set[int] = set()
 
     def on_package(self, *, pkg: griffe.Module, loader: Any, **kwargs: Any) -> None:
         if pkg.name != "cuframe":
             return
+        self.public = public()
         self.visit(pkg)
         for module, running in self.offers:
             self.offer(module, running)
@@ -87,7 +102,7 @@ class Docstrings(griffe.Extension):
             running = ModuleType(module.path)
         offered = getattr(running, "__all__", None)
         if offered is not None:
-            module.exports = list(offered)
+            module.exports = [name for name in offered if id(getattr(running, name)) in self.public]
             self.offers.append((module, running))
         for name, member in list(module.members.items()):
             if member.is_alias:
@@ -123,7 +138,9 @@ class Docstrings(griffe.Extension):
 
     def finish(self, thing: Any) -> None:
         if thing.docstring:
-            thing.docstring.value = readable(thing.docstring.value)
+            text = thing.docstring.value
+            # what a module notes for those who change it
+            thing.docstring.value = readable(text.partition("\nNote [")[0] if thing.is_module else text)
         for member in thing.members.values():
             if not member.is_alias:
                 self.finish(member)

@@ -1,6 +1,6 @@
 """What the site takes from the rest of the repository: files that pages link to, the command's help, Tensor's methods.
 
-Pages are read on a forge as well, where `../CONTRIBUTING.md` is the right link; here such files become part of the site.
+Pages are read on a forge as well, where `../CONTRIBUTING.md` is the right link; such files become part of the site.
 """
 
 from __future__ import annotations
