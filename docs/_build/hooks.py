@@ -24,6 +24,15 @@ _LINK = re.compile(r"(\[[^\]]*\]\()([^)#\s]+)((?:#[^)]*)?\))")
 _MADE = re.compile(r"<!-- made: (\w+) -->")
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Notes beside the folders, `docs/*.md`, that mkdocs.yml does not list stand at the end of their section."""
+    nav: Any = config.nav
+    listed = set(re.findall(r"[\w/]+\.md", repr(nav)))
+    notes = next(section["Design and kernels"] for section in nav if "Design and kernels" in section)
+    notes += sorted(page.name for page in Path(config.docs_dir).glob("*.md") if page.name not in listed)
+    return config
+
+
 def outside(page: str, link: str) -> Path | None:
     """The file that a link of a page leads to, where that is a file of the repository and none of docs/."""
     if ":" in link:
@@ -88,6 +97,15 @@ def methods() -> str:
 
 
 MAKERS = {"commands": commands, "methods": methods}
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """The site works without a network, and tells nobody who reads it."""
+    kept = r"""<link\b(?![^>]*\brel=["']?(?:canonical|prev|next))[^>]*\bhref="""
+    loaded = re.search(rf"""(?:\bsrc=|{kept})["']?(?:https?:)?//[^"'\s>]+""", output)
+    if loaded:
+        raise PluginError(f"{page.file.src_uri} loads from elsewhere: {loaded[0]}")
+    return output
 
 
 def on_post_build(config: MkDocsConfig) -> None:
