@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from cuframe.cpu import attention as host
 from cuframe.cuda import sim
 from cuframe.gpu import attention
 from tests.kernels import FLOATS, Array, assert_near, fetch, numbers, put, tensors
+from tests.sim_helpers import needs_compiler
 
 # gradients add up more than results do
 _ROOM = {"float32": 4.0, "float64": 8.0, "float16": 2.0, "bfloat16": 2.0}
@@ -287,7 +291,7 @@ def break_kernel(kernel: Any, tmp_path: Path, dtype: str, line: str, number: int
     broken = copy.copy(kernel)
     broken._source, broken._opened = path, None
     broken._loaded, broken._passed, broken._last = {}, {}, (None, None)
-    broken.types, broken.constants = {"T": (dtype,)}, {**kernel.constants, "D": (64,)}
+    broken.types, broken.constants = {"T": (dtype,)}, {**kernel.constants, "D": kernel.constants["D"][:1]}
     return broken
 
 
@@ -300,6 +304,7 @@ WAIT, BARRIER = "cp_async_wait<0>();", "__syncthreads();"
         ("_MMA_FORWARD", "float16", WAIT, 0), ("_MMA_FORWARD", "float16", WAIT, 1),
         ("_MMA_FORWARD", "float16", BARRIER, 1), ("_MMA_BACKWARD", "float16", WAIT, 3),
         ("_MMA_BACKWARD", "float16", BARRIER, 3), ("_MMA_BACKWARD", "float16", BARRIER, 4),
+        ("_MMA_WIDE_BACKWARD", "float16", BARRIER, 5),
         ("_FORWARD", "float32", "__syncthreads(); ", 0), ("_FORWARD", "float32", "__syncthreads()\n", 0),
         ("_BACKWARD", "float32", "__syncthreads(); ", 0), ("_BACKWARD", "float32", "__syncthreads()\n", 0),
         ("_BACKWARD", "float32", "if (KEYS) __syncthreads();", 0),
@@ -311,7 +316,8 @@ def test_a_missing_line_shows(
     """Without a wait or a barrier results are wrong in one order of threads at least."""
     if device != "sim":
         pytest.skip("on a GPU a missing barrier may go unnoticed; the simulator's orders show it")
-    q, k, v, g = (put(numbers(1, 1, 150, 16, dtype=dtype, seed=i), device) for i in range(4))
+    width = 136 if "WIDE" in name else 16
+    q, k, v, g = (put(numbers(1, 1, 150, width, dtype=dtype, seed=i), device) for i in range(4))
     out, lse = attention.forward(q, k, v, None, False, 0.5, None)
 
     def results() -> list[np.ndarray]:
@@ -326,3 +332,42 @@ def test_a_missing_line_shows(
         with sim.order(order):
             same += [np.array_equal(a, b) for a, b in zip(results(), expected)]
     assert not all(same)
+
+
+RACES = """
+import sys
+from pathlib import Path
+from cuframe.gpu import attention
+from tests.kernels import numbers, put
+from tests.test_kernel_attention import break_kernel
+name, line, folder = sys.argv[1:]
+q = put(numbers(1, 1, 10, 16, dtype="float16"), "sim")
+k = put(numbers(1, 1, 150 if "BACK" in name else 0, 16, dtype="float16"), "sim")
+right = getattr(attention, name)
+if line:
+    setattr(attention, name, break_kernel(right, Path(folder), "float16", line, 0))
+else:
+    right.types, right.constants = {"T": ("float16",)}, {**right.constants, "D": right.constants["D"][:1]}
+if "BACK" in name:
+    out, lse = q, put(numbers(1, 1, 10, dtype="float32"), "sim")
+    attention.backward(q, q, k, k, None, True, 0.5, None, out, lse, False)
+else:
+    attention.forward(q, k, k, None, False, 0.5, None)
+print("ended")
+"""
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("name, line", [
+    ("_MMA_FORWARD", "if (begin >= stop) __syncthreads();"), ("_MMA_BACKWARD", "if (count == 0) __syncthreads();")])
+def test_a_barrier_for_blocks_that_have_nothing_to_read(name: str, line: str, tmp_path: Path) -> None:
+    """Theirs is a race that no order of threads shows."""
+    script = tmp_path / "races.py"
+    script.write_text(RACES)
+    for taken_out in ("", line):
+        done = subprocess.run([sys.executable, "-m", "cuframe", "sim", "run", "--sanitize", "thread", str(script), name,
+                               taken_out, str(tmp_path)], capture_output=True, text=True, check=False,
+                              env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)})
+        assert done.returncode == (66 if taken_out else 0), done.stderr
+        assert ("data race" in done.stderr) == bool(taken_out) and "ended" in done.stdout
