@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import doctest
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import subprocess
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs_runner import blocks, commands
+from tests.docs_runner import FLAGS, blocks, commands
 from tests.test_completeness import SPACES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -144,6 +146,19 @@ def test_every_public_name_is_in_the_reference() -> None:
     constants = [name for name, thing in offered.items() if not has_page(thing)]
     assert len(offered) > 800 and constants
     assert not [name for name in constants if not re.search(rf"`(cf\.)?{name.rpartition('.')[2]}\b", text)]
+
+
+def test_examples_of_what_factories_make() -> None:
+    """pytest finds examples where functions are defined; these are defined nowhere under their names."""
+    made = {
+        id(thing): (name, thing)
+        for name, thing in names().offered().items()
+        if inspect.isfunction(thing) and getattr(sys.modules[thing.__module__], thing.__name__, None) is not thing
+    }
+    runner = doctest.DocTestRunner(optionflags=FLAGS)
+    for name, thing in made.values():
+        runner.run(doctest.DocTestParser().get_doctest(thing.__doc__ or "", {}, name, None, 0))
+    assert len(made) > 50 and runner.tries > 100 and not runner.failures
 
 
 def test_the_reference_knows_all_namespaces() -> None:
