@@ -156,9 +156,9 @@ sim::Meeting* sim_meet(const char* what, unsigned mask, const void* value, unsig
     Meeting* meeting = warp.open;
     while (meeting && meeting->mask != mask) meeting = meeting->next;
     if (!meeting) {
-        meeting = block.free_meetings;
+        meeting = warp.unused;
         if (meeting)
-            block.free_meetings = meeting->next;
+            warp.unused = meeting->next;
         else
             meeting = new Meeting;
         meeting->mask = mask;
@@ -192,9 +192,10 @@ sim::Meeting* sim_meet(const char* what, unsigned mask, const void* value, unsig
 void sim_part(sim::Meeting* meeting) {
     using namespace sim;
     if (--meeting->readers) return;
-    Block& block = *self()->block;
-    meeting->next = block.free_meetings;
-    block.free_meetings = meeting;
+    Thread* thread = self();
+    Warp& warp = thread->block->warps[thread->number >> 5];
+    meeting->next = warp.unused;
+    warp.unused = meeting;
 }
 
 unsigned sim_active_mask() {

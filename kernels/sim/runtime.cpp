@@ -24,10 +24,11 @@ Worker::~Worker() {
     for (size_t i = 0; i < block_capacity; ++i) {
         Block& block = *blocks[i];
         forget_clocks(block);
-        while (Meeting* meeting = block.free_meetings) {
-            block.free_meetings = meeting->next;
-            delete meeting;
-        }
+        for (Warp& warp : block.warps)
+            while (Meeting* meeting = warp.unused) {
+                warp.unused = meeting->next;
+                delete meeting;
+            }
         allow(block.arena, block.arena_bytes);
         munmap(block.arena, block.arena_bytes);
         delete &block;

@@ -66,7 +66,8 @@ inline void begin_block(Block& block, Index3 index) {
     mark_all(block);
     for (unsigned w = 0; w * 32 < n; ++w) {
         unsigned lanes = n - w * 32;
-        block.warps[w] = {lanes >= 32 ? ~0u : (1u << lanes) - 1, nullptr};
+        block.warps[w].alive = lanes >= 32 ? ~0u : (1u << lanes) - 1;
+        block.warps[w].open = nullptr;
     }
     for (unsigned i = 0; i < n; ++i) {
         Thread& thread = block.threads[i];

@@ -75,8 +75,8 @@ inline void end_block(Block& block) {
         while (warp.open) {
             Meeting* meeting = warp.open;
             warp.open = meeting->next;
-            meeting->next = block.free_meetings;
-            block.free_meetings = meeting;
+            meeting->next = warp.unused;
+            warp.unused = meeting;
         }
 }
 

@@ -52,9 +52,11 @@ struct alignas(64) Thread {
     Fiber* stack;  // likewise
 };
 
+// A warp keeps its meetings for itself: one that another warp used before would, to the thread sanitizer, have made the two
+// meet.
 struct Warp {
     unsigned alive;
-    Meeting* open;
+    Meeting *open, *unused;
 };
 
 struct SharedArray {
@@ -77,7 +79,6 @@ struct Block {
     unsigned barriers_passed;
     unsigned turn;
     char barrier_events[2], turn_events[2];  // addresses that stand for events in thread sanitizer's order
-    Meeting* free_meetings;
     const char* barrier_what;
     Place barrier;
     unsigned cursor;
