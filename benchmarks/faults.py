@@ -4,13 +4,15 @@
 
 Each trial starts a job whose ranks all-reduce in a loop (process group `shm`), each with a child in its session and one
 in a session of its own. The clock starts in the process that fails, and stops when the launcher and all those processes
-have ended. At the end: what is left in /dev/shm, and of processes.
+have ended; after a restart, when the first step behind the last checkpoint begins. At the end: what is left in
+/dev/shm.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import random
 import re
 import signal
 import socket
@@ -63,6 +65,55 @@ for step in range(10**9):
     if step == 200:
         note(f"running{rank}", "")
     dist.all_reduce(x)
+"""
+
+# Killed at a random step, or not: the numbers at the end must be the same to the bit.
+RESUMING = """
+import os, signal, sys, time
+import numpy as np
+import cuframe as cf
+import cuframe.distributed as dist
+from cuframe.distributed import checkpoint
+
+folder, fatal = sys.argv[1], int(sys.argv[2])
+dist.init_process_group()
+rank, file = dist.get_rank(), f"{folder}/checkpoint"
+step, w = 0, np.ones(1 << 14, np.float32)
+if checkpoint.exists(file):
+    state = checkpoint.load(file)
+    step, w = state["step"], state["w"].numpy()
+first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
+while step < 60:
+    dist.mark_step(step)
+    if not first and rank == 0 and not os.path.exists(f"{folder}/resumed"):
+        with open(f"{folder}/resumed", "w") as f:
+            f.write(f"{time.monotonic()} {step}")
+    if first and step == fatal and rank == 1:
+        with open(f"{folder}/began", "w") as f:
+            f.write(str(time.monotonic()))
+        os.kill(os.getpid(), signal.SIGKILL)
+    g = cf.tensor(np.random.default_rng([rank, step]).standard_normal(w.size, np.float32))
+    dist.all_reduce(g, "avg")
+    w = np.float32(0.9) * w + g.numpy()
+    step += 1
+    if step % 10 == 0:
+        checkpoint.save({"step": step, "w": cf.tensor(w)}, file)
+if rank == 0:
+    with open(f"{folder}/result", "wb") as f:
+        f.write(w.tobytes())
+"""
+
+# One of many jobs at a time, each with a port that its launcher chose.
+NEIGHBOUR = """
+import os, socket, sys, time
+folder, jobs = sys.argv[1], int(sys.argv[2])
+port = int(os.environ["MASTER_PORT"])
+socket.create_connection(("127.0.0.1", port), timeout=10).close()
+open(f"{folder}/{port}.{os.getpid()}", "w").close()
+deadline = time.monotonic() + 120
+while len(os.listdir(folder)) < jobs:
+    assert time.monotonic() < deadline
+    time.sleep(0.02)
 """
 
 
@@ -118,6 +169,41 @@ def port_taken(ranks: int) -> tuple[float, str]:
         return time.monotonic() - began, said
 
 
+def restart(ranks: int) -> tuple[float, str]:
+    """A job that is started again resumes from its last checkpoint; its last words get a line on the result."""
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "rank.py"
+        script.write_text(RESUMING)
+        results = []
+        for fatal in (-1, random.randrange(60)):
+            home = Path(folder) / str(fatal)
+            home.mkdir()
+            launcher = [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", str(ranks), "--max-restarts", "1"]
+            job = subprocess.run(
+                [*launcher, str(script), str(home), str(fatal)],
+                env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            )  # fmt: skip
+            results.append((home / "result").read_bytes() if (home / "result").exists() else job.stderr.encode())
+        began = float((home / "began").read_text())
+        resumed, step = (home / "resumed").read_text().split()
+        same = "the same bits" if results[0] == results[1] else "other bits"
+        return float(resumed) - began, f"{job.stderr}resumed at {int(step) - fatal // 10 * 10}: {same}"
+
+
+def many_ports(ranks: int, jobs: int = 50) -> tuple[float, str]:
+    """Jobs of one rank each, all at once; seconds until the last has ended."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as ports:
+        script = Path(folder) / "rank.py"
+        script.write_text(NEIGHBOUR)
+        command = [sys.executable, "-m", "cuframe", "run", str(script), ports, str(jobs)]
+        began = time.monotonic()
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        running = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(jobs)]
+        said = "".join(job.communicate()[1] for job in running)
+        taken = {name.partition(".")[0] for name in os.listdir(ports)}
+        return time.monotonic() - began, f"{said}{len(taken)} ports"
+
+
 def hello(ranks: int) -> tuple[float, str]:
     """Four times `print("hello")`, less the same without a launcher."""
 
@@ -134,7 +220,7 @@ def hello(ranks: int) -> tuple[float, str]:
         return seconds(run) - own, ""
 
 
-# name: what happens, what the last words must hold, seconds it may take, how it is done
+# name: what happens, what the last words must hold, seconds it may take (0: no bar), how it is done
 ROWS: dict[str, tuple[str, str, float, Callable[[int], tuple[float, str]]]] = {
     "kill": ("kill -9 of a rank", r"rank 1 \(pid \d+, host \S+\) died of SIGKILL at step 200 after all_reduce #200\n$",
              0.5, lambda n: fault("kill", n)),
@@ -147,6 +233,8 @@ ROWS: dict[str, tuple[str, str, float, Callable[[int], tuple[float, str]]]] = {
     "deaf": ("SIGTERM is ignored", "^$", 5.5, lambda n: fault("deaf", n)),
     "launcher": ("kill -9 of the launcher", "", 1.0, lambda n: fault("launcher", n)),
     "port": ("the port is taken", "port .* is taken by another process", 5.0, port_taken),
+    "restart": ("a restart after kill -9", r"restart 1 of 1\n(.|\n)*resumed at 0: the same bits$", 0.0, restart),
+    "ports": ("50 jobs at once", r"^50 ports$", 0.0, many_ports),
     "hello": ("hello, over Python's own", "", 0.3, hello),
 }  # fmt: skip
 
@@ -163,11 +251,12 @@ def main() -> None:
     print(f"{'fault':<28}{'p50':>8}{'p99':>8}{'target':>8}  right message")
     for name in args.only or ROWS:
         what, pattern, target, trial = ROWS[name]
-        found = [trial(args.ranks) for _ in range(args.trials)]
+        found = [trial(args.ranks) for _ in range(args.trials if name != "ports" else max(1, args.trials // 10))]
         times = sorted(t for t, _ in found)
         right = sum(re.search(pattern, said) is not None for _, said in found)
         p99 = times[min(len(times) - 1, round(0.99 * len(times)))]
-        print(f"{what:<28}{times[len(times) // 2]:>8.3f}{p99:>8.3f}{target:>8.1f}  {right} of {len(found)}", flush=True)
+        row = f"{what:<28}{times[len(times) // 2]:>8.3f}{p99:>8.3f}{target or '-':>8}"
+        print(f"{row}  {right} of {len(found)}", flush=True)
         wrong = [said for _, said in found if not re.search(pattern, said)]
         if wrong:
             print(wrong[0], file=sys.stderr)
