@@ -3,43 +3,18 @@
 A script calls `init_process_group()` and runs unchanged under `cuframe run`, `torchrun`, `mpirun` and `srun`, or alone.
 """
 
-from .collectives import (
-    all_gather,
-    all_gather_into_tensor,
-    all_reduce,
-    all_to_all,
-    all_to_all_single,
-    barrier,
-    broadcast,
-    broadcast_object,
-    gather,
-    irecv,
-    isend,
-    recv,
-    reduce_scatter,
-    reduce_scatter_tensor,
-    scatter,
-    send,
-    shared_empty,
-)
-from .errors import DistributedError, DistributedTimeout
-from .group import (
-    NON_GROUP_MEMBER,
-    destroy_process_group,
-    get_backend,
-    get_global_rank,
-    get_group_rank,
-    get_local_rank,
-    get_process_group_ranks,
-    get_rank,
-    get_world_size,
-    init_process_group,
-    is_initialized,
-    new_group,
-)
-from .process_group import ProcessGroup, ReduceOp, Work
-from .status import mark_step
-from .store import Store
+# ruff: noqa: F403, F405  (names for type checkers)
+
+from importlib import import_module as _import
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .collectives import *
+    from .errors import *
+    from .group import *
+    from .process_group import *
+    from .status import *
+    from .store import *
 
 __all__ = [
     "NON_GROUP_MEMBER", "DistributedError", "DistributedTimeout", "ProcessGroup", "ReduceOp", "Store", "Work",
@@ -49,3 +24,21 @@ __all__ = [
     "is_initialized", "isend", "mark_step", "new_group", "recv", "reduce_scatter", "reduce_scatter_tensor", "scatter",
     "send", "shared_empty",
 ]  # fmt: skip
+
+# The launcher, which is in this package as well, needs none of these and starts sooner without.
+_MODULES = ("collectives", "errors", "group", "process_group", "status", "store")
+
+
+def __getattr__(name: str) -> Any:
+    if name == "checkpoint":
+        return _import(f"{__name__}.checkpoint")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for module in _MODULES:
+        found = _import(f"{__name__}.{module}")
+        globals().update({n: getattr(found, n) for n in found.__all__ if n in __all__})
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "checkpoint"})
