@@ -82,6 +82,7 @@ FILES: dict[str, str] = {
         "get_process_group_ranks get_rank get_world_size init_process_group irecv is_initialized isend new_group recv "
         "reduce_scatter reduce_scatter_tensor send distributed.gather distributed.scatter shared_empty"
     ),
+    "test_nccl.py": "P2POp batch_isend_irecv distributed.reduce",
     "test_distributed_store.py": "DistributedError DistributedTimeout Store",
     "test_dtypes.py": (
         "Device as_dtype get_default_dtype iinfo is_floating promote_types result_type set_default_dtype"

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from .store import *
 
 __all__ = [
-    "NON_GROUP_MEMBER", "DistributedError", "DistributedTimeout", "ProcessGroup", "ReduceOp", "Store", "Work",
-    "all_gather", "all_gather_into_tensor", "all_reduce", "all_to_all", "all_to_all_single", "barrier", "broadcast",
-    "broadcast_object", "destroy_process_group", "gather", "get_backend", "get_global_rank", "get_group_rank",
-    "get_local_rank", "get_process_group_ranks", "get_rank", "get_world_size", "init_process_group", "irecv",
-    "is_initialized", "isend", "mark_step", "new_group", "recv", "reduce_scatter", "reduce_scatter_tensor", "scatter",
-    "send", "shared_empty",
+    "NON_GROUP_MEMBER", "DistributedError", "DistributedTimeout", "P2POp", "ProcessGroup", "ReduceOp", "Store",
+    "Work", "all_gather", "all_gather_into_tensor", "all_reduce", "all_to_all", "all_to_all_single", "barrier",
+    "batch_isend_irecv", "broadcast", "broadcast_object", "destroy_process_group", "gather", "get_backend",
+    "get_global_rank", "get_group_rank", "get_local_rank", "get_process_group_ranks", "get_rank", "get_world_size",
+    "init_process_group", "irecv", "is_initialized", "isend", "mark_step", "new_group", "recv", "reduce",
+    "reduce_scatter", "reduce_scatter_tensor", "scatter", "send", "shared_empty",
 ]  # fmt: skip
 
 # The launcher, which is in this package as well, needs none of these and starts sooner without.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from .group import member, resolve
 from .process_group import ProcessGroup, ReduceOp, Work
 
 __all__ = [
-    "all_gather", "all_gather_into_tensor", "all_reduce", "all_to_all", "all_to_all_single", "barrier", "broadcast",
-    "broadcast_object", "gather", "irecv", "isend", "recv", "reduce_scatter", "reduce_scatter_tensor", "scatter",
-    "send", "shared_empty",
+    "P2POp", "all_gather", "all_gather_into_tensor", "all_reduce", "all_to_all", "all_to_all_single", "barrier",
+    "batch_isend_irecv", "broadcast", "broadcast_object", "gather", "irecv", "isend", "recv", "reduce",
+    "reduce_scatter", "reduce_scatter_tensor", "scatter", "send", "shared_empty",
 ]  # fmt: skip
 
 
@@ -43,6 +44,25 @@ class _Handle(Work):
         while self._after:
             self._after.pop(0)()
         return True
+
+
+class _All(Work):
+    """Several works as one."""
+
+    def __init__(self, works: Sequence[Work]) -> None:
+        self._works = works
+
+    def is_completed(self) -> bool:
+        return all(work.is_completed() for work in self._works)
+
+    def is_success(self) -> bool:
+        return all(work.is_success() for work in self._works)
+
+    def exception(self) -> BaseException | None:
+        return next((e for work in self._works if (e := work.exception()) is not None), None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return all(work.wait(timeout) for work in self._works)
 
 
 class _Call:
@@ -158,6 +178,18 @@ def all_reduce(
     call = _Call("all_reduce", group, async_op)
     reduction = _reduction("all_reduce", op)
     return call.done(call.group.all_reduce(call.target(tensor), reduction, async_op))
+
+
+def reduce(
+    tensor: Tensor, dst: int, op: ReduceOp | str = ReduceOp.SUM, group: Any = None, async_op: bool = False
+) -> Work | None:
+    """Replace `tensor` of rank `dst` (of the job) by the reduction of all ranks' tensors; otherwise as `all_reduce`.
+
+    What the other ranks' tensors hold afterwards is not defined.
+    """
+    call = _Call("reduce", group, async_op)
+    reduction, root = _reduction("reduce", op), member("reduce", call.group, dst, "dst")
+    return call.done(call.group.reduce(call.target(tensor), root, reduction, async_op))
 
 
 def broadcast(tensor: Tensor, src: int, group: Any = None, async_op: bool = False) -> Work | None:
@@ -278,6 +310,60 @@ def irecv(tensor: Tensor, src: int, group: Any = None, tag: int = 0) -> Work:
     return _Handle(call.group.recv(call.target(tensor), peer, tag, True), call.after)
 
 
+@dataclass
+class P2POp:
+    """A message for `batch_isend_irecv`.
+
+    Args:
+        op: `isend` or `irecv`.
+        tensor: what is sent, or filled.
+        peer: a rank of the job.
+        group: by default the whole job.
+        tag: must be 0: messages of a batch are matched by their order.
+    """
+
+    op: Callable[..., Work]
+    tensor: Tensor
+    peer: int
+    group: Any = None
+    tag: int = 0
+
+
+def batch_isend_irecv(p2p_op_list: Sequence[P2POp]) -> list[Work]:
+    """Start messages together, so that none waits for another; both sides of a message must give it in a batch.
+
+    Args:
+        p2p_op_list: of one group, in any order of peers.
+
+    Returns:
+        Handles; all messages are over when all of them have been waited for. With `nccl` it is one for all.
+
+    Raises:
+        TypeError, ValueError: something else was given; messages of different groups; a tag.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()
+    >>> if dist.get_world_size() == 2:
+    ...     x, y, other = cf.ones(3), cf.zeros(3), 1 - dist.get_rank()
+    ...     for work in dist.batch_isend_irecv([dist.P2POp(dist.isend, x, other), dist.P2POp(dist.irecv, y, other)]):
+    ...         work.wait()
+    >>> dist.destroy_process_group()
+    """
+    name = "batch_isend_irecv"
+    ops = list(p2p_op_list)
+    if not ops or not all(isinstance(op, P2POp) and op.op in (isend, irecv) for op in ops):
+        raise TypeError(f"{name}: p2p_op_list must be P2POps of isend or irecv, and one at least")
+    call = _Call(name, ops[0].group, True)
+    messages = []
+    for op in ops:
+        if op.group is not ops[0].group or op.tag:
+            raise ValueError(f"{name}: all messages must be of one group, and have no tag")
+        array = call.source(op.tensor) if op.op is isend else call.target(op.tensor)
+        messages.append(("send" if op.op is isend else "recv", array, member(name, call.group, op.peer, "peer")))
+    *works, last = call.group.batch(messages)
+    return [*works, _Handle(_All([*works, last]), call.after) if call.after else last]
+
+
 def send(tensor: Tensor, dst: int, group: Any = None, tag: int = 0) -> None:
     """Hand `tensor` to rank `dst`; returns once the tensor may be changed, which may be before it was received.
 
@@ -322,14 +408,15 @@ def broadcast_object(thing: Any = None, src: int = 0, group: Any = None) -> Any:
     found = resolve("broadcast_object", group)
     root = member("broadcast_object", found, src, "src")
     data = np.frombuffer(objects.encode(thing), np.uint8) if found.rank == root else np.empty(0, np.uint8)
-    size = np.array([data.size], np.int64)
+    if found.size == 1:
+        return thing
+    size = found.staged(np.array([data.size], np.int64))
     found.broadcast(size, root).wait()
     if found.rank != root:
         data = np.empty(int(size[0]), np.uint8)
-    elif found.size == 1:
-        return thing
-    found.broadcast(data, root).wait()
-    return thing if found.rank == root else objects.decode(data.tobytes())
+    shared = found.staged(data)
+    found.broadcast(shared, root).wait()
+    return thing if found.rank == root else objects.decode(backend_of(shared).to_host(shared).tobytes())
 
 
 def shared_empty(*size: Any, dtype: Any = None, group: Any = None) -> Tensor:

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from ..backend import backend_for
 from . import status
 from .environment import job_token, read_environment
 from .errors import DistributedError
+from .nccl_device import driver_present
 from .process_group import ProcessGroup, SingleGroup
 from .shm import SharedMemoryGroup
 from .store import Store, StoreServer, seconds
@@ -23,7 +25,7 @@ __all__ = [
     "resolve",
 ]  # fmt: skip
 
-BACKENDS = ("shm",)
+BACKENDS = ("nccl", "shm", "mpi")
 
 
 @dataclass
@@ -65,7 +67,8 @@ def init_process_group(
     is this process alone, and neither store nor memory is made.
 
     Args:
-        backend: `"shm"` (ranks on one host), or None for what fits.
+        backend: `"nccl"` (ranks with a GPU each), `"shm"` (ranks on one host) or `"mpi"` (started by mpirun; needs
+            mpi4py). None: `nccl` where each rank of a host has a GPU, else `shm`.
         timeout: seconds, or a timedelta: waiting longer than this for another rank is an error that names it.
         world_size, rank: in the place of the environment's.
         store: to meet in, in the place of the one at MASTER_ADDR and MASTER_PORT.
@@ -89,6 +92,11 @@ def init_process_group(
     patience = seconds(timeout)
     job = read_environment(os.environ, None if rank < 0 else rank, None if world_size < 0 else world_size)
     status.attach()
+    if backend == "mpi":
+        from .mpi import MpiGroup
+
+        _world = _World(MpiGroup.of_world(job.rank, job.world_size, patience), job.rank, job.local_rank, None, None)
+        return
     if job.world_size == 1:
         _world = _World(SingleGroup((0,), patience), 0, job.local_rank, store, None)
         return
@@ -103,7 +111,10 @@ def init_process_group(
             prefix = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/"
             store = Store(job.host, job.port, token, patience, prefix)
             store.register(job.rank, f"pid {os.getpid()}, host {socket.gethostname()}")
-        group = SharedMemoryGroup(store, "world", tuple(range(job.world_size)), job.rank, patience)
+        ranks = tuple(range(job.world_size))
+        if backend is None:
+            backend = _fitting(store, ranks, job.rank, job.local_rank, patience)
+        group = _make(backend, store, "world", ranks, job.rank, job.local_rank, patience)
     except BaseException:
         if own and store is not None:
             store.close()
@@ -111,6 +122,26 @@ def init_process_group(
             server.close()
         raise
     _world = _World(group, job.rank, job.local_rank, store, server)
+
+
+def _make(
+    backend: str, store: Store, name: str, ranks: tuple[int, ...], rank: int, local_rank: int, timeout: float
+) -> ProcessGroup:
+    if backend == "nccl":
+        from .nccl import CudaDevice, NcclGroup
+
+        return NcclGroup(store, name, ranks, rank, timeout, CudaDevice.of_rank(local_rank))
+    return SharedMemoryGroup(store, name, ranks, rank, timeout)
+
+
+def _fitting(store: Store, ranks: tuple[int, ...], rank: int, local_rank: int, timeout: float) -> str:
+    """`nccl` if every rank could have a GPU of its own, `shm` otherwise."""
+    able = False
+    if driver_present():
+        with contextlib.suppress(RuntimeError):  # CuPy is not installed, or finds no GPU
+            able = local_rank < backend_for("cuda").xp.cuda.runtime.getDeviceCount()
+    votes = store.gather("backend", rank, ranks, b"nccl" if able else b"shm", timeout)
+    return "nccl" if set(votes) == {b"nccl"} else "shm"
 
 
 def joined(name: str) -> _World:
@@ -156,7 +187,7 @@ def get_local_rank() -> int:
 
 
 def get_backend(group: ProcessGroup | None = None) -> str:
-    """The name of the group's backend: `"shm"`, or `"single"` for one process."""
+    """The name of the group's backend: `"nccl"`, `"shm"`, `"mpi"`, or `"single"` for one process."""
     return resolve("get_backend", group).backend
 
 
@@ -221,12 +252,17 @@ def new_group(
     if world.rank not in chosen:
         return NON_GROUP_MEMBER
     group: ProcessGroup
+    backend = backend or world.group.backend
     if len(chosen) == 1:
         group = SingleGroup(chosen, patience)
+    elif "mpi" in (backend, world.group.backend):
+        if backend != world.group.backend:
+            raise ValueError(f"new_group: a job of backend {world.group.backend!r} has no groups of {backend!r}")
+        group = world.group.part(chosen, world.made, patience)  # type: ignore[attr-defined]
     elif world.store is None:
         raise DistributedError("new_group: the job has no store")
     else:
-        group = SharedMemoryGroup(world.store, f"group{world.made}", chosen, world.rank, patience)
+        group = _make(backend, world.store, f"group{world.made}", chosen, world.rank, world.local_rank, patience)
     world.parts.append(group)
     return group
 
@@ -250,7 +286,7 @@ def destroy_process_group(group: ProcessGroup | None = None) -> None:
         part.close()
     world.group.close()
     if world.store is not None:
-        if isinstance(world.group, SharedMemoryGroup):
+        if world.group.size > 1:
             _leave_store(world, world.store)
         world.store.close()
     if world.server is not None:

@@ -442,6 +442,16 @@ class Store:
         self._talk(connection, {"op": "register", "rank": rank, "name": name}, b"", self.timeout)
         self._registered = connection
 
+    def watch(self, key: str, ranks: Iterable[int], timeout: float | timedelta | None = None) -> bytes:
+        """The value of a key, waited for until one of `ranks` is gone.
+
+        Raises:
+            DistributedTimeout: it was not set in time.
+            DistributedError: a rank has gone, or the job has failed meanwhile.
+        """
+        members = list(ranks)
+        return self._wait("watch", [key] * len(members), timeout, fetch=True, ranks=members)[0]
+
     def fail(self, message: str) -> None:
         """Declare the job failed: all waits, now and later, raise with `message`."""
         self._ask({"op": "fail", "message": message})
