@@ -110,19 +110,23 @@ class _Call:
         self.keeping = (numbers, tables)
         self.kernel = _kernel(kind, "" if mask is None else "bool" if mask.dtype == bool else "float", p is not None)
 
-    def own(self) -> tuple[Array, Array, list[Array]]:
-        """Arguments for a thread, its table of dropout, and what must live as long."""
-        scratch = {f: np.empty(size, np.float32) for f, size in self.sizes.items()}
+    def own(self) -> tuple[Array, Array]:
+        """Arguments for this thread, and its table of dropout."""
+        room = _address(jit.scratch(sum(self.sizes.values())))
+        words = dict(self.words)
+        for field, size in self.sizes.items():
+            words[field] = room
+            room += 4 * size
         kept = np.zeros(self.heads, np.int64)
-        words = self.words | {f: _address(a) for f, a in scratch.items()} | {"kept": _address(kept)}
-        return np.array([words[f] for f in self.fields], np.int64), kept, list(scratch.values())
+        words["kept"] = _address(kept)
+        return np.array([words[f] for f in self.fields], np.int64), kept
 
     def run(self, units: int, each: Callable[[Array, Array, int], None]) -> None:
         """`each(words, kept, i)` for all i < units; a thread takes the next one when it is through."""
         numbers = count()
 
         def part(_: int, __: int) -> None:
-            words, kept, _scratch = self.own()
+            words, kept = self.own()
             while (i := next(numbers)) < units:
                 each(words, kept, i)
 

@@ -39,7 +39,7 @@ def tile(lanes: int) -> tuple[int, int]:
 
 
 def scratch(kind: str, size: int, width: int, lanes: int) -> dict[str, int]:
-    """How many float32 numbers a thread needs for each of the kernel's arrays."""
+    """How many float32 numbers a thread needs for each of the kernel's arrays: whole lines of the cache."""
     tall, wide = tile(lanes)
     e, d = (-(-x // wide) * wide for x in (size, width))
     if kind == "forward":
