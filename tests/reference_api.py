@@ -253,6 +253,14 @@ UTILITIES = [
     Entry("nn.utils.rnn.pack_sequence", "(sequences, enforce_sorted=True)"),
 ]  # fmt: skip
 
+PARALLEL = [
+    Entry(
+        "nn.parallel.DistributedDataParallel",
+        "(module, device_ids=None, output_device=None, dim=0, broadcast_buffers=True, process_group=None, "
+        "bucket_cap_mb=25, find_unused_parameters=False, check_reduction=False)",
+        methods={"no_sync": "()"}, added="init_sync"),
+]  # fmt: skip
+
 # Under the headings of the documentation.
 SECTIONS: dict[str, list[Entry]] = {
     "Recurrent layers": RECURRENT,
@@ -264,6 +272,7 @@ SECTIONS: dict[str, list[Entry]] = {
     "Distance functions": DISTANCE,
     "Loss functions": LOSSES,
     "Vision layers": VISION,
+    "Distributed": PARALLEL,
     "Utilities": UTILITIES,
 }
 ENTRIES = [entry for entries in SECTIONS.values() for entry in entries]
@@ -271,5 +280,4 @@ ENTRIES = [entry for entries in SECTIONS.values() for entry in entries]
 # Documented, and not here yet.
 LATER: dict[str, str] = {
     "nn.DataParallel": "comes with distribution over devices",
-    "nn.parallel.DistributedDataParallel": "comes with distribution over processes, and its no_sync with it",
 }

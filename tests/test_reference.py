@@ -100,7 +100,7 @@ def test_later_entries_are_not_there_yet() -> None:
 
 def test_everything_is_listed_once() -> None:
     names = [e.name for e in ENTRIES]
-    assert len(names) == len(set(names)) == 67
+    assert len(names) == len(set(names)) == 68
     assert not set(names) & set(LATER)
 
 
@@ -113,7 +113,9 @@ def test_in_the_docs(entry: Entry) -> None:
 def row(entry: Entry) -> str:
     """One line of docs/nn.md: the name, the documented parameters, the docstring's first sentence."""
     text = inspect.cleandoc(find(entry.name).__doc__ or "").split("\n\n")[0].replace("\n", " ").replace("|", r"\|")
-    between = f" PyTorch has since put `{entry.added}` before `custom_encoder`." if entry.added else ""
+    order = [name for name in inspect.signature(find(entry.name)).parameters if name != "self"]
+    after = order[order.index(entry.added) + 1] if entry.added else ""
+    between = f" PyTorch has since put `{entry.added}` before `{after}`." if entry.added else ""
     return f"| `{entry.name}{entry.signature}` | {text}{between} |"
 
 
