@@ -48,28 +48,41 @@ BLOCKED = {
 }
 
 
-@pytest.mark.parametrize("code", ["NumPy", "NumPy in runs", "compiled"])
-@pytest.mark.parametrize("case", BLOCKED)
-def test_blocks_equal_one_product_a_tap(case, code, monkeypatch):
+@pytest.fixture
+def small_blocks(monkeypatch):
     """Blocks are made small, so that every way of cutting occurs; three shares whatever the machine has."""
     monkeypatch.setattr(cpu, "_ELEMENTS", 4000)
     monkeypatch.setattr(cpu, "_COLUMNS", 16)
     monkeypatch.setattr(cpu, "_WORTH", 0)
-    monkeypatch.setattr(cpu, "_COMPILE", 0)
-    monkeypatch.setattr(cpu, "_LONG", 0)
-    monkeypatch.setattr(cpu, "_FEW", 0 if code == "NumPy" else 1000)
-    monkeypatch.setattr(cpu, "_IMAGES", 0 if "sequence" in case else 1 << 30)
+    monkeypatch.setattr(cpu, "_COMPILE", 1)
+    monkeypatch.setattr(conv_compiled, "_ELEMENTS", 4000)
+    monkeypatch.setattr(conv_compiled, "_POSITIONS", 16)
+    monkeypatch.setattr(conv_compiled, "_LARGE", 0)
     monkeypatch.setattr(jit, "cpus", lambda: 3)
-    if code == "compiled" and not jit.available():
+    conv_compiled._plan.cache_clear()
+    yield monkeypatch
+    conv_compiled._plan.cache_clear()
+
+
+def need_compiler():
+    if not jit.available():
         pytest.skip("llvmlite is not installed, or switched off")
-    monkeypatch.setattr(jit, "available", lambda: code == "compiled")
+
+
+@pytest.mark.parametrize("code", ["NumPy", "NumPy in runs", "compiled"])
+@pytest.mark.parametrize("case", BLOCKED)
+def test_blocks_equal_one_product_a_tap(case, code, small_blocks):
+    if code == "compiled":
+        need_compiler()
+    small_blocks.setattr(cpu, "_FEW", 0 if code == "NumPy" else 1000)
+    small_blocks.setattr(jit, "available", lambda: code == "compiled")
     shape, weight, win = BLOCKED[case]
     x, w, b = (integers(*s, dtype="float32") for s in (shape, weight, weight[:1]))
     other = integers(shape[0], weight[0], *win.out, dtype="float32")
     expected, grad = correlation._gather(x, w, b, other, win)
     calls = []
-    multiply = conv_compiled.multiply
-    monkeypatch.setattr(conv_compiled, "multiply", lambda *args: (calls.append(args), multiply(*args)))
+    convolve = conv_compiled.convolve
+    small_blocks.setattr(conv_compiled, "convolve", lambda *args: (calls.append(args), convolve(*args)))
     out, gw = cpu.gather(x, w, b, other, win)
     assert bool(calls) == (code == "compiled" and shape[0] > 0 and math.prod(win.kernel) > 1)
     np.testing.assert_array_equal(out, expected)
@@ -79,37 +92,81 @@ def test_blocks_equal_one_product_a_tap(case, code, monkeypatch):
     np.testing.assert_array_equal(filled[..., 0], expected - b.reshape(-1, *(1,) * len(win.out)))
     assert (filled[..., 1] == 7).all()
     strided = np.repeat(x, 2, axis=-1)[..., ::2]
-    none, gw = cpu.gather(strided, None, None, other, win)
-    assert none is None
+    held = np.full((*gw.shape, 2), 7, np.float32)
+    ((none, gw),) = cpu.gathers(strided, [cpu.Product(None, None, other, win, grad=held[..., 1])])
+    assert none is None and gw.base is held
     np.testing.assert_array_equal(gw, grad)
+    assert (held[..., 0] == 7).all()
 
 
-@pytest.mark.skipif(not jit.available(), reason="llvmlite is not installed, or switched off")
-@pytest.mark.parametrize("rows", [1, 3, 4, 9])
-@pytest.mark.parametrize("count", [1, 15, 64, 100])
-def test_compiled_tiles(rows, count):
-    """Rows, taps and positions that fill tiles, and that do not; NaN behind the last group does no harm."""
-    taps, groups = 7, 2
-    base = np.full((groups * 200 + 64,), np.nan, np.float32)
-    base[: groups * 200] = integers(groups * 200)
-    base[200 + 40 + count :] = np.nan
-    offsets = np.array([0, 1, 2, 17, 18, 19, 40])
-    weight, other = integers(groups, rows, taps, dtype="float32"), integers(groups, rows, count, dtype="float32")
-    result = np.empty((groups, rows, conv_compiled.padded(count)), np.float32)
-    total = np.ones((groups, taps, rows), np.float32)
-    images = base[: groups * 200].reshape(groups, 1, 200)
-    conv_compiled.multiply(images, offsets, conv_compiled.pack(weight), result)
-    conv_compiled.add_gradient(images, offsets, other, total)
-    columns = np.stack([images[:, 0, o : o + count] for o in offsets], axis=1)
-    np.testing.assert_array_equal(result[..., :count], weight @ columns)
-    np.testing.assert_array_equal(total, 1 + columns @ other.swapaxes(1, 2))
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize(("kernel", "stride", "dilation"), [(3, 2, 1), (4, 2, 1), (4, 3, 2), (2, 2, 1), (2, 3, 1)])
+def test_residues_in_one_call(kernel, stride, dilation, groups, small_blocks):
+    """A transposed convolution and its gradients, all residues from one copy of the source, against NumPy."""
+    need_compiler()
+    win = windows((kernel,) * 2, (9, 8), stride, 1, dilation, groups)
+    size = tuple((n - 1) * stride + dilation * (kernel - 1) for n in win.out)
+    y, w, b = (integers(*s, dtype="float32") for s in ((3, 6, 9, 8), (6, 10, kernel, kernel), (10 * groups,)))
+    other = integers(3, 10 * groups, *size, dtype="float32")
+    out, grad = correlation._spread(y, w, b, other, win, size)
+    small_blocks.setattr(jit, "available", lambda: False)
+    expected, expected_grad = correlation._spread(y, w, b, other, win, size)
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(grad, expected_grad)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 7, 8, 13, 40, 100])
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (4, 16), (1, 100)])
+def test_compiled_tiles(rows, size):
+    """Rows, taps and positions that fill tiles, and that do not; NaN of an earlier call does no harm."""
+    need_compiler()
+    inside, kernel = 2, (2, 5)
+    taps = tuple(tuple(range(k)) for k in (1, *kernel))
+    shape = (1, *(n + k - 1 for n, k in zip(size, kernel)))
+    x, weight = integers(3, inside, *shape, dtype="float32"), integers(rows, inside, 1, *kernel, dtype="float32")
+    other = integers(3, rows, 1, *size, dtype="float32")
+    for source in (np.full_like(x, np.nan), x):
+        out, grad = np.empty_like(other), np.empty_like(weight)
+        part = conv_compiled.Part(taps, rows, (1, *size), weight, None, out, other, grad)
+        conv_compiled.convolve(source, [part], (1, 1, 1), 1, 2)
+        assert np.isnan(out).all() == np.isnan(grad).all() == (source is not x)
+    seen = np.lib.stride_tricks.sliding_window_view(x, (1, *kernel), (2, 3, 4))
+    np.testing.assert_array_equal(out, np.einsum("ncdhwijk,ocijk->nodhw", seen, weight))
+    np.testing.assert_array_equal(grad, np.einsum("ncdhwijk,nodhw->ocijk", seen, other))
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 7, 9), (1, 3, 64), (4, 1, 70), (2, 9, 1)])
+def test_sums_of_channels(shape, small_blocks):
+    need_compiler()
+    small_blocks.setattr(cpu, "_COMPILE", 0)
+    x = integers(*shape, dtype="float32")
+    for a in (x, x.swapaxes(0, 1)):
+        np.testing.assert_array_equal(cpu.channel_sums(a), a.sum(axis=(0, *range(2, a.ndim))))
+
+
+@pytest.mark.parametrize(
+    ("n", "inside", "groups", "rows", "out"),
+    [(5, 9, 50, 1, (1, 28, 28)), (2, 300, 1, 4, (9, 17, 30)), (1, 1, 3, 2, (1, 1, 999)), (3, 1, 1, 1, (1, 40, 40))],
+)
+def test_compiled_blocks_hold_every_position_once(n, inside, groups, rows, out):
+    """Also where neither groups nor sizes are multiples of a block's; both threads get as much to within a quarter."""
+    need_compiler()
+    shape = conv_compiled._Shape(n, inside, groups, (1, 1, 1), ((((0,), (0,), (0,)), rows, out),))
+    plan = conv_compiled._plan(shape, 2)
+    seen = np.zeros((2, n, groups, *out), int)
+    for share, blocks in enumerate(plan.blocks):
+        for i, g, end, d, h, w, *sizes in blocks.tolist():
+            seen[share, i, g:end, d : d + sizes[0], h : h + sizes[1], w : w + sizes[2]] += 1
+            assert math.prod(sizes) <= max(256, (3 << 16) // (inside + rows))
+    assert (seen.sum(axis=0) == 1).all()
+    assert (seen.reshape(2, -1).mean(axis=1) > 0.375).all()
 
 
 def test_blocks_hold_every_position_once():
     """Also where neither groups nor sizes are multiples of a block's."""
     for n, width, win in ((5, 9, windows((3, 3), (28, 28), groups=50)), (2, 3000, windows((3, 3), (17, 300)))):
         seen = np.zeros((n, win.groups, *win.out), int)
-        for block in cpu._blocks(n, width, win, n):
+        for block in cpu._blocks(n, width, win):
             part = tuple(slice(a, a + s) for a, s in zip(block.start, block.sizes))
             seen[(block.images, block.groups, *part)] += 1
             columns = len(range(n)[block.images]) * math.prod(block.sizes)
@@ -158,16 +215,20 @@ def test_memory_is_that_of_the_results_and_some_blocks(groups):
     assert backward < 2 * x.nbytes + out.nbytes + blocks  # the ones, the gradient, and .grad's own
 
 
-def test_bits_do_not_depend_on_free_threads(monkeypatch):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_bits_do_not_depend_on_free_threads(compiled, small_blocks):
     """The threads are taken while the second run works."""
-    monkeypatch.setattr(jit, "cpus", lambda: 3)
+    if compiled:
+        need_compiler()
+    small_blocks.setattr(jit, "available", lambda: compiled)
     rng = np.random.default_rng(0)
     x, g = (rng.standard_normal((9, 16, 20, 20), dtype=np.float32) for _ in range(2))
+    w = rng.standard_normal((16, 16, 3, 3), dtype=np.float32)
     win = windows((3, 3), (20, 20), lo=1)
-    _, first = cpu.gather(x, None, None, g, win)
+    first = cpu.gather(x, w, None, g, win)
     with jit._busy:
-        _, second = cpu.gather(x, None, None, g, win)
-    assert first.tobytes() == second.tobytes()
+        second = cpu.gather(x, w, None, g, win)
+    assert [a.tobytes() for a in first] == [a.tobytes() for a in second]
 
 
 def test_empty_batch():

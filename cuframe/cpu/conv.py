@@ -14,6 +14,7 @@ not depend on which threads were free.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import product
 from math import prod
 from typing import Any, NamedTuple
@@ -24,7 +25,7 @@ from numpy.lib.stride_tricks import as_strided
 
 from . import blas, conv_compiled, jit
 
-__all__ = ["Windows", "gather"]
+__all__ = ["Product", "Windows", "channel_sums", "gather", "gathers"]
 
 Array = npt.NDArray[Any]
 
@@ -32,10 +33,7 @@ _ELEMENTS = 3 << 16  # of the columns of a block: three quarters of a megabyte i
 _COLUMNS = 256  # a product with fewer is slow, so a block has as many however long they are
 _FEW = 16  # channels out of a group below which copying columns takes longer than multiplying them
 _WORTH = 1 << 22  # multiply-adds from which threads are worth waking
-_COMPILE = 1 << 20  # and from which compiling is worth its time
-_LONG = 512  # positions of an image from which compiled code is faster than columns and BLAS with many rows, too
-_IMAGES = 1 << 21  # multiply-adds above which an image is a block of compiled code
-_SLACK = 64  # zeros behind a copied part of the source, for tiles that reach beyond it
+_COMPILE = 1 << 21  # and from which compiling is worth its time
 
 
 class Windows(NamedTuple):
@@ -64,8 +62,8 @@ class _Block(NamedTuple):
     sizes: tuple[int, ...]
 
 
-def _blocks(n: int, width: int, win: Windows, images: int) -> list[_Block]:
-    """All blocks; `width` numbers are held for each position and group, and so many images at most taken together."""
+def _blocks(n: int, width: int, win: Windows) -> list[_Block]:
+    """All blocks; `width` numbers are held for each position and group."""
     limit = max(_COLUMNS, _ELEMENTS // max(1, width))
     left = limit
     sizes: list[int] = []
@@ -75,7 +73,7 @@ def _blocks(n: int, width: int, win: Windows, images: int) -> list[_Block]:
         left = max(1, left // max(1, size))
     per_image = max(1, prod(sizes))
     groups = min(win.groups, max(1, limit // per_image))
-    images = min(images, max(1, limit // (per_image * groups))) if tuple(sizes) == win.out else 1
+    images = max(1, limit // (per_image * groups)) if tuple(sizes) == win.out else 1
     return [
         _Block(slice(g, min(win.groups, g + groups)), slice(i, min(n, i + images)), start,
                tuple(min(size, total - s) for size, total, s in zip(sizes, win.out, start)))
@@ -101,7 +99,7 @@ class _Scratch:
 
 
 class _Task(NamedTuple):
-    """What `gather` was asked for; the weight is [groups, rows, width], or as `conv_compiled` packs it."""
+    """One of the products that `gathers` was asked for; the weight is [groups, rows, width]."""
 
     src: Array
     weight: Array | None
@@ -111,7 +109,6 @@ class _Task(NamedTuple):
     win: Windows
     rows: int
     flat: bool  # images with margins in one run
-    compiled: bool
 
 
 def _source(task: _Task, block: _Block) -> tuple[Array, list[int], tuple[int, ...]]:
@@ -123,40 +120,16 @@ def _source(task: _Task, block: _Block) -> tuple[Array, list[int], tuple[int, ..
 
 
 def _region(task: _Task, block: _Block, scratch: _Scratch) -> Array:
-    """[channels, images, *span]: what the windows of a block reach over, zero outside the source."""
+    """[channels, images, *span]: what the windows of a block reach over, zero outside; in one piece if flat."""
     src, begin, span = _source(task, block)
     inner = [slice(max(0, b), max(0, min(size, b + n))) for b, n, size in zip(begin, span, src.shape[2:])]
     part = src[(slice(None), slice(None), *inner)]
-    if part.shape[2:] == span:
+    if part.shape[2:] == span and not task.flat:
         return part
     buffer = scratch.take("source", (*part.shape[:2], *span))
     buffer.fill(0)
     held = [slice(i.start - b, i.start - b + n) for i, b, n in zip(inner, begin, part.shape[2:])]
     buffer[(slice(None), slice(None), *held)] = part
-    return buffer
-
-
-def _phases(task: _Task, block: _Block, scratch: _Scratch) -> Array:
-    """[channels, *stride, images, *span / stride]: a region in memory of its own, cut by residues modulo the stride.
-
-    Then neighbouring windows are neighbours in memory whatever the stride is.
-    """
-    src, begin, span = _source(task, block)
-    stride = task.win.stride
-    shape = (src.shape[0], *stride, src.shape[1], *(-(-n // s) for n, s in zip(span, stride)))
-    size = prod(shape)
-    memory = scratch.take("source", (size + _SLACK,))
-    memory.fill(0)
-    buffer = memory[:size].reshape(shape)
-    ends = [(max(0, -b), min(n, whole - b)) for b, n, whole in zip(begin, span, src.shape[2:])]
-    for phase in np.ndindex(*stride):
-        held, taken = [], []
-        for r, s, b, (first, last) in zip(phase, stride, begin, ends):
-            start = max(0, -((r - first) // s))
-            stop = max(start, -((r - last) // s))
-            held.append(slice(start, stop))
-            taken.append(slice(b + start * s + r, max(0, b + stop * s + r), s) if stop > start else slice(0, 0))
-        buffer[(slice(None), *phase, slice(None), *held)] = src[(slice(None), slice(None), *taken)]
     return buffer
 
 
@@ -182,17 +155,6 @@ def _columns(base: Array, block: _Block, task: _Task, scratch: _Scratch) -> Arra
     return cols.reshape(groups, channels // groups * prod(win.kernel), images * prod(block.sizes))
 
 
-def _offsets(phases: Array, groups: int, win: Windows) -> Array:
-    """Where the taps of a group's first position lie, counted in numbers."""
-    dims = len(win.kernel)
-    total = np.arange(phases.shape[0] // groups) * phases.strides[0]
-    for d in range(dims):
-        reach = np.arange(win.kernel[d]) * win.dilation[d]
-        places = reach % win.stride[d] * phases.strides[1 + d] + reach // win.stride[d] * phases.strides[2 + dims + d]
-        total = np.add.outer(total, places).reshape(-1)
-    return total // phases.itemsize
-
-
 def _run(base: Array, block: _Block) -> int:
     """Numbers from the first to the last position of a block, in an image with margins as `base` holds it."""
     return sum((n - 1) * step for n, step in zip((base.shape[1], *block.sizes), base.strides[1:])) // base.itemsize + 1
@@ -207,9 +169,18 @@ def _positions(a: Array, base: Array, block: _Block, flat: bool) -> Array:
     return np.ndarray((base.shape[1], rows, *block.sizes), a.dtype, a, 0, strides)
 
 
-def gather(
-    src: Array, weight: Array | None, bias: Array | None, other: Array | None, win: Windows, out: Array | None = None
-) -> tuple[Array | None, Array | None]:
+class Product(NamedTuple):
+    """What `gathers` is asked for: its arguments are described there."""
+
+    weight: Array | None
+    bias: Array | None
+    other: Array | None
+    win: Windows
+    out: Array | None = None
+    grad: Array | None = None
+
+
+def gathers(src: Array, products: Sequence[Product]) -> list[tuple[Array | None, Array | None]]:
     """The products of windows with a weight, and with another array of the result's shape: the gradient of a weight.
 
         out[n, o, p] = bias[o] + sum_{c, k} weight[o, c, k] src[n, c, p * stride + k * dilation - lo]
@@ -217,37 +188,92 @@ def gather(
 
     Args:
         src: [N, C, *size], zero outside; of one float dtype with all others.
-        weight: [O, C / groups, *kernel], or None if only `grad` is wanted.
-        bias: [O] or None.
-        other: [N, O, *out], or None if only `out` is wanted.
-        out: [N, O, *out] to be filled, or None for a new array.
+        products: one or several over windows with the same stride and groups, each with
+            weight: [O, C / groups, *kernel], or None if only `grad` is wanted;
+            bias: [O] or None;
+            other: [N, O, *out], or None if only `out` is wanted;
+            out: [N, O, *out] to be filled, or None for a new array;
+            grad: [O, C / groups, *kernel] to be filled, or None for a new array.
 
     Returns:
-        out, or None without `weight`; grad [O, C / groups, *kernel], or None without `other`.
+        For each product out, or None without `weight`; grad [O, C / groups, *kernel], or None without `other`.
     """
+    n = src.shape[0]
+    done = []
+    for p in products:
+        if p.weight is not None and p.out is None:
+            p = p._replace(out=np.empty((n, p.weight.shape[0], *p.win.out), src.dtype))
+        if p.other is not None and p.grad is None:
+            inside = src.shape[1] // p.win.groups
+            p = p._replace(grad=np.empty((p.other.shape[1], inside, *p.win.kernel), src.dtype))
+        done.append(p)
+    work = sum(map(_work, [src] * len(done), done))
+    shares = jit.cpus() if work >= _WORTH else 1
+    several_taps = any(prod(p.win.kernel) > 1 for p in done)  # one tap is a product of matrices as it is
+    if src.dtype == np.float32 and several_taps and work >= _COMPILE and jit.available():
+        _compiled(src, done, shares)
+    else:
+        for p in done:
+            _blocked(src, p, shares)
+    return [(p.out, p.grad) for p in done]
+
+
+def gather(
+    src: Array, weight: Array | None, bias: Array | None, other: Array | None, win: Windows, out: Array | None = None
+) -> tuple[Array | None, Array | None]:
+    """`gathers` with one product."""
+    return gathers(src, [Product(weight, bias, other, win, out)])[0]
+
+
+def channel_sums(x: Array) -> Array:
+    """[C], the sums of x [N, C, *size] over all but the channels."""
+    if x.dtype == np.float32 and x.size >= _COMPILE >> 2 and x.flags.c_contiguous and jit.available():
+        return conv_compiled.channel_sums(x, jit.cpus())
+    return x.sum(axis=(0, *range(2, x.ndim)))
+
+
+def _rows(p: Product) -> int:
+    return (p.weight.shape[0] if p.weight is not None else p.other.shape[1]) // p.win.groups  # type: ignore[union-attr]
+
+
+def _work(src: Array, p: Product) -> int:
+    """Multiply-adds."""
+    once = src.shape[0] * src.shape[1] * prod(p.win.kernel) * prod(p.win.out) * _rows(p)
+    return once * ((p.weight is not None) + (p.other is not None))
+
+
+def _compiled(src: Array, products: list[Product], shares: int) -> None:
+    """`gathers` in three dimensions, of which the first may have the size 1."""
+    missing = (1,) * (5 - src.ndim)
+    index = (slice(None), slice(None), *(None for _ in missing))
+
+    def wide(a: Array | None) -> Array | None:
+        return None if a is None else a[index]
+
+    parts = []
+    for p in products:
+        win = p.win
+        taps = [tuple(k * d - lo for k in range(n)) for n, d, lo in zip(win.kernel, win.dilation, win.lo)]
+        parts.append(conv_compiled.Part(
+            (*((0,) for _ in missing), *taps), _rows(p), (*missing, *win.out),
+            wide(p.weight), p.bias, wide(p.out), wide(p.other), wide(p.grad),
+        ))  # fmt: skip
+    win = products[0].win
+    conv_compiled.convolve(src[index], parts, (*missing, *win.stride), win.groups, shares)
+
+
+def _blocked(src: Array, p: Product, shares: int) -> None:
+    """One of `gathers`, by columns and BLAS."""
     n, channels = src.shape[:2]
-    rows = (weight.shape[0] if weight is not None else other.shape[1]) // win.groups  # type: ignore[union-attr]
+    win, rows = p.win, _rows(p)
     inside = channels // win.groups
     width = inside * prod(win.kernel)
-    per_image = rows * prod(win.out) * width * win.groups
-    work = n * per_image * ((weight is not None) + (other is not None))
-    many = prod(win.kernel) > 1
-    pays = work >= _COMPILE and (rows <= _FEW or prod(win.out) >= _LONG)
-    compiled = many and pays and src.dtype == np.float32 and jit.available()
-    flat = compiled or (many and set(win.stride) == {1} and rows <= _FEW and len(win.out) > 1)
-    if weight is not None:
-        if out is None:
-            out = np.empty((n, rows * win.groups, *win.out), src.dtype)
-        weight = weight.reshape(win.groups, rows, width)
-        if compiled:
-            weight = conv_compiled.pack(weight)
-    task = _Task(src, weight, bias, other, out, win, rows, flat, compiled)
-    if compiled:  # margins between images are computed for nothing
-        blocks = _blocks(n, inside + rows, win, max(1, _IMAGES // max(1, per_image)))
-    else:
-        blocks = _blocks(n, width, win, max(1, n))
-    shares = max(1, min(len(blocks), jit.cpus())) if work >= _WORTH else 1
-    sums = None if other is None else np.zeros((shares, win.groups, width, rows), src.dtype)
+    flat = prod(win.kernel) > 1 and set(win.stride) == {1} and rows <= _FEW and len(win.out) > 1
+    weight = None if p.weight is None else p.weight.reshape(win.groups, rows, width)
+    task = _Task(src, weight, p.bias, p.other, p.out, win, rows, flat)
+    blocks = _blocks(n, width, win)
+    shares = max(1, min(len(blocks), shares))
+    sums = None if p.other is None else np.zeros((shares, win.groups, width, rows), src.dtype)
 
     def run(thread: int, threads: int) -> None:
         scratch = _Scratch(src.dtype)
@@ -255,55 +281,35 @@ def gather(
             for block in blocks[len(blocks) * share // shares : len(blocks) * (share + 1) // shares]:
                 _one(task, block, None if sums is None else sums[share], scratch)
 
-    if shares == 1:
-        run(0, 1)
-    else:
-        with blas.one_thread() as allowed:
-            jit.parallel(run, min(shares, allowed))
-    if sums is None:
-        return out, None
-    total = sums[0] if shares == 1 else sums.sum(axis=0)
-    return out, total.swapaxes(1, 2).reshape(win.groups * rows, inside, *win.kernel)
+    with blas.one_thread() as allowed:
+        jit.parallel(run, min(shares, allowed))
+    if sums is not None and p.grad is not None:
+        total = sums[0] if shares == 1 else sums.sum(axis=0)
+        p.grad[...] = total.swapaxes(1, 2).reshape(p.grad.shape)
 
 
 def _one(task: _Task, block: _Block, total: Array | None, scratch: _Scratch) -> None:
-    """One block of `gather`: fills its part of `out`, adds to `total` [groups, width, rows]."""
-    rows, flat = task.rows, task.flat
+    """One block of a product: fills its part of `out`, adds to `total` [groups, width, rows]."""
+    rows = task.rows
     groups = block.groups.stop - block.groups.start
-    if flat:
-        phases = _phases(task, block, scratch)
-        base = phases.reshape(phases.shape[0], -1, *phases.shape[-len(block.sizes) - 1 :])[:, 0]
-        count = _run(base, block)
-    else:
-        base = _region(task, block, scratch)
-    if task.compiled:
-        offsets = _offsets(phases, groups, task.win)
-    else:
-        cols = _columns(base, block, task, scratch)
-        count = cols.shape[2]
+    base = _region(task, block, scratch)
+    cols = _columns(base, block, task, scratch)
+    count = cols.shape[2]
     channels = slice(block.groups.start * rows, block.groups.stop * rows)
     part = (block.images, channels, *(slice(a, a + s) for a, s in zip(block.start, block.sizes)))
     if task.weight is not None and task.out is not None:
-        weight = task.weight[block.groups]
-        if task.compiled:
-            r = scratch.take("result", (groups, rows, conv_compiled.padded(count)))
-            conv_compiled.multiply(phases, offsets, weight, r)
-        else:
-            r = np.matmul(weight, cols, out=scratch.take("result", (groups, rows, count)))
-        values, target = _positions(r, base, block, flat), task.out[part]
+        r = np.matmul(task.weight[block.groups], cols, out=scratch.take("result", (groups, rows, count)))
+        values, target = _positions(r, base, block, task.flat), task.out[part]
         if task.bias is None:
             np.copyto(target, values)
         else:
             np.add(values, task.bias[channels].reshape(-1, *(1,) * len(block.sizes)), out=target)
     if task.other is not None and total is not None:
         g = task.other[part]
-        if flat:
+        if task.flat:
             wide = scratch.take("other", (groups, rows, count))
             wide.fill(0)
-            _positions(wide, base, block, flat)[...] = g
+            _positions(wide, base, block, True)[...] = g
         else:
             wide = g.swapaxes(0, 1).reshape(groups, rows, count)
-        if task.compiled:
-            conv_compiled.add_gradient(phases, offsets, wide, total[block.groups])
-        else:
-            total[block.groups] += np.matmul(cols, wide.swapaxes(1, 2))
+        total[block.groups] += np.matmul(cols, wide.swapaxes(1, 2))

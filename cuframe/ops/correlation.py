@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..backend import backend_of
-from ..cpu.conv import Windows
+from ..cpu.conv import Product, Windows
 from ..tensor import Tensor
 from .define import Op, record
 from .softmax import widened
@@ -73,6 +73,20 @@ def gather(src: Any, weight: Any, bias: Any, other: Any, win: Windows, out: Any 
     return (_gather if kernel is None else kernel.gather)(src, weight, bias, other, win, out)
 
 
+def gathers(src: Any, products: list[Product]) -> list[tuple[Any, Any]]:
+    """See `cuframe.cpu.conv.gathers`."""
+    kernel = backend_of(src).kernel("conv")
+    if kernel is not None:
+        return kernel.gathers(src, products)
+    done = []
+    for p in products:
+        out, grad = _gather(src, *p[:-1])
+        if p.grad is not None:
+            p.grad[...] = grad
+        done.append((out, grad))
+    return done
+
+
 def _residues(size: int, kernel: int, stride: int, dilation: int, lo: int) -> list[tuple[slice, slice, int, int]]:
     """For each residue of a dimension: its positions, its taps, and `dilation` and `lo` of the gather over them."""
     step = stride // gcd(stride, dilation)
@@ -122,17 +136,17 @@ def _spread(y: Any, weight: Any, bias: Any, other: Any, win: Windows, size: tupl
     n, rows = y.shape[:2]
     dims = len(size)
     groups = win.groups
+    inside = other.shape[1] // groups if weight is None else weight.shape[1]
+    out: Any = None
+    grad: Any = None
     if weight is not None:
-        inside = weight.shape[1]
         out = np.empty_like(y, shape=(n, inside * groups, *size), order="C")
-        turned = weight.reshape((groups, rows // groups, inside, *win.kernel)).swapaxes(1, 2)
-        turned = turned.reshape((groups * inside, rows // groups, *win.kernel))
-    else:
-        inside = other.shape[1] // groups
-        out = None
+        turned = _turned(weight, groups)
     if other is not None:
-        grad = np.zeros_like(y, shape=(groups * inside, rows // groups, *win.kernel), order="C")
+        # Where there are no groups, what is filled is a view of what is returned.
+        grad = np.zeros_like(y, shape=(rows // groups, groups * inside, *win.kernel), order="C").swapaxes(0, 1)
     flip = (..., *(slice(None, None, -1),) * dims)
+    asked, products = [], []
     for around, parts in _alike(win, size).items():
         count = len(parts)
         if 0 in around.kernel:
@@ -140,22 +154,28 @@ def _spread(y: Any, weight: Any, bias: Any, other: Any, win: Windows, size: tupl
                 out[where] = 0 if bias is None else bias.reshape((-1, *(1,) * dims))
             continue
         target = out[parts[0][0]] if out is not None and count == 1 else None
-        w = b = o = None
+        w = b = o = held = None
         if weight is not None:
             w = _joined([turned[taps][flip] for _, taps in parts], 1)
             b = bias if bias is None or count == 1 else np.repeat(bias, count)
-        if other is not None:
+        if grad is not None:
             o = _joined([other[where] for where, _ in parts], 2)
-        values, g = gather(y, w, b, o, around, target)
+            held = grad[parts[0][1]][flip] if count == 1 else None
+        asked.append(parts)
+        products.append(Product(w, b, o, around, target, held))
+    for parts, p, (values, g) in zip(asked, products, gathers(y, products)):
         for i, (where, taps) in enumerate(parts):
-            if out is not None and target is None:
-                out[where] = values[:, i::count]
-            if other is not None:
-                grad[taps] = g[i::count][flip]
-    if other is None:
-        return out, None
-    grad = grad.reshape((groups, inside, rows // groups, *win.kernel)).swapaxes(1, 2)
-    return out, grad.reshape((rows, inside, *win.kernel))
+            if out is not None and p.out is None:
+                out[where] = values[:, i :: len(parts)]
+            if grad is not None and p.grad is None:
+                grad[taps] = g[i :: len(parts)][flip]
+    return out, None if grad is None else _turned(grad, groups)
+
+
+def _turned(w: Any, groups: int) -> Any:
+    """[groups * inside, rows, *kernel] from a weight [groups * rows, inside, *kernel]; without groups it is a view."""
+    split = w.reshape((groups, w.shape[0] // groups, *w.shape[1:])).swapaxes(1, 2)
+    return split.reshape((groups * w.shape[1], w.shape[0] // groups, *w.shape[2:]))
 
 
 # -- arrays and Tensors -------------------------------------------------------------------------------------------
@@ -185,6 +205,9 @@ def weigh(x: Any, y: Any, win: Windows) -> Any:
 
 
 def _bias_grad(g: Any) -> Any:
+    kernel = None if isinstance(g, Tensor) else backend_of(g).kernel("conv")
+    if kernel is not None:
+        return _narrow(kernel.channel_sums(widened(g)), g)
     axes = (0, *range(2, g.ndim))
     return g.sum(axis=axes) if g.dtype.itemsize > 2 else g.sum(axis=axes, dtype=np.float32).astype(g.dtype)
 
