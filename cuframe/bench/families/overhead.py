@@ -41,7 +41,7 @@ def _chain(side: Side, rows: int, columns: int, variant: str = "") -> Work:
         gx, gw = side.lib.autograd.grad(y, [x, w], g)
         return y.detach(), gx, gw
 
-    return Work(call, count=2 * _CHAIN)
+    return Work(call, stateful=True, count=2 * _CHAIN)  # it asks for its gradients itself
 
 
 def _small_softmax(side: Side, rows: int, size: int, variant: str = "") -> Work:
