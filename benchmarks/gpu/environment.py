@@ -6,50 +6,13 @@
 from __future__ import annotations
 
 import argparse
-import platform
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib import metadata
 from typing import Any
 
-from benchmarks.gpu.runner import ROOT, Rows
-
-_PACKAGES = ("numpy", "cupy-cuda13x", "cupy-cuda12x", "torch", "triton", "ml_dtypes", "scipy", "pytest", "pytest-xdist",
-             "hypothesis", "nvidia-cuda-nvrtc", "nvidia-cuda-nvrtc-cu12", "nvidia-cuda-nvrtc-cu13",
-             "nvidia-cuda-runtime", "nvidia-cudnn-cu13", "nvidia-cudnn-cu12")
-_SMI = ("name", "driver_version", "clocks.sm", "clocks.mem", "clocks.max.sm", "clocks.max.mem", "power.limit",
-        "temperature.gpu", "ecc.mode.current", "memory.total")
-
-
-def _output(*command: str) -> str | None:
-    if shutil.which(command[0]) is None:
-        return None
-    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=20)
-    return done.stdout.strip() if done.returncode == 0 else None
-
-
-def machine() -> dict[str, Any]:
-    """What needs no CUDA in this process."""
-    versions = {}
-    for name in _PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    smi = _output("nvidia-smi", f"--query-gpu={','.join(_SMI)}", "--format=csv,noheader")
-    return {"python": platform.python_version(), "platform": platform.platform(), "packages": versions,
-            "nvidia-smi": dict(zip(_SMI, (v.strip() for v in smi.splitlines()[0].split(",")))) if smi else None,
-            "compute-sanitizer": shutil.which("compute-sanitizer"), "g++": shutil.which("g++")}
-
-
-def commit() -> dict[str, Any]:
-    """The commit, and whether the files differ from it; None where there is no git."""
-    revision = _output("git", "rev-parse", "HEAD")
-    changed = _output("git", "status", "--porcelain", "--untracked-files=no")
-    return {"commit": revision, "dirty": None if changed is None else bool(changed)}
+from benchmarks.gpu.runner import Rows
+from cuframe.bench.machine import commit, machine
 
 
 def device() -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 
 from benchmarks.gpu.cases import FAMILIES, Family, Side, Work, family
 from benchmarks.gpu.runner import Rows
+from cuframe.bench.case import host_arrays
 
 SECONDS = 0.5                           # that the samples of a row may take
 LEAST, MOST = 30, 100                   # samples of a library in a row
@@ -106,16 +107,6 @@ def runs(work: Work, lib: Any) -> dict[str, Callable[[], Any]]:
         return lib.autograd.grad(work.call(), list(work.inputs), g)
 
     return {"forward": forward, "training": training}
-
-
-def host_arrays(result: Any) -> list[np.ndarray]:
-    """Tensors of either library as float64 on the host."""
-    several = result if isinstance(result, (tuple, list)) else (result,)
-    return [r.detach().cpu().to(_double(r)).numpy() for r in several]
-
-
-def _double(tensor: Any) -> Any:
-    return sys.modules[type(tensor).__module__.partition(".")[0]].float64
 
 
 def difference(ours: Any, theirs: Any) -> float:

@@ -14,7 +14,6 @@ Note [Compiled convolution]
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import product
@@ -34,7 +33,6 @@ _ELEMENTS = 3 << 16  # of a block: three quarters of a megabyte
 _POSITIONS = 256  # of a block at least, however many channels there are
 _BLOCKS = 4  # a thread, unless all have the same number
 _LARGE = 1 << 16  # numbers in a weight that several threads move
-_KEEP = 1 << 21  # numbers that a thread keeps for its next call
 
 
 class Part(NamedTuple):
@@ -149,20 +147,6 @@ def _plan(shape: _Shape, shares: int) -> _Plan:
     return _Plan(low, region, offsets, columns, blocks, pitch, places)
 
 
-_held = threading.local()
-
-
-def _scratch(count: int) -> Array:
-    """So many numbers of this thread, at a line of the cache; their values are of no account."""
-    memory = getattr(_held, "memory", None)
-    if memory is None or memory.size < count:
-        memory = np.zeros(count + 16, np.float32)
-        memory = memory[-_address(memory) % 64 // 4 :]
-        if memory.size <= _KEEP:
-            _held.memory = memory
-    return memory
-
-
 def _address(a: Array | None) -> int:
     return 0 if a is None else a.__array_interface__["data"][0]
 
@@ -226,7 +210,7 @@ def convolve(src: Array, parts: Sequence[Part], stride: tuple[int, ...], groups:
     ]
 
     def run(thread: int, threads: int) -> None:
-        scratch = _scratch(plan.places[-1])
+        scratch = jit.scratch(plan.places[-1])
         region, result, turned, _ = (_address(scratch) + 4 * place for place in plan.places)
         for share in range(thread, shares, threads):
             table = np.array(

@@ -67,6 +67,9 @@ def yield_address() -> int:
     return ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value or 0
 
 
+_KEEP = 1 << 21  # numbers that a thread keeps for its next call
+
+
 class _Own(threading.local):
     """Memory that a thread keeps for its next kernel."""
 
@@ -81,10 +84,13 @@ def scratch(count: int) -> Any:
 
     They begin a cache line: a vector that crosses two takes twice as long.
     """
-    if _own.room.size < count:
-        room = np.empty(count + 16, np.float32)
-        _own.room = room[-room.ctypes.data // 4 % 16 :]
-    return _own.room
+    room = _own.room
+    if room.size < count:
+        room = np.zeros(count + 16, np.float32)
+        room = room[-room.ctypes.data // 4 % 16 :]
+        if room.size <= _KEEP:
+            _own.room = room
+    return room
 
 
 class _Call:
