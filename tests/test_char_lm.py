@@ -23,7 +23,9 @@ def command(*options):
 
 
 def environment():
-    return os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
+    # On the small disk of a test below Python would leave truncated byte code, which nothing imports any more.
+    writes = {"PYTHONDONTWRITEBYTECODE": "1"}
+    return os.environ | writes | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def run(*options, code=0, **more):
