@@ -21,7 +21,19 @@ def _inplace(flag: bool) -> str:
 
 
 class CELU(Module):
-    """`max(0, x) + min(0, alpha (exp(x / alpha) - 1))`."""
+    """`max(0, x) + min(0, alpha (exp(x / alpha) - 1))`.
+
+    Input and output: any shape, floating. See `F.celu`.
+
+    Args:
+        alpha: how far down it goes, and how slowly; not 0.
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.CELU(alpha=2.0)(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-1.2642,  0.0000,  2.0000])
+    """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -36,7 +48,19 @@ class CELU(Module):
 
 
 class ELU(Module):
-    """`x` where it is positive, else `alpha (exp(x) - 1)`."""
+    """`x` where it is positive, else `alpha (exp(x) - 1)`.
+
+    Input and output: any shape, floating. See `F.elu`.
+
+    Args:
+        alpha: minus the limit on the left.
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ELU()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-0.8647,  0.0000,  2.0000])
+    """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
@@ -51,7 +75,18 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """`x` times the normal distribution function; `approximate="tanh"` takes the tanh formula."""
+    """`x` times the normal distribution function; `approximate="tanh"` takes the tanh formula.
+
+    Input and output: any shape, floating. See `F.gelu`.
+
+    Args:
+        approximate: `"none"` or `"tanh"`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.GELU()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-0.0455,  0.0000,  1.9545])
+    """
 
     def __init__(self, approximate: str = "none") -> None:
         super().__init__()
@@ -65,7 +100,18 @@ class GELU(Module):
 
 
 class GLU(Module):
-    """The first half of a dimension times the sigmoid of the second."""
+    """The first half of a dimension times the sigmoid of the second.
+
+    A dimension of 2 C becomes one of C. See `F.glu`.
+
+    Args:
+        dim: the dimension that is halved; its size must be even.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.GLU()(cf.tensor([[1.0, 2.0, 0.0, 0.0]]))
+    tensor([[0.5000, 1.0000]])
+    """
 
     def __init__(self, dim: int = -1) -> None:
         super().__init__()
@@ -79,7 +125,18 @@ class GLU(Module):
 
 
 class Hardshrink(Module):
-    """x, but 0 in [-lambd, lambd]."""
+    """x, but 0 in [-lambd, lambd].
+
+    Input and output: any shape, floating. See `F.hardshrink`.
+
+    Args:
+        lambd: where it begins to let through.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Hardshrink()(cf.tensor([-1.0, 0.3, 0.6]))
+    tensor([-1.0000,  0.0000,  0.6000])
+    """
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -93,7 +150,18 @@ class Hardshrink(Module):
 
 
 class Hardsigmoid(Module):
-    """`x / 6 + 1 / 2`, clamped to [0, 1]."""
+    """`x / 6 + 1 / 2`, clamped to [0, 1].
+
+    Input and output: any shape, floating. See `F.hardsigmoid`.
+
+    Args:
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Hardsigmoid()(cf.tensor([-4.0, 0.0, 1.5]))
+    tensor([0.0000, 0.5000, 0.7500])
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -107,7 +175,18 @@ class Hardsigmoid(Module):
 
 
 class Hardswish(Module):
-    """`x` times its hard sigmoid."""
+    """`x` times its hard sigmoid.
+
+    Input and output: any shape, floating. See `F.hardswish`.
+
+    Args:
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Hardswish()(cf.tensor([-2.0, 1.0, 4.0]))
+    tensor([-0.3333,  0.6667,  4.0000])
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -121,7 +200,19 @@ class Hardswish(Module):
 
 
 class LeakyReLU(Module):
-    """`x` where it is positive, else `negative_slope x`."""
+    """`x` where it is positive, else `negative_slope x`.
+
+    Input and output: any shape, floating. See `F.leaky_relu`.
+
+    Args:
+        negative_slope: the factor on the left.
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.LeakyReLU(0.1)(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-0.2000,  0.0000,  2.0000])
+    """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
@@ -136,14 +227,33 @@ class LeakyReLU(Module):
 
 
 class LogSigmoid(Module):
-    """`log(1 / (1 + exp(-x)))`."""
+    """`log(1 / (1 + exp(-x)))`.
+
+    Input and output: any shape, floating. See `F.logsigmoid`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.LogSigmoid()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-2.1269, -0.6931, -0.1269])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.logsigmoid(input)
 
 
 class Mish(Module):
-    """`x tanh(softplus(x))`."""
+    """`x tanh(softplus(x))`.
+
+    Input and output: any shape, floating. See `F.mish`.
+
+    Args:
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Mish()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-0.2525,  0.0000,  1.9440])
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -157,7 +267,18 @@ class Mish(Module):
 
 
 class ReLU(Module):
-    """`max(0, x)`."""
+    """`max(0, x)`.
+
+    Input and output: any shape, floating. See `F.relu`.
+
+    Args:
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ReLU()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([0., 0., 2.])
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -171,7 +292,18 @@ class ReLU(Module):
 
 
 class ReLU6(Module):
-    """`min(max(0, x), 6)`."""
+    """`min(max(0, x), 6)`.
+
+    Input and output: any shape, floating. See `F.relu6`.
+
+    Args:
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ReLU6()(cf.tensor([-1.0, 3.0, 9.0]))
+    tensor([0., 3., 6.])
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -185,7 +317,18 @@ class ReLU6(Module):
 
 
 class SELU(Module):
-    """The scaled ELU of self-normalizing networks (Klambauer et al. 2017)."""
+    """The scaled ELU of self-normalizing networks (Klambauer et al. 2017).
+
+    Input and output: any shape, floating. See `F.selu`.
+
+    Args:
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.SELU()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-1.5202,  0.0000,  2.1014])
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -199,7 +342,18 @@ class SELU(Module):
 
 
 class SiLU(Module):
-    """`x` times its sigmoid."""
+    """`x` times its sigmoid.
+
+    Input and output: any shape, floating. See `F.silu`.
+
+    Args:
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.SiLU()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-0.2384,  0.0000,  1.7616])
+    """
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
@@ -213,14 +367,34 @@ class SiLU(Module):
 
 
 class Sigmoid(Module):
-    """`1 / (1 + exp(-x))`."""
+    """`1 / (1 + exp(-x))`.
+
+    Input and output: any shape, floating. See `F.sigmoid`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Sigmoid()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([0.1192, 0.5000, 0.8808])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.sigmoid(input)
 
 
 class Softplus(Module):
-    """`log(1 + exp(beta x)) / beta`, and x where `beta x` is above the threshold."""
+    """`log(1 + exp(beta x)) / beta`, and x where `beta x` is above the threshold.
+
+    Input and output: any shape, floating. See `F.softplus`.
+
+    Args:
+        beta: how sharp the bend is.
+        threshold: of `beta x`, above which the output is x.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Softplus()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([0.1269, 0.6931, 2.1269])
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0) -> None:
         super().__init__()
@@ -235,7 +409,18 @@ class Softplus(Module):
 
 
 class Softshrink(Module):
-    """`x` moved towards 0 by lambd, and 0 in [-lambd, lambd]."""
+    """`x` moved towards 0 by lambd, and 0 in [-lambd, lambd].
+
+    Input and output: any shape, floating. See `F.softshrink`.
+
+    Args:
+        lambd: by how much; not negative.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Softshrink()(cf.tensor([-1.5, 0.3, 1.0]))
+    tensor([-1.0000,  0.0000,  0.5000])
+    """
 
     def __init__(self, lambd: float = 0.5) -> None:
         super().__init__()
@@ -249,28 +434,68 @@ class Softshrink(Module):
 
 
 class Softsign(Module):
-    """`x / (1 + |x|)`."""
+    """`x / (1 + |x|)`.
+
+    Input and output: any shape, floating. See `F.softsign`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Softsign()(cf.tensor([-1.0, 0.0, 3.0]))
+    tensor([-0.5000,  0.0000,  0.7500])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softsign(input)
 
 
 class Tanh(Module):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    Input and output: any shape, floating. See `F.tanh`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Tanh()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-0.9640,  0.0000,  0.9640])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanh(input)
 
 
 class Tanhshrink(Module):
-    """`x - tanh(x)`."""
+    """`x - tanh(x)`.
+
+    Input and output: any shape, floating. See `F.tanhshrink`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Tanhshrink()(cf.tensor([-2.0, 0.0, 2.0]))
+    tensor([-1.0360,  0.0000,  1.0360])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanhshrink(input)
 
 
 class Hardtanh(Module):
-    """`x` clamped to [min_val, max_val]."""
+    """`x` clamped to [min_val, max_val].
+
+    Input and output: any shape, floating. See `F.hardtanh`.
+
+    Args:
+        min_val, max_val: the bounds.
+        inplace: write into the input.
+        min_value, max_value: older names of the bounds.
+
+    Raises:
+        ValueError: max_val is not above min_val.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Hardtanh()(cf.tensor([-3.0, 0.5, 3.0]))
+    tensor([-1.0000,  0.5000,  1.0000])
+    """
 
     def __init__(
         self,
@@ -295,7 +520,20 @@ class Hardtanh(Module):
 
 
 class Threshold(Module):
-    """`x` where it is above the threshold, else `value`."""
+    """`x` where it is above the threshold, else `value`.
+
+    Input and output: any shape, floating. See `F.threshold`.
+
+    Args:
+        threshold: above it, the input is kept.
+        value: what takes the place of the others.
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Threshold(1.0, -7.0)(cf.tensor([0.5, 1.0, 1.5]))
+    tensor([-7.0000, -7.0000,  1.5000])
+    """
 
     def __init__(self, threshold: float, value: float, inplace: bool = False) -> None:
         super().__init__()
@@ -311,7 +549,19 @@ class Threshold(Module):
 
 
 class RReLU(Module):
-    """`x` where it is positive, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise."""
+    """`x` where it is positive, else x times a slope: drawn from U(lower, upper) in training, their mean otherwise.
+
+    Input and output: any shape, floating. See `F.rrelu`.
+
+    Args:
+        lower, upper: the range of the slope.
+        inplace: write into the input.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.RReLU(0.25, 0.75).eval()(cf.tensor([-2.0, 2.0]))
+    tensor([-1.,  2.])
+    """
 
     def __init__(self, lower: float = 1.0 / 8, upper: float = 1.0 / 3, inplace: bool = False) -> None:
         super().__init__()
@@ -333,6 +583,15 @@ class PReLU(Module):
         num_parameters: 1, or the number of channels (dimension 1 of the input).
         init: the slopes at the start.
         device, dtype: of the parameter.
+
+    Input: any shape, or (N, C, ...) with a slope for each channel. See `F.prelu`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.PReLU(2)(cf.tensor([[-1.0, 2.0]]))
+    tensor([[-0.2500,  2.0000]], grad_fn=<PreluBackward0>)
+    >>> nn.PReLU(2).weight.shape
+    cuframe.Size([2])
     """
 
     weight: Parameter
@@ -377,21 +636,52 @@ class Softmax(_Along):
 
 
 class Softmin(_Along):
-    """The softmax of the negated input."""
+    """The softmax of the negated input.
+
+    Input and output: any shape, floating. See `F.softmin`.
+
+    Args:
+        dim: the dimension that sums to one.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Softmin(dim=0)(cf.tensor([0.0, 0.0, 1.0]))
+    tensor([0.4223, 0.4223, 0.1554])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softmin(input, self.dim)
 
 
 class LogSoftmax(_Along):
-    """The logarithm of the softmax along a dimension."""
+    """The logarithm of the softmax along a dimension.
+
+    Input and output: any shape, floating. See `F.log_softmax`.
+
+    Args:
+        dim: the dimension whose exponentials sum to one.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.LogSoftmax(dim=1)(cf.zeros(1, 2))
+    tensor([[-0.6931, -0.6931]])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.log_softmax(input, self.dim)
 
 
 class Softmax2d(Module):
-    """The softmax over the channels of a (N, C, H, W) or (C, H, W) input."""
+    """The softmax over the channels of a (N, C, H, W) or (C, H, W) input.
+
+    Raises:
+        ValueError: the input has neither 3 nor 4 dimensions.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.Softmax2d()(cf.zeros(2, 1, 1)).flatten()
+    tensor([0.5000, 0.5000])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim not in (3, 4):

@@ -76,7 +76,22 @@ class CrossEntropyLoss(_WeightedLoss):
 
 
 class NLLLoss(_WeightedLoss):
-    """Minus the log probability of the target classes, see `F.nll_loss`."""
+    """Minus the log probability of the target classes, see `F.nll_loss`.
+
+    Input: (N, C) or (N, C, ...) of log probabilities; target: (N) or (N, ...), int64.
+
+    Args:
+        weight: (C,), a factor for each class.
+        ignore_index: targets of this value count for nothing.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> log_probs = nn.LogSoftmax(dim=1)(cf.zeros(2, 4))
+    >>> nn.NLLLoss()(log_probs, cf.tensor([0, 3]))
+    tensor(1.3863)
+    """
 
     def __init__(
         self,
@@ -107,14 +122,39 @@ class MSELoss(_Loss):
 
 
 class L1Loss(_Loss):
-    """The absolute difference, see `F.l1_loss`."""
+    """The absolute difference, see `F.l1_loss`.
+
+    Input and target: any one shape, floating; output: a scalar, or that shape without reduction.
+
+    Args:
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.L1Loss()(cf.zeros(2), cf.tensor([1.0, -3.0]))
+    tensor(2.)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class SmoothL1Loss(_Loss):
-    """Quadratic for differences below `beta` and linear beyond, see `F.smooth_l1_loss`."""
+    """Quadratic for differences below `beta` and linear beyond, see `F.smooth_l1_loss`.
+
+    Input and target: any one shape, floating; output: a scalar, or that shape without reduction.
+
+    Args:
+        beta: where the square ends; not negative.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.SmoothL1Loss(reduction="none")(cf.zeros(2), cf.tensor([1.0, 3.0]))
+    tensor([0.5000, 2.5000])
+    """
 
     def __init__(
         self,
@@ -131,7 +171,19 @@ class SmoothL1Loss(_Loss):
 
 
 class HuberLoss(_Loss):
-    """Quadratic for differences up to `delta` and linear beyond, see `F.huber_loss`."""
+    """Quadratic for differences up to `delta` and linear beyond, see `F.huber_loss`.
+
+    Input and target: any one shape, floating; output: a scalar, or that shape without reduction.
+
+    Args:
+        delta: where the square ends; positive.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.HuberLoss(reduction="none", delta=2.0)(cf.zeros(2), cf.tensor([1.0, 3.0]))
+    tensor([0.5000, 4.0000])
+    """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0) -> None:
         super().__init__(reduction=reduction)
@@ -142,14 +194,41 @@ class HuberLoss(_Loss):
 
 
 class BCELoss(_WeightedLoss):
-    """The cross entropy of probabilities, see `F.binary_cross_entropy`."""
+    """The cross entropy of probabilities, see `F.binary_cross_entropy`.
+
+    Input: any shape, probabilities; target: the same shape, from 0 to 1.
+
+    Args:
+        weight: a factor, broadcast to the input.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.BCELoss()(cf.tensor([0.5, 0.5]), cf.tensor([1.0, 0.0]))
+    tensor(0.6931)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy(input, target, self.weight, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(_WeightedLoss):
-    """The binary cross entropy of logits, see `F.binary_cross_entropy_with_logits`."""
+    """The binary cross entropy of logits, see `F.binary_cross_entropy_with_logits`.
+
+    Input: any shape, logits; target: the same shape, from 0 to 1.
+
+    Args:
+        weight: a factor, broadcast to the input.
+        pos_weight: a factor of the positive part, broadcast to the input.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.BCEWithLogitsLoss()(cf.zeros(2), cf.tensor([1.0, 0.0]))
+    tensor(0.6931)
+    """
 
     pos_weight: Tensor | None
 
@@ -171,7 +250,21 @@ class BCEWithLogitsLoss(_WeightedLoss):
 
 
 class KLDivLoss(_Loss):
-    """The Kullback-Leibler divergence of log probabilities from a target, see `F.kl_div`."""
+    """The Kullback-Leibler divergence of log probabilities from a target, see `F.kl_div`.
+
+    Input: any shape, log probabilities; target: the same shape.
+
+    Args:
+        log_target: the target is given as logarithms, too.
+        reduction: `"batchmean"` (the divergence), `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> half = cf.tensor([[0.5, 0.5]])
+    >>> nn.KLDivLoss(reduction="batchmean")(half.log(), cf.tensor([[1.0, 0.0]]))
+    tensor(0.6931)
+    """
 
     _others = ("batchmean",)
 
@@ -190,7 +283,22 @@ class KLDivLoss(_Loss):
 
 
 class PoissonNLLLoss(_Loss):
-    """Minus the log probability of counts, see `F.poisson_nll_loss`."""
+    """Minus the log probability of counts, see `F.poisson_nll_loss`.
+
+    Input: any shape, rates or their logarithms; target: the same shape, counts.
+
+    Args:
+        log_input: the input is the logarithm of the rate.
+        full: add Stirling's approximation of log(target!).
+        eps: added to the rate where `log_input` is False.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.PoissonNLLLoss()(cf.zeros(2), cf.tensor([1.0, 2.0]))
+    tensor(1.)
+    """
 
     def __init__(
         self,
@@ -211,7 +319,21 @@ class PoissonNLLLoss(_Loss):
 
 
 class GaussianNLLLoss(_Loss):
-    """Minus the log probability under a normal distribution, see `F.gaussian_nll_loss`."""
+    """Minus the log probability under a normal distribution, see `F.gaussian_nll_loss`.
+
+    Input: (N, ...), means; target: the same shape; var: the same shape, or without the last dimension, or
+    of size 1 there.
+
+    Args:
+        full: add the constant log(2 pi) / 2.
+        eps: the smallest variance that is used.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.GaussianNLLLoss()(cf.zeros(2, 1), cf.ones(2, 1), cf.ones(2, 1))
+    tensor(0.5000)
+    """
 
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
@@ -223,7 +345,20 @@ class GaussianNLLLoss(_Loss):
 
 
 class HingeEmbeddingLoss(_Loss):
-    """Distances that should be small where the target is 1 and above `margin` where it is -1."""
+    """Distances that should be small where the target is 1 and above `margin` where it is -1.
+
+    Input: any shape, distances; target: the same shape, 1 or -1. See `F.hinge_embedding_loss`.
+
+    Args:
+        margin: the distance from which dissimilar pairs cost nothing.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.HingeEmbeddingLoss(reduction="none")(cf.tensor([0.25, 0.25]), cf.tensor([1.0, -1.0]))
+    tensor([0.2500, 0.7500])
+    """
 
     def __init__(
         self,
@@ -252,28 +387,87 @@ class _RankLoss(_Loss):
 
 
 class MarginRankingLoss(_RankLoss):
-    """Pairs that should be in a given order, see `F.margin_ranking_loss`."""
+    """Pairs that should be in a given order, see `F.margin_ranking_loss`.
+
+    Inputs: (N) scores each; target: (N), 1 where the first should be larger and -1 where the second.
+
+    Args:
+        margin: by how much.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> first, second = cf.tensor([3.0, 1.0]), cf.tensor([1.0, 2.0])
+    >>> nn.MarginRankingLoss()(first, second, cf.tensor([1.0, 1.0]))
+    tensor(0.5000)
+    """
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         return F.margin_ranking_loss(input1, input2, target, self.margin, reduction=self.reduction)
 
 
 class CosineEmbeddingLoss(_RankLoss):
-    """Vectors that should point in one direction where the target is 1, see `F.cosine_embedding_loss`."""
+    """Vectors that should point in one direction where the target is 1, see `F.cosine_embedding_loss`.
+
+    Inputs: (N, D) or (D); target: (N) or a scalar, 1 or -1.
+
+    Args:
+        margin: the cosine below which dissimilar pairs cost nothing; from -1 to 1.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.CosineEmbeddingLoss()(cf.tensor([[1.0, 0.0]]), cf.tensor([[0.0, 2.0]]), cf.tensor([1.0]))
+    tensor(1.)
+    """
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         return F.cosine_embedding_loss(input1, input2, target, self.margin, reduction=self.reduction)
 
 
 class SoftMarginLoss(_Loss):
-    """The logistic loss for targets of 1 and -1, see `F.soft_margin_loss`."""
+    """The logistic loss for targets of 1 and -1, see `F.soft_margin_loss`.
+
+    Input: any shape, scores; target: the same shape, 1 or -1.
+
+    Args:
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.SoftMarginLoss()(cf.zeros(2), cf.tensor([1.0, -1.0]))
+    tensor(0.6931)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.soft_margin_loss(input, target, reduction=self.reduction)
 
 
 class TripletMarginLoss(_Loss):
-    """An anchor that should be nearer to a positive than to a negative, see `F.triplet_margin_loss`."""
+    """An anchor that should be nearer to a positive than to a negative, see `F.triplet_margin_loss`.
+
+    Anchor, positive and negative: (N, D) or (D).
+
+    Args:
+        margin: by how much; positive.
+        p: of the norm.
+        eps: added to the differences.
+        swap: take the positive's distance to the negative where that is smaller.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    Raises:
+        ValueError: margin is not positive.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> anchor, near, far = cf.zeros(1, 2), cf.tensor([[0.0, 1.0]]), cf.tensor([[0.0, 1.5]])
+    >>> nn.TripletMarginLoss()(anchor, near, far)
+    tensor(0.5000)
+    """
 
     def __init__(
         self,

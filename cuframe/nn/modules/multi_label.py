@@ -25,7 +25,20 @@ class MultiLabelMarginLoss(_Loss):
 
 
 class MultiLabelSoftMarginLoss(_WeightedLoss):
-    """The binary cross entropy of each class, averaged over classes, see `F.multilabel_soft_margin_loss`."""
+    """The binary cross entropy of each class, averaged over classes, see `F.multilabel_soft_margin_loss`.
+
+    Input: (N, C) or (C), logits; target: the same shape, 0 or 1.
+
+    Args:
+        weight: (C,), a factor for each class.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+        size_average, reduce: deprecated, see `reduction`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.MultiLabelSoftMarginLoss()(cf.zeros(1, 3), cf.tensor([[1.0, 0.0, 1.0]]))
+    tensor(0.6931)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(input, target, self.weight, reduction=self.reduction)
@@ -63,6 +76,25 @@ class TripletMarginWithDistanceLoss(_Loss):
     """An anchor that should be nearer to a positive than to a negative, by any distance.
 
     See `F.triplet_margin_with_distance_loss`.
+
+    Anchor, positive and negative: what the distance takes.
+
+    Args:
+        distance_function: of two Tensors, a Tensor of distances; by default `F.pairwise_distance`.
+        margin: by how much; positive.
+        swap: take the positive's distance to the negative where that is smaller.
+        reduction: `"mean"`, `"sum"` or `"none"`.
+
+    Raises:
+        ValueError: margin is not positive.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> def largest(x, y):
+    ...     return (x - y).abs().amax(dim=1)
+    >>> loss = nn.TripletMarginWithDistanceLoss(distance_function=largest)
+    >>> loss(cf.zeros(1, 2), cf.tensor([[0.0, 1.0]]), cf.tensor([[1.5, 1.0]]))
+    tensor(0.5000)
     """
 
     def __init__(

@@ -69,13 +69,41 @@ class ConstantPad1d(_ConstantPad):
 
 
 class ConstantPad2d(_ConstantPad):
-    """Surrounds the last two dimensions with a value: padding is (left, right, top, bottom), see `F.pad`."""
+    """Surrounds the last two dimensions with a value: padding is (left, right, top, bottom), see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom). A negative number removes elements.
+        value: what to put there.
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ConstantPad2d((1, 0, 0, 1), 7.0)(cf.tensor([[[1.0, 2.0], [3.0, 4.0]]]))
+    tensor([[[7., 1., 2.],
+             [7., 3., 4.],
+             [7., 7., 7.]]])
+    """
 
     _dims = 2
 
 
 class ConstantPad3d(_ConstantPad):
-    """Surrounds the last three dimensions with a value, see `F.pad`."""
+    """Surrounds the last three dimensions with a value, see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom, front, back). A negative number removes elements.
+        value: what to put there.
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ConstantPad3d((0, 0, 0, 0, 1, 0), 7.0)(cf.ones(1, 1, 2)).tolist()
+    [[[7.0, 7.0]], [[1.0, 1.0]]]
+    """
 
     _dims = 3
 
@@ -99,11 +127,37 @@ class ZeroPad1d(_ZeroPad, ConstantPad1d):
 
 
 class ZeroPad2d(_ZeroPad, ConstantPad2d):
-    """Surrounds the last two dimensions with zeros: padding is (left, right, top, bottom), see `F.pad`."""
+    """Surrounds the last two dimensions with zeros: padding is (left, right, top, bottom), see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom). A negative number removes elements.
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ZeroPad2d((1, 0, 0, 1))(cf.tensor([[[1.0, 2.0], [3.0, 4.0]]]))
+    tensor([[[0., 1., 2.],
+             [0., 3., 4.],
+             [0., 0., 0.]]])
+    """
 
 
 class ZeroPad3d(_ZeroPad, ConstantPad3d):
-    """Surrounds the last three dimensions with zeros, see `F.pad`."""
+    """Surrounds the last three dimensions with zeros, see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom, front, back). A negative number removes elements.
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ZeroPad3d((1, 1, 0, 0, 1, 0))(cf.ones(1, 1, 2)).tolist()
+    [[[0.0, 0.0, 0.0, 0.0]], [[0.0, 1.0, 1.0, 0.0]]]
+    """
 
 
 class ReflectionPad1d(_Pad):
@@ -120,14 +174,40 @@ class ReflectionPad1d(_Pad):
 
 
 class ReflectionPad2d(_Pad):
-    """Surrounds a (N, C, H, W) or (C, H, W) input with its own mirror image, without the edge, see `F.pad`."""
+    """Surrounds a (N, C, H, W) or (C, H, W) input with its own mirror image, without the edge, see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom). A negative number removes elements.
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ReflectionPad2d((1, 1, 0, 1))(cf.tensor([[[1.0, 2.0], [3.0, 4.0]]]))
+    tensor([[[2., 1., 2., 1.],
+             [4., 3., 4., 3.],
+             [2., 1., 2., 1.]]])
+    """
 
     _dims = 2
     _mode = "reflect"
 
 
 class ReflectionPad3d(_Pad):
-    """Surrounds a (N, C, D, H, W) or (C, D, H, W) input with its own mirror image, without the edge, see `F.pad`."""
+    """Surrounds a (N, C, D, H, W) or (C, D, H, W) input with its own mirror image, without the edge, see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom, front, back). A negative number removes elements.
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ReflectionPad3d((1, 1, 0, 0, 0, 0))(cf.tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[2., 1., 2., 1.]]]])
+    """
 
     _dims = 3
     _mode = "reflect"
@@ -147,14 +227,40 @@ class ReplicationPad1d(_Pad):
 
 
 class ReplicationPad2d(_Pad):
-    """Repeats the edges of a (N, C, H, W) or (C, H, W) input, see `F.pad`."""
+    """Repeats the edges of a (N, C, H, W) or (C, H, W) input, see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom). A negative number removes elements.
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ReplicationPad2d((2, 0, 0, 1))(cf.tensor([[[1.0, 2.0], [3.0, 4.0]]]))
+    tensor([[[1., 1., 1., 2.],
+             [3., 3., 3., 4.],
+             [3., 3., 3., 4.]]])
+    """
 
     _dims = 2
     _mode = "replicate"
 
 
 class ReplicationPad3d(_Pad):
-    """Repeats the edges of a (N, C, D, H, W) or (C, D, H, W) input, see `F.pad`."""
+    """Repeats the edges of a (N, C, D, H, W) or (C, D, H, W) input, see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom, front, back). A negative number removes elements.
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.ReplicationPad3d((2, 1, 0, 0, 0, 0))(cf.tensor([[[[1.0, 2.0]]]]))
+    tensor([[[[1., 1., 1., 2., 2.]]]])
+    """
 
     _dims = 3
     _mode = "replicate"
@@ -185,12 +291,38 @@ class CircularPad1d(_CircularPad):
 
 
 class CircularPad2d(_CircularPad):
-    """Surrounds a (N, C, H, W) or (C, H, W) input with elements from the other ends, see `F.pad`."""
+    """Surrounds a (N, C, H, W) or (C, H, W) input with elements from the other ends, see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom).
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.CircularPad2d((1, 0, 0, 1))(cf.tensor([[[1.0, 2.0], [3.0, 4.0]]]))
+    tensor([[[2., 1., 2.],
+             [4., 3., 4.],
+             [2., 1., 2.]]])
+    """
 
     _dims = 2
 
 
 class CircularPad3d(_CircularPad):
-    """Surrounds a (N, C, D, H, W) or (C, D, H, W) input with elements from the other ends, see `F.pad`."""
+    """Surrounds a (N, C, D, H, W) or (C, D, H, W) input with elements from the other ends, see `F.pad`.
+
+    Args:
+        padding: an int for all sides, or (left, right, top, bottom, front, back).
+
+    Raises:
+        ValueError: padding has another number of entries.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.CircularPad3d((1, 2, 0, 0, 0, 0))(cf.tensor([[[[1.0, 2.0, 3.0]]]]))
+    tensor([[[[3., 1., 2., 3., 1., 2.]]]])
+    """
 
     _dims = 3

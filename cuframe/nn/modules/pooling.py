@@ -79,7 +79,19 @@ class MaxPool2d(_MaxPool):
 
 
 class MaxPool3d(_MaxPool):
-    """The maxima of windows over (N, C, D, H, W) or (C, D, H, W), see `F.max_pool3d`."""
+    """The maxima of windows over (N, C, D, H, W) or (C, D, H, W), see `F.max_pool3d`.
+
+    Args:
+        kernel_size, stride, padding, dilation: an int for all dimensions, or one for each; stride is kernel_size by
+            default.
+        return_indices: also return where the maxima are.
+        ceil_mode: also windows that reach beyond the padded input at its end.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.MaxPool3d((1, 1, 2))(cf.tensor([[[[1.0, 5.0, 2.0, 3.0]]]]))
+    tensor([[[[5., 3.]]]])
+    """
 
     def forward(self, input: Tensor) -> Any:
         return F.max_pool3d(input, *self._settings())
@@ -115,7 +127,17 @@ class MaxUnpool1d(_MaxUnpool):
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """Puts maxima back to where `MaxPool2d` found them, see `F.max_unpool2d`."""
+    """Puts maxima back to where `MaxPool2d` found them, see `F.max_unpool2d`.
+
+    Args:
+        kernel_size, stride, padding: of the pooling.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> out, indices = nn.MaxPool2d((1, 2), return_indices=True)(cf.tensor([[[1.0, 5.0, 2.0, 3.0]]]))
+    >>> nn.MaxUnpool2d((1, 2))(out, indices)
+    tensor([[[0., 5., 0., 3.]]])
+    """
 
     _dims = 2
 
@@ -124,7 +146,17 @@ class MaxUnpool2d(_MaxUnpool):
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """Puts maxima back to where `MaxPool3d` found them, see `F.max_unpool3d`."""
+    """Puts maxima back to where `MaxPool3d` found them, see `F.max_unpool3d`.
+
+    Args:
+        kernel_size, stride, padding: of the pooling.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> out, indices = nn.MaxPool3d((1, 1, 2), return_indices=True)(cf.tensor([[[[1.0, 5.0, 2.0, 3.0]]]]))
+    >>> nn.MaxUnpool3d((1, 1, 2))(out, indices)
+    tensor([[[[0., 5., 0., 3.]]]])
+    """
 
     _dims = 3
 
@@ -170,7 +202,22 @@ class FractionalMaxPool2d(_FractionalMaxPool):
 
 
 class FractionalMaxPool3d(_FractionalMaxPool):
-    """The maxima of windows at random distances over (N, C, D, H, W) or (C, D, H, W), see `F.fractional_max_pool3d`."""
+    """The maxima of windows at random distances over (N, C, D, H, W) or (C, D, H, W), see `F.fractional_max_pool3d`.
+
+    Args:
+        kernel_size: an int for all dimensions, or one for each.
+        output_size: of the result, or
+        output_ratio: its part of the input's size, in (0, 1).
+        return_indices: also return where the maxima are.
+
+    Raises:
+        ValueError: neither or both of `output_size` and `output_ratio`, or a ratio outside (0, 1).
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.FractionalMaxPool3d(2, output_size=(2, 2, 3))(cf.zeros(1, 4, 4, 6)).shape
+    cuframe.Size([1, 2, 2, 3])
+    """
 
     _dims = 3
 
@@ -243,7 +290,19 @@ class AvgPool2d(_AvgPool):
 
 
 class AvgPool3d(_AvgPool):
-    """The means of windows over (N, C, D, H, W) or (C, D, H, W), see `F.avg_pool3d`."""
+    """The means of windows over (N, C, D, H, W) or (C, D, H, W), see `F.avg_pool3d`.
+
+    Args:
+        kernel_size, stride, padding: an int for all dimensions, or one for each; stride is kernel_size by default.
+        ceil_mode: also windows that reach beyond the padded input at its end.
+        count_include_pad: count the zeros of the padding.
+        divisor_override: divide by this instead of the size of the window.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.AvgPool3d((1, 1, 2))(cf.tensor([[[[1.0, 5.0, 2.0, 4.0]]]]))
+    tensor([[[[3., 3.]]]])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.avg_pool3d(input, *self._settings())
@@ -278,14 +337,36 @@ class LPPool1d(_LPPool):
 
 
 class LPPool2d(_LPPool):
-    """The p-norms of windows over (N, C, H, W) or (C, H, W), see `F.lp_pool2d`."""
+    """The p-norms of windows over (N, C, H, W) or (C, H, W), see `F.lp_pool2d`.
+
+    Args:
+        norm_type: p.
+        kernel_size, stride: an int for all dimensions, or one for each; stride is kernel_size by default.
+        ceil_mode: also windows that reach beyond the input at its end.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.LPPool2d(2, (1, 2))(cf.tensor([[[3.0, 4.0, 0.0, 2.0]]]))
+    tensor([[[5., 2.]]])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.lp_pool2d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
 
 
 class LPPool3d(_LPPool):
-    """The p-norms of windows over (N, C, D, H, W) or (C, D, H, W), see `F.lp_pool3d`."""
+    """The p-norms of windows over (N, C, D, H, W) or (C, D, H, W), see `F.lp_pool3d`.
+
+    Args:
+        norm_type: p.
+        kernel_size, stride: an int for all dimensions, or one for each; stride is kernel_size by default.
+        ceil_mode: also windows that reach beyond the input at its end.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.LPPool3d(2, (1, 1, 2))(cf.tensor([[[[3.0, 4.0, 0.0, 2.0]]]]))
+    tensor([[[[5., 2.]]]])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.lp_pool3d(input, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)
@@ -315,14 +396,32 @@ class AdaptiveAvgPool1d(_AdaptiveAvgPool):
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """The means of windows that cover (N, C, H, W) or (C, H, W), see `F.adaptive_avg_pool2d`."""
+    """The means of windows that cover (N, C, H, W) or (C, H, W), see `F.adaptive_avg_pool2d`.
+
+    Args:
+        output_size: an int for all dimensions, or one for each; None keeps a dimension's size.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.AdaptiveAvgPool2d((1, 2))(cf.tensor([[[1.0, 2.0, 3.0]]]))
+    tensor([[[1.5000, 2.5000]]])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_avg_pool2d(input, self.output_size)
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """The means of windows that cover (N, C, D, H, W) or (C, D, H, W), see `F.adaptive_avg_pool3d`."""
+    """The means of windows that cover (N, C, D, H, W) or (C, D, H, W), see `F.adaptive_avg_pool3d`.
+
+    Args:
+        output_size: an int for all dimensions, or one for each; None keeps a dimension's size.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.AdaptiveAvgPool3d((1, 1, 2))(cf.tensor([[[[1.0, 2.0, 3.0]]]]))
+    tensor([[[[1.5000, 2.5000]]]])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.adaptive_avg_pool3d(input, self.output_size)
@@ -352,14 +451,34 @@ class AdaptiveMaxPool1d(_AdaptiveMaxPool):
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """The maxima of windows that cover (N, C, H, W) or (C, H, W), see `F.adaptive_max_pool2d`."""
+    """The maxima of windows that cover (N, C, H, W) or (C, H, W), see `F.adaptive_max_pool2d`.
+
+    Args:
+        output_size: an int for all dimensions, or one for each; None keeps a dimension's size.
+        return_indices: also return where the maxima are.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.AdaptiveMaxPool2d((1, 2))(cf.tensor([[[1.0, 2.0, 3.0]]]))
+    tensor([[[2., 3.]]])
+    """
 
     def forward(self, input: Tensor) -> Any:
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """The maxima of windows that cover (N, C, D, H, W) or (C, D, H, W), see `F.adaptive_max_pool3d`."""
+    """The maxima of windows that cover (N, C, D, H, W) or (C, D, H, W), see `F.adaptive_max_pool3d`.
+
+    Args:
+        output_size: an int for all dimensions, or one for each; None keeps a dimension's size.
+        return_indices: also return where the maxima are.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.AdaptiveMaxPool3d((1, 1, 2))(cf.tensor([[[[1.0, 2.0, 3.0]]]]))
+    tensor([[[[2., 3.]]]])
+    """
 
     def forward(self, input: Tensor) -> Any:
         return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
