@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .autograd.graph import Leaf, Node, Op, Output, mode, next_sequence, watched
+from .autograd.graph import Leaf, Node, Op, Output, mode, next_sequence, paused, watched
 from .backend import Device, backend_of
 
 __all__ = ["Parameter", "Tensor", "as_tensor_like", "record", "record_outputs"]
@@ -470,7 +470,7 @@ def record(array: Any, op: Op, inputs: tuple[Tensor | None, ...], saved: tuple) 
         inputs: the operation's tensors in the order of the gradients that `op.vjp` returns.
         saved: what `op.vjp` receives after `g` and `needs`, in the order of `op.saves`.
     """
-    if mode.grad:
+    if not paused or mode.grad:
         nodes = tuple([None if t is None else t.node for t in inputs])
         for node in nodes:
             if node is not None:
@@ -486,7 +486,7 @@ def record_outputs(
 ) -> list[Tensor]:
     """As `record`, for several outputs; only the first `differentiable` of them (default all) carry gradients."""
     outs = [Tensor(a) for a in arrays]
-    if mode.grad:
+    if not paused or mode.grad:
         nodes = tuple([None if t is None else t.node for t in inputs])
         if any(node is not None for node in nodes):
             parent = Node(next_sequence(), op, nodes, saved)

@@ -8,7 +8,7 @@ import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from .graph import mode
+from .graph import mode, switch_recording
 
 __all__ = [
     "enable_grad", "inference_mode", "is_grad_enabled", "is_inference_mode_enabled", "no_grad",
@@ -52,7 +52,7 @@ class _Switch:
         self._enter()
 
     def __exit__(self, *exc: object) -> None:
-        mode.grad, mode.inference = self._before.pop()
+        switch_recording(*self._before.pop())
 
     def _steps(self, running: Any) -> Any:
         """Run a generator or coroutine; between two of its values the caller's mode is back."""
@@ -112,7 +112,7 @@ class no_grad(_Switch):
     __slots__ = ()
 
     def _enter(self) -> None:
-        mode.grad = False
+        switch_recording(False, mode.inference)
 
 
 class enable_grad(_Switch):
@@ -121,7 +121,7 @@ class enable_grad(_Switch):
     __slots__ = ()
 
     def _enter(self) -> None:
-        mode.grad = not mode.inference
+        switch_recording(not mode.inference, mode.inference)
 
 
 class set_grad_enabled(_Switch):
@@ -133,16 +133,16 @@ class set_grad_enabled(_Switch):
         super().__init__()
         self._flag = bool(flag)
         self._before.append((mode.grad, mode.inference))
-        mode.grad = self._flag and not mode.inference
+        switch_recording(self._flag and not mode.inference, mode.inference)
 
     def _twin(self) -> _Switch:
         return set_grad_enabled(self._flag)
 
     def __enter__(self) -> None:
-        mode.grad = self._flag and not mode.inference
+        switch_recording(self._flag and not mode.inference, mode.inference)
 
     def __call__(self, function: F) -> F:
-        mode.grad, mode.inference = self._before.pop()
+        switch_recording(*self._before.pop())
         return super().__call__(function)
 
 
@@ -163,5 +163,4 @@ class inference_mode(_Switch):
         return inference_mode(self._flag)
 
     def _enter(self) -> None:
-        mode.inference = self._flag
-        mode.grad = not self._flag
+        switch_recording(not self._flag, self._flag)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.graph import Node, Op, mode, next_sequence, watched
+from ..autograd.graph import Node, Op, mode, next_sequence, paused, watched
 from ..backend import backend_of
 from ..dtypes import get_default_dtype, is_floating, result_type
 from ..tensor import Tensor, anomaly_check, record, record_outputs
@@ -155,7 +155,7 @@ def unary(
         if r.__class__ is not x.__class__:
             r = as_result(r, x)
         node = input.node
-        if node is not None and mode.grad:
+        if node is not None and (not paused or mode.grad):
             if keep_input:
                 saved: tuple = (x, r) if keep_out else (x,)
             else:
@@ -219,7 +219,7 @@ def binary(
         if op is not None:
             a = input.node
             b = other.node
-            if (a is not None or b is not None) and mode.grad:
+            if (a is not None or b is not None) and (not paused or mode.grad):
                 if keep:
                     x = x if x_always or b is not None else x.shape
                     y = y if y_always or a is not None else y.shape
@@ -239,7 +239,7 @@ def binary(
         if r.__class__ is not x.__class__:
             r = as_result(r, x)
         a = input.node
-        if op is None or a is None or not mode.grad:
+        if op is None or a is None or (paused and not mode.grad):
             return Tensor(r)
         x = x if x_always else x.shape
         node = Node(next_sequence(), op, (a, None), (x, other, r) if keep_out else (x, other))

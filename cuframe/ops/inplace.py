@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd import versions
-from ..autograd.graph import Leaf, Node, Op, mode, next_sequence, watched
+from ..autograd.graph import Leaf, Node, Op, mode, next_sequence, paused, watched
 from ..autograd.modes import no_grad
 from ..dtypes import _category
 from ..tensor import Tensor, anomaly_check, record
@@ -29,7 +29,7 @@ __all__ = ["check_writable", "follow", "inplace", "mark_view", "overwrite", "res
 # -- views --------------------------------------------------------------------------------------------------------
 def view(array: Any, op: Op, input: Tensor, saved: tuple, replay: Callable[..., Tensor], *args: Any) -> Tensor:
     """The result of an operation that looks into its input's memory; `replay(input, *args)` makes it again."""
-    if not mode.grad:
+    if paused and not mode.grad:
         out = Tensor(array)
         _unfollowed(out, input)
         return out

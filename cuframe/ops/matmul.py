@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..autograd.graph import Node, mode, next_sequence, watched
+from ..autograd.graph import Node, mode, next_sequence, paused, watched
 from ..backend import backend_of
 from ..dtypes import is_floating
 from ..tensor import Tensor, anomaly_check
@@ -138,7 +138,7 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         _check_matmul(x, y)
     r = np.matmul(x, y) if plain else as_result(product(x, y), x)
     a, b = input.node, other.node
-    if (a is None and b is None) or not mode.grad:
+    if (a is None and b is None) or (paused and not mode.grad):
         return Tensor(r)
     node = Node(next_sequence(), _MATMUL, (a, b), (x if b is not None else x.shape, y if a is not None else y.shape))
     if watched:
