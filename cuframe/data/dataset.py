@@ -20,6 +20,19 @@ class Dataset(Generic[T]):
     """A collection of samples: subclasses define `__getitem__(index)` and `__len__()`.
 
     Where samples are quicker to fetch together, define `__getitems__(indices) -> list` as well.
+
+    Raises:
+        NotImplementedError: `__getitem__` is called and not defined.
+
+    >>> import cuframe as cf
+    >>> from cuframe import data
+    >>> class Squares(data.Dataset):
+    ...     def __getitem__(self, index):
+    ...         return index**2
+    ...     def __len__(self):
+    ...         return 3
+    >>> [batch.tolist() for batch in data.DataLoader(Squares(), batch_size=2)]
+    [[0, 1], [4]]
     """
 
     def __getitem__(self, index: Any) -> T:
@@ -33,6 +46,14 @@ class IterableDataset(Dataset[T]):
     """A stream of samples: subclasses define `__iter__()`.
 
     With several workers every one of them iterates over its own copy; use `get_worker_info()` to share the work.
+
+    >>> import cuframe as cf
+    >>> from cuframe import data
+    >>> class Stream(data.IterableDataset):
+    ...     def __iter__(self):
+    ...         yield from (1.0, 2.0, 3.0)
+    >>> [batch.tolist() for batch in data.DataLoader(Stream(), batch_size=2)]
+    [[1.0, 2.0], [3.0]]
     """
 
     def __iter__(self) -> Iterator[T]:
@@ -70,7 +91,16 @@ class TensorDataset(Dataset[tuple]):
 
 
 class Subset(Dataset[T]):
-    """The samples of `dataset` at `indices`."""
+    """The samples of `dataset` at `indices`.
+
+    Args:
+        dataset: with `__getitem__`.
+        indices: of the samples, in the order wanted.
+
+    >>> from cuframe import data
+    >>> list(data.Subset("abcd", [3, 1]))
+    ['d', 'b']
+    """
 
     def __init__(self, dataset: Dataset[T], indices: Sequence[int]) -> None:
         self.dataset = dataset
@@ -84,7 +114,21 @@ class Subset(Dataset[T]):
 
 
 class ConcatDataset(Dataset[T]):
-    """Datasets one after another."""
+    """Datasets one after another.
+
+    Args:
+        datasets: with `__getitem__` and `__len__`; `+` makes one of two.
+
+    Raises:
+        ValueError: none given.
+        TypeError: one is an IterableDataset.
+        IndexError: an index that no dataset has.
+
+    >>> from cuframe import data
+    >>> both = data.ConcatDataset(["ab", "cd"])
+    >>> len(both), both[2]
+    (4, 'c')
+    """
 
     def __init__(self, datasets: Sequence[Dataset[T]]) -> None:
         self.datasets = list(datasets)
@@ -116,6 +160,13 @@ def random_split(dataset: Dataset[T], lengths: Sequence[float], generator: Any =
 
     Raises:
         ValueError: the lengths sum to neither.
+
+    >>> import cuframe as cf
+    >>> from cuframe import data
+    >>> _ = cf.manual_seed(0)
+    >>> train, test = data.random_split("abcdefghij", [0.8, 0.2])
+    >>> len(train), len(test), sorted([*train, *test]) == list("abcdefghij")
+    (8, 2, True)
     """
     total = len(dataset)  # type: ignore[arg-type]
     sizes = list(lengths)

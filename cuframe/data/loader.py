@@ -17,7 +17,18 @@ __all__ = ["DataLoader", "WorkerInfo", "get_worker_info"]
 
 
 def get_worker_info() -> WorkerInfo | None:
-    """Inside a worker process: its id, the number of workers, its seed and its dataset; else None."""
+    """Inside a worker process: its id, the number of workers, its seed and its dataset; else None.
+
+    >>> import cuframe as cf
+    >>> from cuframe import data
+    >>> class Numbers(data.IterableDataset):
+    ...     def __iter__(self):
+    ...         info = data.get_worker_info()
+    ...         first, step = (0, 1) if info is None else (info.id, info.num_workers)
+    ...         return iter(range(first, 6, step))
+    >>> [batch.tolist() for batch in data.DataLoader(Numbers(), batch_size=3)]
+    [[0, 1, 2], [3, 4, 5]]
+    """
     return current_info()
 
 

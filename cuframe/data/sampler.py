@@ -22,14 +22,30 @@ def _positive(owner: str, name: str, value: Any) -> int:
 
 
 class Sampler:
-    """An iterable over indices; subclasses define `__iter__` and, where it is known, `__len__`."""
+    """An iterable over indices; subclasses define `__iter__` and, where it is known, `__len__`.
+
+    >>> from cuframe import data
+    >>> class Backwards(data.Sampler):
+    ...     def __iter__(self):
+    ...         return iter((2, 1, 0))
+    >>> list(data.DataLoader("abc", batch_size=None, sampler=Backwards()))
+    ['c', 'b', 'a']
+    """
 
     def __iter__(self) -> Iterator[Any]:
         raise NotImplementedError(f"{type(self).__name__} must define __iter__")
 
 
 class SequentialSampler(Sampler):
-    """0, 1, ..., N - 1."""
+    """0, 1, ..., N - 1.
+
+    Args:
+        data_source: the dataset, for its length.
+
+    >>> from cuframe import data
+    >>> list(data.SequentialSampler("abc"))
+    [0, 1, 2]
+    """
 
     def __init__(self, data_source: Sized) -> None:
         self.data_source = data_source
@@ -49,6 +65,13 @@ class RandomSampler(Sampler):
         replacement: draw each index independently.
         num_samples: how many indices a pass gives; by default all.
         generator: a `cf.Generator`; by default the global one, so `cf.manual_seed` fixes the order.
+
+    Raises:
+        ValueError: num_samples is no positive integer.
+
+    >>> from cuframe import data
+    >>> sorted(data.RandomSampler("abc")), len(data.RandomSampler("abc", replacement=True, num_samples=8))
+    ([0, 1, 2], 8)
     """
 
     def __init__(
@@ -81,7 +104,16 @@ class RandomSampler(Sampler):
 
 
 class SubsetRandomSampler(Sampler):
-    """The given indices in a fresh random order at every pass."""
+    """The given indices in a fresh random order at every pass.
+
+    Args:
+        indices: of the samples.
+        generator: a `cf.Generator`; by default the global one.
+
+    >>> from cuframe import data
+    >>> sorted(data.SubsetRandomSampler([5, 7, 9]))
+    [5, 7, 9]
+    """
 
     def __init__(self, indices: Sequence[int], generator: Any = None) -> None:
         self.indices = indices
@@ -103,6 +135,13 @@ class WeightedRandomSampler(Sampler):
         num_samples: how many indices a pass gives.
         replacement: draw each independently; otherwise no index twice.
         generator: a `cf.Generator`; by default the global one.
+
+    Raises:
+        ValueError: negative weights or none above zero, or too few to draw from without replacement.
+
+    >>> from cuframe import data
+    >>> set(data.WeightedRandomSampler([0.5, 0.0, 1.5], num_samples=100))
+    {0, 2}
     """
 
     def __init__(
@@ -144,6 +183,15 @@ class BatchSampler(Sampler):
         sampler: any iterable over indices.
         batch_size: indices a batch.
         drop_last: leave out a last batch that is smaller.
+
+    Raises:
+        ValueError: batch_size is no positive integer.
+
+    >>> from cuframe import data
+    >>> list(data.BatchSampler(range(5), batch_size=2))
+    [[0, 1], [2, 3], [4]]
+    >>> list(data.BatchSampler(range(5), batch_size=2, drop_last=True))
+    [[0, 1], [2, 3]]
     """
 
     def __init__(self, sampler: Iterable[int], batch_size: int, drop_last: bool = False) -> None:

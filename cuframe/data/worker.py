@@ -43,7 +43,19 @@ class Failure:
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """What `get_worker_info()` tells inside a worker."""
+    """What `get_worker_info()` tells inside a worker.
+
+    Attributes:
+        id: from 0 to num_workers - 1.
+        num_workers: how many there are.
+        seed: of this worker's default generator.
+        dataset: this worker's copy.
+
+    >>> from cuframe.data import WorkerInfo
+    >>> info = WorkerInfo(id=1, num_workers=4, seed=0, dataset=range(10))
+    >>> list(info.dataset)[info.id :: info.num_workers]  # this worker's share
+    [1, 5, 9]
+    """
 
     id: int
     num_workers: int

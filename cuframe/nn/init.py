@@ -119,35 +119,78 @@ def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generato
 
 @_filler
 def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Fill with numbers from the normal distribution of this mean and standard deviation."""
+    """Fill with numbers from the normal distribution of this mean and standard deviation.
+
+    Args:
+        tensor: any shape, floating.
+        mean, std: of the distribution.
+        generator: where the numbers come from; by default the seeded default generator.
+
+    Raises:
+        TypeError: the tensor is no Tensor, or not floating point.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> w = init.normal_(cf.empty(100, 100), mean=2.0, std=0.5)
+    >>> abs(w.mean().item() - 2) < 0.05 and abs(w.std().item() - 0.5) < 0.05
+    True
+    """
     dtype = _draw_dtype("normal_", tensor)
     return _set(tensor, (generator or default_generator).normal(tensor.array.shape, mean, std, dtype))
 
 
 @_filler
 def constant_(tensor: Tensor, val: float) -> Tensor:
-    """Fill with one value."""
+    """Fill with one value.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> init.constant_(cf.empty(3), 0.5)
+    tensor([0.5000, 0.5000, 0.5000])
+    """
     tensor.array[...] = val
     return tensor
 
 
 @_filler
 def ones_(tensor: Tensor) -> Tensor:
-    """Fill with ones."""
+    """Fill with ones.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> init.ones_(cf.empty(3))
+    tensor([1., 1., 1.])
+    """
     tensor.array[...] = 1
     return tensor
 
 
 @_filler
 def zeros_(tensor: Tensor) -> Tensor:
-    """Fill with zeros."""
+    """Fill with zeros.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> init.zeros_(cf.empty(3))
+    tensor([0., 0., 0.])
+    """
     tensor.array[...] = 0
     return tensor
 
 
 @_filler
 def eye_(tensor: Tensor) -> Tensor:
-    """Fill a matrix with the identity: ones on the diagonal, zeros elsewhere."""
+    """Fill a matrix with the identity: ones on the diagonal, zeros elsewhere.
+
+    Raises:
+        ValueError: the tensor is no matrix.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> init.eye_(cf.empty(2, 3))
+    tensor([[1., 0., 0.],
+            [0., 1., 0.]])
+    """
     if tensor.array.ndim != 2:
         raise ValueError(f"eye_: tensor must have 2 dimensions, got shape {tuple(tensor.array.shape)}")
     return _set(tensor, np.eye(*tensor.array.shape, dtype=np.float32))
@@ -160,6 +203,16 @@ def dirac_(tensor: Tensor, groups: int = 1) -> Tensor:
     Args:
         tensor: (out_channels, in_channels / groups, *kernel) with a kernel of 1 to 3 dimensions.
         groups: of the convolution.
+
+    Raises:
+        ValueError: another number of dimensions, or channels that the groups do not divide.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> from cuframe.nn import functional as F
+    >>> x = cf.tensor([[[1.0, 2.0, 3.0]]])
+    >>> F.conv1d(x, init.dirac_(cf.empty(1, 1, 3)), padding=1)
+    tensor([[[1., 2., 3.]]])
     """
     shape = tensor.array.shape
     if len(shape) not in (3, 4, 5):
@@ -192,6 +245,16 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | No
         tensor: (out, in, *kernel).
         gain: see `calculate_gain`.
         generator: where the numbers come from; by default the seeded default generator.
+
+    Raises:
+        ValueError: fewer than two dimensions.
+        TypeError: the tensor is no Tensor, or not floating point.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> w = init.xavier_uniform_(cf.empty(2, 4))  # a = 1
+    >>> w.shape, bool((w.abs() <= 1).all())
+    (cuframe.Size([2, 4]), True)
     """
     fan_in, fan_out = _fans("xavier_uniform_", tensor)
     a = gain * math.sqrt(6.0 / (fan_in + fan_out)) if fan_in + fan_out else 0.0
@@ -200,7 +263,23 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | No
 
 @_filler
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
-    """Fill from the normal distribution with std = gain * sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
+    """Fill from the normal distribution with std = gain * sqrt(2 / (fan_in + fan_out)) (Glorot and Bengio 2010).
+
+    Args:
+        tensor: (out, in, *kernel).
+        gain: see `calculate_gain`.
+        generator: where the numbers come from; by default the seeded default generator.
+
+    Raises:
+        ValueError: fewer than two dimensions.
+        TypeError: the tensor is no Tensor, or not floating point.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> w = init.xavier_normal_(cf.empty(100, 100))  # std = 0.1
+    >>> abs(w.std().item() - 0.1) < 0.01
+    True
+    """
     fan_in, fan_out = _fans("xavier_normal_", tensor)
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / (fan_in + fan_out)) if fan_in + fan_out else 0.0, generator)
 
@@ -232,6 +311,16 @@ def kaiming_uniform_(
         mode: `fan_in` keeps the variance in the forward pass, `fan_out` in the backward pass.
         nonlinearity: see `calculate_gain`.
         generator: where the numbers come from; by default the seeded default generator.
+
+    Raises:
+        ValueError: fewer than two dimensions, or an unknown mode or nonlinearity.
+        TypeError: the tensor is no Tensor, or not floating point.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> w = init.kaiming_uniform_(cf.empty(3, 6), nonlinearity="relu")  # b = 1
+    >>> w.shape, bool((w.abs() <= 1).all())
+    (cuframe.Size([3, 6]), True)
     """
     std = _kaiming_std("kaiming_uniform_", tensor, a, mode, nonlinearity)
     if std is None:
@@ -248,7 +337,14 @@ def kaiming_normal_(
     nonlinearity: str = "leaky_relu",
     generator: Generator | None = None,
 ) -> Tensor:
-    """Fill from the normal distribution with std = gain / sqrt(fan) (He et al. 2015); see `kaiming_uniform_`."""
+    """Fill from the normal distribution with std = gain / sqrt(fan) (He et al. 2015); see `kaiming_uniform_`.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> w = init.kaiming_normal_(cf.empty(50, 200), nonlinearity="relu")  # std = 0.1
+    >>> abs(w.std().item() - 0.1) < 0.01
+    True
+    """
     std = _kaiming_std("kaiming_normal_", tensor, a, mode, nonlinearity)
     return tensor if std is None else normal_(tensor, 0.0, std, generator)
 
@@ -265,6 +361,21 @@ def trunc_normal_(
     """Fill from the normal distribution of this mean and std, cut off outside [a, b].
 
     The inverse of the distribution function is applied to uniform numbers.
+
+    Args:
+        tensor: any shape, floating.
+        mean, std: of the distribution before it is cut.
+        a, b: the smallest and the largest value.
+        generator: where the numbers come from; by default the seeded default generator.
+
+    Raises:
+        ValueError: a is not below b.
+        TypeError: the tensor is no Tensor, or not floating point.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> bool((init.trunc_normal_(cf.empty(100), std=2.0, a=-1.0, b=1.0).abs() <= 1).all())
+    True
     """
     from scipy.special import ndtr, ndtri
 
@@ -289,6 +400,16 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = N
         tensor: at least 2 dimensions; those after the first are taken as one.
         gain: factor.
         generator: where the numbers come from; by default the seeded default generator.
+
+    Raises:
+        ValueError: fewer than two dimensions.
+        TypeError: the tensor is no Tensor, or not floating point.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> w = init.orthogonal_(cf.empty(2, 4))
+    >>> cf.allclose(w @ w.T, cf.eye(2), atol=1e-6)
+    True
     """
     shape = tensor.array.shape
     if len(shape) < 2:
@@ -305,7 +426,23 @@ def orthogonal_(tensor: Tensor, gain: float = 1, generator: Generator | None = N
 
 @_filler
 def sparse_(tensor: Tensor, sparsity: float, std: float = 0.01, generator: Generator | None = None) -> Tensor:
-    """Fill a matrix from the normal distribution, with a fraction `sparsity` of each column zero (Martens 2010)."""
+    """Fill a matrix from the normal distribution, with a fraction `sparsity` of each column zero (Martens 2010).
+
+    Args:
+        tensor: a matrix, floating.
+        sparsity: the part of each column that is zero, rounded up; from 0 to 1.
+        std: of the other numbers.
+        generator: where the numbers come from; by default the seeded default generator.
+
+    Raises:
+        ValueError: no matrix, or a sparsity outside [0, 1].
+        TypeError: the tensor is no Tensor, or not floating point.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import init
+    >>> (init.sparse_(cf.empty(4, 3), sparsity=0.5) == 0).sum(dim=0)
+    tensor([2, 2, 2])
+    """
     if tensor.array.ndim != 2:
         raise ValueError(f"sparse_: tensor must have 2 dimensions, got shape {tuple(tensor.array.shape)}")
     if not 0 <= sparsity <= 1:

@@ -146,7 +146,14 @@ class BatchNorm2d(_BatchNorm):
 
 
 class BatchNorm3d(_BatchNorm):
-    """BatchNorm of a (N, C, D, H, W) input; see `BatchNorm1d`."""
+    """BatchNorm of a (N, C, D, H, W) input; see `BatchNorm1d`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> bn = nn.BatchNorm3d(3)
+    >>> bn(cf.ones(1, 3, 2, 2, 2)).shape, bn.running_mean
+    (cuframe.Size([1, 3, 2, 2, 2]), tensor([0.1000, 0.1000, 0.1000]))
+    """
 
     dims = (5,)
 
@@ -282,12 +289,25 @@ class InstanceNorm1d(_InstanceNorm):
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """InstanceNorm of a (N, C, H, W) or (C, H, W) input; see `InstanceNorm1d`."""
+    """InstanceNorm of a (N, C, H, W) or (C, H, W) input; see `InstanceNorm1d`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.InstanceNorm2d(1)(cf.tensor([[[1.0, 3.0], [3.0, 1.0]]]))
+    tensor([[[-1.0000,  1.0000],
+             [ 1.0000, -1.0000]]])
+    """
 
     dims = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """InstanceNorm of a (N, C, D, H, W) or (C, D, H, W) input; see `InstanceNorm1d`."""
+    """InstanceNorm of a (N, C, D, H, W) or (C, D, H, W) input; see `InstanceNorm1d`.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> nn.InstanceNorm3d(1)(cf.tensor([[[[1.0, 3.0]]]]))
+    tensor([[[[-1.0000,  1.0000]]]])
+    """
 
     dims = (4, 5)

@@ -47,6 +47,14 @@ class RNNBase(Module):
     Weights carry PyTorch's names: `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, with `_l1`, ... for
     further layers, `_reverse` for the second direction and `weight_hr_l0` for a projection. `layer_norm=True` adds
     `weight_ln_ih_l0` and `weight_ln_hh_l0`, for LSTM `weight_ln_c_l0` and `bias_ln_c_l0`.
+
+    Args:
+        cell: `"lstm"`, `"gru"`, `"rnn_tanh"` or `"rnn_relu"`; the others are as in `LSTM`.
+
+    >>> from cuframe import nn
+    >>> lstm = nn.LSTM(2, 3)
+    >>> isinstance(lstm, nn.RNNBase), [name for name, _ in lstm.named_parameters()]
+    (True, ['weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0'])
     """
 
     def __init__(

@@ -21,6 +21,14 @@ class RNNCellBase(Module):
     They are `weight_ih`, `weight_hh`, `bias_ih` and `bias_hh`; `layer_norm=True` adds `weight_ln_ih` and
     `weight_ln_hh`, for LSTMCell `weight_ln_c` and `bias_ln_c`. Recurrent dropout is for whole sequences only: its mask
     outlives a step.
+
+    Args:
+        cell: `"lstm"`, `"gru"`, `"rnn_tanh"` or `"rnn_relu"`; the others are as in `LSTMCell`.
+
+    >>> from cuframe import nn
+    >>> cell = nn.GRUCell(2, 3)
+    >>> isinstance(cell, nn.RNNCellBase), cell.weight_ih.shape
+    (True, cuframe.Size([9, 2]))
     """
 
     def __init__(

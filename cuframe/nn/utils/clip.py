@@ -130,6 +130,13 @@ def get_total_norm(
     Raises:
         TypeError: something else than floating point Tensors (or sparse gradients).
         RuntimeError: the norm is not finite, if that was asked for.
+
+    >>> import math
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> grads = [cf.tensor([3.0]), cf.tensor([[0.0, -4.0]])]
+    >>> nn.utils.get_total_norm(grads), nn.utils.get_total_norm(grads, math.inf)
+    (tensor(5.), tensor(4.))
     """
     arrays = []
     for t in [tensors] if isinstance(tensors, (Tensor, SparseGrad)) else tensors:
@@ -209,7 +216,22 @@ def _scale(arrays: list[Any], max_norm: float, total: Any) -> None:
 def clip_grads_with_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, total_norm: Tensor | float, foreach: bool | None = None
 ) -> None:
-    """As `clip_grad_norm_`, with a norm that is known already: from `get_total_norm`, say, over several processes."""
+    """As `clip_grad_norm_`, with a norm that is known already: from `get_total_norm`, say, over several processes.
+
+    Args:
+        parameters: the tensors whose `.grad` is scaled.
+        max_norm: the largest norm allowed.
+        total_norm: the norm of all gradients, a 0-d Tensor or a number.
+        foreach: taken for compatibility, without effect.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> w = nn.Parameter([1.0, 1.0])
+    >>> w.grad = cf.tensor([3.0, 4.0])
+    >>> nn.utils.clip_grads_with_norm_([w], 1.0, total_norm=10.0)
+    >>> w.grad
+    tensor([0.3000, 0.4000])
+    """
     arrays = _grad_arrays("clip_grads_with_norm_", parameters)
     beside = isinstance(total_norm, Tensor) and arrays and _fused([*arrays, total_norm.array]) is not None
     known = total_norm.array.astype(np.float64).reshape(1) if beside else float(total_norm)  # type: ignore[union-attr]
@@ -225,6 +247,17 @@ def clip_grad_value_(
         parameters: the tensors whose `.grad` is clipped.
         clip_value: the largest absolute value allowed.
         foreach: taken for compatibility, without effect.
+
+    Raises:
+        TypeError: the parameters are no Tensors.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> w = nn.Parameter([1.0, 1.0])
+    >>> w.grad = cf.tensor([3.0, -0.5])
+    >>> nn.utils.clip_grad_value_([w], 1.0)
+    >>> w.grad
+    tensor([ 1.0000, -0.5000])
     """
     limit = float(clip_value)
     arrays = _grad_arrays("clip_grad_value_", parameters)

@@ -49,6 +49,13 @@ class ParametrizationList(ModuleList):
     """The parametrizations of one tensor, applied one after the other, and the tensor they begin with.
 
     That is `original`; or `original0`, `original1`, ... where `right_inverse` of the first gives several.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> m = nn.utils.parametrizations.weight_norm(nn.Linear(2, 3))
+    >>> table = m.parametrizations.weight
+    >>> type(table).__name__, table.original0.shape, table.original1.shape
+    ('ParametrizationList', cuframe.Size([3, 1]), cuframe.Size([3, 2]))
     """
 
     def __init__(self, modules: Sequence[Module], original: Tensor, unsafe: bool = False) -> None:
@@ -126,7 +133,18 @@ class ParametrizationList(ModuleList):
 
 
 def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
-    """True if the module has a parametrized tensor, or one of that name."""
+    """True if the module has a parametrized tensor, or one of that name.
+
+    Args:
+        module: the module.
+        tensor_name: of a parameter or buffer; None asks for any.
+
+    >>> from cuframe import nn
+    >>> from cuframe.nn.utils import parametrizations, parametrize
+    >>> m = parametrizations.orthogonal(nn.Linear(2, 2))
+    >>> parametrize.is_parametrized(m), parametrize.is_parametrized(m, "bias")
+    (True, False)
+    """
     table = module.__dict__.get("_modules", {}).get("parametrizations")
     if not isinstance(table, ModuleDict):
         return False
@@ -134,7 +152,14 @@ def is_parametrized(module: Module, tensor_name: str | None = None) -> bool:
 
 
 def type_before_parametrizations(module: Module) -> type:
-    """The module's class without its parametrizations."""
+    """The module's class without its parametrizations.
+
+    >>> from cuframe import nn
+    >>> from cuframe.nn.utils import parametrizations, parametrize
+    >>> m = parametrizations.orthogonal(nn.Linear(2, 2))
+    >>> type(m).__name__, parametrize.type_before_parametrizations(m).__name__
+    ('ParametrizedLinear', 'Linear')
+    """
     return type(module).__bases__[0] if is_parametrized(module) else type(module)
 
 
@@ -294,6 +319,17 @@ def remove_parametrizations(module: Module, tensor_name: str, leave_parametrized
 
     Raises:
         ValueError: the tensor is not parametrized, or it has several originals and none can take its place.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> from cuframe.nn.utils import parametrize
+    >>> class Symmetric(nn.Module):
+    ...     def forward(self, x):
+    ...         return x.triu() + x.triu(1).T
+    >>> m = parametrize.register_parametrization(nn.Linear(2, 2), "weight", Symmetric())
+    >>> m = parametrize.remove_parametrizations(m, "weight")
+    >>> type(m.weight).__name__, bool((m.weight == m.weight.T).all())
+    ('Parameter', True)
     """
     if not is_parametrized(module, tensor_name):
         raise ValueError(

@@ -39,6 +39,17 @@ class PackedSequence(_Packed):
         batch_sizes: how many sequences reach each time step; int64 on the CPU.
         sorted_indices: the sequences from the longest to the shortest, or None where they came so.
         unsorted_indices: the way back.
+
+    Raises:
+        TypeError: data or batch_sizes are no Tensors.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn.utils.rnn import pack_sequence
+    >>> packed = pack_sequence([cf.tensor([1, 2]), cf.tensor([3, 4, 5])], enforce_sorted=False)
+    >>> packed.data, packed.batch_sizes, packed.sorted_indices
+    (tensor([3, 1, 4, 2, 5]), tensor([2, 2, 1]), tensor([1, 0]))
+    >>> packed.to(dtype=cf.float64).data.dtype
+    dtype('float64')
     """
 
     def __new__(
@@ -126,7 +137,16 @@ def _beside(index: np.ndarray, x: Tensor) -> Any:
 
 
 def invert_permutation(permutation: Tensor | None) -> Tensor | None:
-    """The permutation that undoes another; None for None."""
+    """The permutation that undoes another; None for None.
+
+    Args:
+        permutation: (N,) of the integers below N.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn.utils.rnn import invert_permutation
+    >>> invert_permutation(cf.tensor([2, 0, 1]))
+    tensor([1, 2, 0])
+    """
     if permutation is None:
         return None
     order = permutation.array
@@ -330,12 +350,25 @@ def unpad_sequence(padded_sequences: Tensor, lengths: Any, batch_first: bool = F
 
 
 def pack_sequence(sequences: Sequence[Tensor], enforce_sorted: bool = True) -> PackedSequence:
-    """Pack sequences (length, *) of different lengths; `enforce_sorted` as in `pack_padded_sequence`."""
+    """Pack sequences (length, *) of different lengths; `enforce_sorted` as in `pack_padded_sequence`.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn.utils.rnn import pack_sequence
+    >>> packed = pack_sequence([cf.tensor([1, 2, 3]), cf.tensor([4])])
+    >>> packed.data, packed.batch_sizes
+    (tensor([1, 4, 2, 3]), tensor([2, 1, 1]))
+    """
     found = _checked("pack_sequence", sequences)
     return pack_padded_sequence(pad_sequence(found), [s.array.shape[0] for s in found], enforce_sorted=enforce_sorted)
 
 
 def unpack_sequence(packed_sequences: PackedSequence) -> list[Tensor]:
-    """The sequences of a PackedSequence, in their original order."""
+    """The sequences of a PackedSequence, in their original order.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn.utils.rnn import pack_sequence, unpack_sequence
+    >>> unpack_sequence(pack_sequence([cf.tensor([1, 2, 3]), cf.tensor([4])]))
+    [tensor([1, 2, 3]), tensor([4])]
+    """
     padded, lengths = pad_packed_sequence(packed_sequences, batch_first=True)
     return unpad_sequence(padded, lengths, batch_first=True)

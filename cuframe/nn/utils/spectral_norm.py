@@ -161,6 +161,12 @@ def remove_spectral_norm(module: M, name: str = "weight") -> M:
 
     Raises:
         ValueError: the weight is not normalised.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> m = nn.utils.spectral_norm(nn.Linear(2, 3))
+    >>> sorted(name for name, _ in nn.utils.remove_spectral_norm(m).named_parameters())
+    ['bias', 'weight']
     """
     hook = SpectralNorm.detach_from(module, name)
     with no_grad():

@@ -77,6 +77,14 @@ def remove_weight_norm(module: M, name: str = "weight") -> M:
 
     Raises:
         ValueError: the weight is not normalised.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> m = nn.utils.weight_norm(nn.Linear(2, 3))
+    >>> sorted(name for name, _ in m.named_parameters())
+    ['bias', 'weight_g', 'weight_v']
+    >>> sorted(name for name, _ in nn.utils.remove_weight_norm(m).named_parameters())
+    ['bias', 'weight']
     """
     hook = WeightNorm.detach_from(module, name)
     with no_grad():
