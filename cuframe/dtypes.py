@@ -30,7 +30,12 @@ _ALIASES = {
 
 
 def get_default_dtype() -> np.dtype:
-    """The dtype of new floating-point tensors; float32 unless changed."""
+    """The dtype of new floating-point tensors; float32 unless changed.
+
+    >>> import cuframe as cf
+    >>> cf.get_default_dtype(), cf.zeros(2).dtype
+    (dtype('float32'), dtype('float32'))
+    """
     return _default[0]
 
 
@@ -39,6 +44,12 @@ def set_default_dtype(dtype: Any) -> None:
 
     Raises:
         TypeError: the dtype is not floating point.
+
+    >>> import cuframe as cf
+    >>> cf.set_default_dtype(cf.float64)
+    >>> cf.zeros(2).dtype
+    dtype('float64')
+    >>> cf.set_default_dtype(cf.float32)
     """
     kind = as_dtype(dtype)
     if not is_floating(kind):
@@ -62,12 +73,28 @@ def _as_dtype(dtype: Any) -> np.dtype:
 
 
 def as_dtype(dtype: Any) -> np.dtype:
-    """The NumPy dtype of a dtype, a scalar type or a name such as `"float32"`, `"bfloat16"` or `"long"`."""
+    """The NumPy dtype of a dtype, a scalar type or a name such as `"float32"`, `"bfloat16"` or `"long"`.
+
+    Raises:
+        TypeError: it names no dtype.
+
+    >>> import cuframe as cf
+    >>> cf.as_dtype("half"), cf.as_dtype(int)
+    (dtype('float16'), dtype('int64'))
+    """
     return _default[0] if dtype is float else _as_dtype(dtype)
 
 
 def is_floating(dtype: Any) -> bool:
-    """True for float16, bfloat16, float32 and float64."""
+    """True for float16, bfloat16, float32 and float64.
+
+    Args:
+        dtype: a NumPy dtype, as `Tensor.dtype`.
+
+    >>> import cuframe as cf
+    >>> cf.is_floating(cf.ones(1).dtype), cf.is_floating(cf.arange(1).dtype)
+    (True, False)
+    """
     return dtype.kind == "f" or dtype == _BFLOAT16
 
 
@@ -144,11 +171,24 @@ def result_type(*values: Any) -> np.dtype:
 
 
 def finfo(dtype: Any) -> Any:
-    """Limits of a floating-point dtype (`eps`, `max`, `tiny`, ...)."""
+    """Limits of a floating-point dtype (`eps`, `max`, `tiny`, ...).
+
+    >>> import cuframe as cf
+    >>> float(cf.finfo(cf.float16).max), float(cf.finfo(cf.bfloat16).eps)
+    (65504.0, 0.0078125)
+    """
     kind = as_dtype(dtype)
     return ml_dtypes.finfo(kind) if kind == _BFLOAT16 else np.finfo(kind)
 
 
 def iinfo(dtype: Any) -> np.iinfo:
-    """Limits of an integer dtype."""
+    """Limits of an integer dtype.
+
+    Raises:
+        ValueError: it is no integer dtype.
+
+    >>> import cuframe as cf
+    >>> cf.iinfo(cf.int8).max
+    127
+    """
     return np.iinfo(as_dtype(dtype))

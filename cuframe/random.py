@@ -302,17 +302,36 @@ def manual_seed(seed: int) -> Generator:
 
 
 def seed() -> int:
-    """Seeds the default generator from the operating system's entropy, and returns the seed."""
+    """Seeds the default generator from the operating system's entropy, and returns the seed.
+
+    >>> import cuframe as cf
+    >>> value = cf.seed()
+    >>> value == cf.initial_seed()
+    True
+    """
     return default_generator.seed()
 
 
 def initial_seed() -> int:
-    """The seed of the default generator."""
+    """The seed of the default generator.
+
+    >>> import cuframe as cf
+    >>> _ = cf.manual_seed(7)
+    >>> cf.initial_seed()
+    7
+    """
     return default_generator.initial_seed()
 
 
 def get_rng_state() -> dict[str, Any]:
-    """The state of the default generator as plain values, see `Generator.get_state`."""
+    """The state of the default generator as plain values, see `Generator.get_state`.
+
+    >>> import cuframe as cf
+    >>> _ = cf.manual_seed(7)
+    >>> state = cf.get_rng_state()
+    >>> state["seed"], state["offset"]
+    (7, 0)
+    """
     return default_generator.get_state()
 
 

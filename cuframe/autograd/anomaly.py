@@ -46,7 +46,18 @@ class detect_anomaly:
 
 
 def set_detect_anomaly(flag: bool, check_nan: bool = True) -> None:
-    """Switch anomaly mode on or off for this thread."""
+    """Switch anomaly mode on or off for this thread.
+
+    Args:
+        flag: on or off.
+        check_nan: look for NaN; False only keeps the stacks.
+
+    >>> import cuframe as cf
+    >>> cf.autograd.set_detect_anomaly(True)
+    >>> cf.autograd.is_anomaly_enabled()
+    True
+    >>> cf.autograd.set_detect_anomaly(False)
+    """
     _switch(bool(flag), bool(check_nan))
 
 
@@ -56,7 +67,13 @@ def _switch(anomaly: bool, check_nan: bool) -> None:
 
 
 def is_anomaly_enabled() -> bool:
-    """True if anomaly mode is on in this thread."""
+    """True if anomaly mode is on in this thread.
+
+    >>> import cuframe as cf
+    >>> with cf.autograd.detect_anomaly():
+    ...     cf.autograd.is_anomaly_enabled()
+    True
+    """
     return mode.anomaly
 
 

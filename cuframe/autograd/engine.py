@@ -45,6 +45,15 @@ def end_of_backward(callback: Callable[[], None], outermost: bool = False) -> No
 
     Raises:
         RuntimeError: no backward pass is under way in this thread.
+
+    >>> import cuframe as cf
+    >>> x = cf.tensor(2.0, requires_grad=True)
+    >>> y = x * x
+    >>> def hook(g):
+    ...     cf.autograd.end_of_backward(lambda: print("all gradients are there:", x.grad))
+    >>> _ = y.register_hook(hook)
+    >>> y.backward()
+    all gradients are there: tensor(4.)
     """
     if not _running.passes:
         raise RuntimeError(

@@ -24,6 +24,21 @@ class FunctionCtx:
     """What `forward` hands on to `backward`: saved tensors, settings, and any attribute you set.
 
     `needs_input_grad` holds one bool for each argument of `forward`.
+
+    >>> import cuframe as cf
+    >>> class Scale(cf.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x, factor):
+    ...         ctx.factor = factor  # settings; tensors go to save_for_backward
+    ...         return x * factor
+    ...
+    ...     @staticmethod
+    ...     def backward(ctx, g):
+    ...         return g * ctx.factor if ctx.needs_input_grad[0] else None, None
+    >>> x = cf.tensor(2.0, requires_grad=True)
+    >>> Scale.apply(x, 3.0).backward()
+    >>> x.grad
+    tensor(3.)
     """
 
     def __init__(self, name: str, needs_input_grad: tuple[bool, ...]) -> None:
@@ -319,7 +334,24 @@ def _refuse(name: str, g: Any, needs: tuple) -> tuple:
 
 
 def once_differentiable(backward: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorator for `Function.backward`: it runs unrecorded, and differentiating its result raises."""
+    """Decorator for `Function.backward`: it runs unrecorded, and differentiating its result raises.
+
+    >>> import cuframe as cf
+    >>> class Square(cf.autograd.Function):
+    ...     @staticmethod
+    ...     def forward(ctx, x):
+    ...         ctx.x = x.array
+    ...         return x * x
+    ...
+    ...     @staticmethod
+    ...     @cf.autograd.once_differentiable
+    ...     def backward(ctx, g):
+    ...         return cf.from_numpy(2 * ctx.x * g.array)
+    >>> x = cf.tensor([3.0], requires_grad=True)
+    >>> Square.apply(x).sum().backward()
+    >>> x.grad
+    tensor([6.])
+    """
 
     @functools.wraps(backward)
     def wrapper(ctx: FunctionCtx, *grad_outputs: Any) -> Any:

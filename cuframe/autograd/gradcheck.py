@@ -17,7 +17,16 @@ __all__ = ["GradcheckError", "gradcheck", "gradgradcheck"]
 
 
 class GradcheckError(RuntimeError):
-    """A gradient that autograd computed is not the function's derivative."""
+    """A gradient that autograd computed is not the function's derivative.
+
+    >>> import cuframe as cf
+    >>> x = cf.tensor([1.0], dtype=cf.float64, requires_grad=True)
+    >>> try:
+    ...     cf.autograd.gradcheck(lambda x: x.detach() * x, (x,))
+    ... except cf.autograd.GradcheckError as error:
+    ...     print(str(error).splitlines()[0])
+    gradcheck: the gradient of output 0 with respect to input 0 is wrong at ...: numerical 2, analytical 1, ...
+    """
 
 
 def gradcheck(

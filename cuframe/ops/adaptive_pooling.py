@@ -262,21 +262,39 @@ def adaptive_max_pool3d(input: Tensor, output_size: Any, return_indices: bool = 
 def adaptive_max_pool1d_with_indices(
     input: Tensor, output_size: Any, return_indices: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """`adaptive_max_pool1d` that always returns the indices as well."""
+    """`adaptive_max_pool1d` that always returns the indices as well.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import functional as F
+    >>> F.adaptive_max_pool1d_with_indices(cf.tensor([[1.0, 2.0, 3.0]]), 2)
+    (tensor([[2., 3.]]), tensor([[1, 2]]))
+    """
     return _adaptive_max_pool(1, input, output_size, True)
 
 
 def adaptive_max_pool2d_with_indices(
     input: Tensor, output_size: Any, return_indices: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """`adaptive_max_pool2d` that always returns the indices as well."""
+    """`adaptive_max_pool2d` that always returns the indices as well.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import functional as F
+    >>> F.adaptive_max_pool2d_with_indices(cf.tensor([[[1.0, 2.0, 3.0]]]), (1, 2))
+    (tensor([[[2., 3.]]]), tensor([[[1, 2]]]))
+    """
     return _adaptive_max_pool(2, input, output_size, True)
 
 
 def adaptive_max_pool3d_with_indices(
     input: Tensor, output_size: Any, return_indices: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """`adaptive_max_pool3d` that always returns the indices as well."""
+    """`adaptive_max_pool3d` that always returns the indices as well.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import functional as F
+    >>> F.adaptive_max_pool3d_with_indices(cf.tensor([[[[1.0, 2.0, 3.0]]]]), (1, 1, 2))
+    (tensor([[[[2., 3.]]]]), tensor([[[[1, 2]]]]))
+    """
     return _adaptive_max_pool(3, input, output_size, True)
 
 
@@ -412,7 +430,14 @@ def fractional_max_pool2d_with_indices(
     input: Tensor, kernel_size: Any, output_size: Any = None, output_ratio: Any = None, return_indices: bool = True,
     _random_samples: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`fractional_max_pool2d` that always returns the indices as well."""
+    """`fractional_max_pool2d` that always returns the indices as well.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import functional as F
+    >>> out, indices = F.fractional_max_pool2d_with_indices(cf.arange(9.0).reshape(1, 3, 3), 2, output_size=2)
+    >>> out.tolist(), indices.tolist()
+    ([[[4.0, 5.0], [7.0, 8.0]]], [[[4, 5], [7, 8]]])
+    """
     return _fractional_max_pool(2, input, kernel_size, output_size, output_ratio, True, _random_samples)
 
 
@@ -420,5 +445,13 @@ def fractional_max_pool3d_with_indices(
     input: Tensor, kernel_size: Any, output_size: Any = None, output_ratio: Any = None, return_indices: bool = True,
     _random_samples: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`fractional_max_pool3d` that always returns the indices as well."""
+    """`fractional_max_pool3d` that always returns the indices as well.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import functional as F
+    >>> x = cf.arange(27.0).reshape(1, 3, 3, 3)
+    >>> out, indices = F.fractional_max_pool3d_with_indices(x, 2, output_size=2)
+    >>> out.shape, bool((out == indices).all())  # each element of x is its own index
+    (cuframe.Size([1, 2, 2, 2]), True)
+    """
     return _fractional_max_pool(3, input, kernel_size, output_size, output_ratio, True, _random_samples)

@@ -85,7 +85,24 @@ def _place(array: Any, device: Device | str | None) -> Any:
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Device | str | None = None) -> Tensor:
-    """`data` as a tensor, sharing its memory where dtype and device allow it."""
+    """`data` as a tensor, sharing its memory where dtype and device allow it.
+
+    Args:
+        data: a tensor, an array, a number or nested lists.
+        dtype: of the result; by default that of the data.
+        device: of the result; by default that of the data, or the CPU.
+
+    Returns:
+        `data` itself where it is such a tensor, else a tensor.
+
+    >>> import numpy as np
+    >>> import cuframe as cf
+    >>> a = np.zeros(2, np.float32)
+    >>> x = cf.as_tensor(a)
+    >>> a[0] = 5.0
+    >>> x
+    tensor([5., 0.])
+    """
     if isinstance(data, Tensor):
         out = data
     elif hasattr(data, "dtype") and hasattr(data, "shape") and not isinstance(data, np.generic):
@@ -102,6 +119,14 @@ def from_numpy(ndarray: np.ndarray) -> Tensor:
 
     Raises:
         TypeError: it is not a NumPy array, or of a dtype without a counterpart (strings, objects).
+
+    >>> import numpy as np
+    >>> import cuframe as cf
+    >>> a = np.arange(3)
+    >>> x = cf.from_numpy(a)
+    >>> a[0] = 7
+    >>> x
+    tensor([7, 1, 2])
     """
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"from_numpy: expected a numpy.ndarray, got {type(ndarray).__name__}")
@@ -159,7 +184,12 @@ def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool 
 
 
 def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor whose values are whatever the memory held; arguments as for `zeros`."""
+    """A tensor whose values are whatever the memory held; arguments as for `zeros`.
+
+    >>> import cuframe as cf
+    >>> cf.empty(2, 3).shape, cf.empty((4,), dtype=cf.int64).dtype
+    (cuframe.Size([2, 3]), dtype('int64'))
+    """
     kind = get_default_dtype() if dtype is None else as_dtype(dtype)
     return _finish(np.empty(sizes_given("empty", size), kind), device, requires_grad)
 
@@ -198,7 +228,17 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
 
 
 def scalar_tensor(value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A 0-d tensor of the default dtype."""
+    """A 0-d tensor of the default dtype.
+
+    Args:
+        value: a number.
+        dtype, device: of the tensor.
+        requires_grad: record what is done with it.
+
+    >>> import cuframe as cf
+    >>> cf.scalar_tensor(3)
+    tensor(3.)
+    """
     return full((), float(value) if dtype is None else value, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
@@ -236,7 +276,14 @@ def ones_like(
 
 
 def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
-    """A tensor of the shape, dtype and device of another, its values whatever the memory held."""
+    """A tensor of the shape, dtype and device of another, its values whatever the memory held.
+
+    >>> import cuframe as cf
+    >>> x = cf.ones(2, 3, dtype=cf.float16)
+    >>> y = cf.empty_like(x)
+    >>> y.shape, y.dtype
+    (cuframe.Size([2, 3]), dtype('float16'))
+    """
     kind, where = _like("empty_like", input, dtype, device)
     return empty(input.array.shape, dtype=kind, device=where, requires_grad=requires_grad)
 
@@ -426,6 +473,14 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
 
     Raises:
         TypeError: it does not speak DLPack.
+
+    Args:
+        ext_tensor: with `__dlpack__` and `__dlpack_device__`: an array of NumPy, CuPy, PyTorch, JAX and others.
+
+    >>> import numpy as np
+    >>> import cuframe as cf
+    >>> cf.from_dlpack(np.arange(3))
+    tensor([0, 1, 2])
     """
     if not hasattr(ext_tensor, "__dlpack__"):
         raise TypeError(f"from_dlpack: expected an object with __dlpack__, got {type(ext_tensor).__name__}")

@@ -115,12 +115,26 @@ def _cat_error(name: str, given: list, parts: list, d: int) -> Exception:
 
 
 def concat(tensors: Any, dim: int = 0) -> Tensor:
-    """`cat` under another name."""
+    """`cat` under another name.
+
+    >>> import cuframe as cf
+    >>> cf.concat([cf.tensor([1, 2]), cf.tensor([3])])
+    tensor([1, 2, 3])
+    """
     return cat(tensors, dim)
 
 
 def concatenate(tensors: Any, dim: int = 0, axis: int | None = None) -> Tensor:
-    """`cat` under NumPy's name."""
+    """`cat` under NumPy's name.
+
+    Args:
+        tensors, dim: as in `cat`.
+        axis: NumPy's name of dim.
+
+    >>> import cuframe as cf
+    >>> cf.concatenate([cf.ones(1, 2), cf.zeros(1, 2)], axis=1)
+    tensor([[1., 1., 0., 0.]])
+    """
     return cat(tensors, dim if axis is None else axis)
 
 
@@ -295,17 +309,53 @@ def _even_split(name: str, input: Tensor, indices_or_sections: Any, dim: int, le
 
 
 def hsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
-    """`tensor_split` along dimension 1 (0 of a vector) into equal pieces or at indices."""
+    """`tensor_split` along dimension 1 (0 of a vector) into equal pieces or at indices.
+
+    Args:
+        input: at least one dimension.
+        indices_or_sections: a number of pieces that divides the size, or the places to cut at.
+
+    Raises:
+        RuntimeError: a 0-d tensor, or pieces that are not equal.
+
+    >>> import cuframe as cf
+    >>> cf.hsplit(cf.tensor([1, 2, 3, 4]), [1, 3])
+    (tensor([1]), tensor([2, 3]), tensor([4]))
+    """
     return _even_split("hsplit", input, indices_or_sections, 1 if input.ndim > 1 else 0, 1)
 
 
 def vsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
-    """`tensor_split` along dimension 0 into equal pieces or at indices."""
+    """`tensor_split` along dimension 0 into equal pieces or at indices.
+
+    Args:
+        input: at least two dimensions.
+        indices_or_sections: a number of pieces that divides the size, or the places to cut at.
+
+    Raises:
+        RuntimeError: fewer dimensions, or pieces that are not equal.
+
+    >>> import cuframe as cf
+    >>> cf.vsplit(cf.tensor([[1, 2], [3, 4]]), 2)
+    (tensor([[1, 2]]), tensor([[3, 4]]))
+    """
     return _even_split("vsplit", input, indices_or_sections, 0, 2)
 
 
 def dsplit(input: Tensor, indices_or_sections: Any) -> tuple[Tensor, ...]:
-    """`tensor_split` along dimension 2 into equal pieces or at indices."""
+    """`tensor_split` along dimension 2 into equal pieces or at indices.
+
+    Args:
+        input: at least three dimensions.
+        indices_or_sections: a number of pieces that divides the size, or the places to cut at.
+
+    Raises:
+        RuntimeError: fewer dimensions, or pieces that are not equal.
+
+    >>> import cuframe as cf
+    >>> [piece.shape for piece in cf.dsplit(cf.ones(1, 2, 6), 3)]
+    [cuframe.Size([1, 2, 2]), cuframe.Size([1, 2, 2]), cuframe.Size([1, 2, 2])]
+    """
     return _even_split("dsplit", input, indices_or_sections, 2, 3)
 
 
@@ -362,17 +412,41 @@ def _atleast_one(name: str, x: Tensor, n: int) -> Tensor:
 
 
 def atleast_1d(*tensors: Any) -> Any:
-    """Each tensor with at least one dimension: a 0-d one gets one of size one."""
+    """Each tensor with at least one dimension: a 0-d one gets one of size one.
+
+    Returns:
+        A tensor for one, a tuple for several or a sequence; views.
+
+    >>> import cuframe as cf
+    >>> cf.atleast_1d(cf.tensor(3.0))
+    tensor([3.])
+    """
     return _atleast("atleast_1d", tensors, 1)
 
 
 def atleast_2d(*tensors: Any) -> Any:
-    """Each tensor with at least two dimensions, new ones in front."""
+    """Each tensor with at least two dimensions, new ones in front.
+
+    Returns:
+        A tensor for one, a tuple for several or a sequence; views.
+
+    >>> import cuframe as cf
+    >>> cf.atleast_2d(cf.tensor([1, 2]), cf.tensor(3))
+    (tensor([[1, 2]]), tensor([[3]]))
+    """
     return _atleast("atleast_2d", tensors, 2)
 
 
 def atleast_3d(*tensors: Any) -> Any:
-    """Each tensor with at least three dimensions: (n,) becomes (1, n, 1) and (n, m) becomes (n, m, 1)."""
+    """Each tensor with at least three dimensions: (n,) becomes (1, n, 1) and (n, m) becomes (n, m, 1).
+
+    Returns:
+        A tensor for one, a tuple for several or a sequence; views.
+
+    >>> import cuframe as cf
+    >>> cf.atleast_3d(cf.ones(2)).shape, cf.atleast_3d(cf.ones(2, 3)).shape
+    (cuframe.Size([1, 2, 1]), cuframe.Size([2, 3, 1]))
+    """
     return _atleast("atleast_3d", tensors, 3)
 
 
@@ -399,16 +473,37 @@ def vstack(tensors: Any) -> Tensor:
 
 
 def row_stack(tensors: Any) -> Tensor:
-    """`vstack` under another name."""
+    """`vstack` under another name.
+
+    >>> import cuframe as cf
+    >>> cf.row_stack([cf.tensor([1, 2]), cf.tensor([3, 4])])
+    tensor([[1, 2],
+            [3, 4]])
+    """
     return vstack(tensors)
 
 
 def dstack(tensors: Any) -> Tensor:
-    """`cat` along dimension 2, after `atleast_3d`."""
+    """`cat` along dimension 2, after `atleast_3d`.
+
+    >>> import cuframe as cf
+    >>> cf.dstack([cf.tensor([1, 2]), cf.tensor([3, 4])])
+    tensor([[[1, 3],
+             [2, 4]]])
+    """
     return _cat("dstack", [_atleast_one("dstack", x, 3) for x in _tensors("dstack", tensors)], 2)
 
 
 def column_stack(tensors: Any) -> Tensor:
-    """`hstack` with vectors counting as columns."""
+    """`hstack` with vectors counting as columns.
+
+    Args:
+        tensors: vectors (n,) and matrices (n, m), of one n.
+
+    >>> import cuframe as cf
+    >>> cf.column_stack([cf.tensor([1, 2]), cf.tensor([3, 4])])
+    tensor([[1, 3],
+            [2, 4]])
+    """
     parts = [reshape(x, x.array.size, 1) if x.array.ndim <= 1 else x for x in _tensors("column_stack", tensors)]
     return hstack(parts)

@@ -262,7 +262,13 @@ def max_pool1d_with_indices(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = True,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`max_pool1d` that always returns the indices as well."""
+    """`max_pool1d` that always returns the indices as well.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import functional as F
+    >>> F.max_pool1d_with_indices(cf.tensor([[1.0, 2.0, 3.0, 0.0]]), 2)
+    (tensor([[2., 3.]]), tensor([[1, 2]]))
+    """
     return _max_pool(1, input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
@@ -270,7 +276,13 @@ def max_pool2d_with_indices(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = True,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`max_pool2d` that always returns the indices as well."""
+    """`max_pool2d` that always returns the indices as well.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import functional as F
+    >>> F.max_pool2d_with_indices(cf.tensor([[[1.0, 2.0, 3.0, 0.0]]]), (1, 2))
+    (tensor([[[2., 3.]]]), tensor([[[1, 2]]]))
+    """
     return _max_pool(2, input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 
@@ -278,7 +290,13 @@ def max_pool3d_with_indices(
     input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False,
     return_indices: bool = True,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """`max_pool3d` that always returns the indices as well."""
+    """`max_pool3d` that always returns the indices as well.
+
+    >>> import cuframe as cf
+    >>> from cuframe.nn import functional as F
+    >>> F.max_pool3d_with_indices(cf.tensor([[[[1.0, 2.0, 3.0, 0.0]]]]), (1, 1, 2))
+    (tensor([[[[2., 3.]]]]), tensor([[[[1, 2]]]]))
+    """
     return _max_pool(3, input, kernel_size, stride, padding, dilation, ceil_mode, True)
 
 

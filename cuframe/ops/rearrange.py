@@ -187,6 +187,11 @@ def fliplr(input: Tensor) -> Tensor:
 
     Raises:
         RuntimeError: fewer than two dimensions.
+
+    >>> import cuframe as cf
+    >>> cf.fliplr(cf.tensor([[1, 2], [3, 4]]))
+    tensor([[2, 1],
+            [4, 3]])
     """
     need_tensor("fliplr", "input", input)
     if input.array.ndim < 2:
@@ -199,6 +204,11 @@ def flipud(input: Tensor) -> Tensor:
 
     Raises:
         RuntimeError: a 0-d tensor.
+
+    >>> import cuframe as cf
+    >>> cf.flipud(cf.tensor([[1, 2], [3, 4]]))
+    tensor([[3, 4],
+            [1, 2]])
     """
     need_tensor("flipud", "input", input)
     if input.array.ndim < 1:

@@ -187,14 +187,26 @@ def _view_dtype(input: Tensor, dtype: np.dtype) -> Tensor:
 
 
 def view_as(input: Tensor, other: Tensor) -> Tensor:
-    """`input.view(other.shape)`."""
+    """`input.view(other.shape)`.
+
+    >>> import cuframe as cf
+    >>> cf.arange(4).view_as(cf.ones(2, 2))
+    tensor([[0, 1],
+            [2, 3]])
+    """
     need_tensor("view_as", "input", input)
     need_tensor("view_as", "other", other)
     return _viewed("view_as", input, other.array.shape)
 
 
 def reshape_as(input: Tensor, other: Tensor) -> Tensor:
-    """`input.reshape(other.shape)`."""
+    """`input.reshape(other.shape)`.
+
+    >>> import cuframe as cf
+    >>> cf.arange(4).reshape_as(cf.ones(2, 2))
+    tensor([[0, 1],
+            [2, 3]])
+    """
     need_tensor("reshape_as", "input", input)
     need_tensor("reshape_as", "other", other)
     return _reshape("reshape_as", input, other.array.shape)
@@ -202,7 +214,12 @@ def reshape_as(input: Tensor, other: Tensor) -> Tensor:
 
 @numpy_name(np.ravel)
 def ravel(input: Tensor) -> Tensor:
-    """`input.reshape(-1)`."""
+    """`input.reshape(-1)`.
+
+    >>> import cuframe as cf
+    >>> cf.ravel(cf.tensor([[1, 2], [3, 4]]))
+    tensor([1, 2, 3, 4])
+    """
     return reshape(input, -1)
 
 
@@ -318,12 +335,22 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
-    """`transpose` under NumPy's name."""
+    """`transpose` under NumPy's name.
+
+    >>> import cuframe as cf
+    >>> cf.swapaxes(cf.ones(2, 3, 4), 0, 2).shape
+    cuframe.Size([4, 3, 2])
+    """
     return transpose(input, axis0, axis1)
 
 
 def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
-    """`transpose` under another name."""
+    """`transpose` under another name.
+
+    >>> import cuframe as cf
+    >>> cf.swapdims(cf.ones(2, 3, 4), 0, 1).shape
+    cuframe.Size([3, 2, 4])
+    """
     return transpose(input, dim0, dim1)
 
 
@@ -354,7 +381,16 @@ def t(input: Tensor) -> Tensor:
 
 
 def adjoint(input: Tensor) -> Tensor:
-    """The last two dimensions exchanged (real tensors have nothing to conjugate)."""
+    """The last two dimensions exchanged (real tensors have nothing to conjugate).
+
+    Raises:
+        RuntimeError: fewer than two dimensions.
+
+    >>> import cuframe as cf
+    >>> cf.adjoint(cf.tensor([[1, 2], [3, 4]]))
+    tensor([[1, 3],
+            [2, 4]])
+    """
     need_tensor("adjoint", "input", input)
     if input.array.ndim < 2:
         raise RuntimeError(f"adjoint: input must have at least 2 dimensions, got shape {tuple(input.array.shape)}")
@@ -399,7 +435,12 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
 
 
 def moveaxis(input: Tensor, source: Any, destination: Any) -> Tensor:
-    """`movedim` under NumPy's name."""
+    """`movedim` under NumPy's name.
+
+    >>> import cuframe as cf
+    >>> cf.moveaxis(cf.ones(2, 3, 4), 0, -1).shape
+    cuframe.Size([3, 4, 2])
+    """
     return movedim(input, source, destination)
 
 
@@ -513,12 +554,24 @@ def _expanded(name: str, input: Tensor, sizes: tuple) -> Tensor:
 
 @numpy_name(np.broadcast_to)
 def broadcast_to(input: Tensor, shape: Any) -> Tensor:
-    """`input.expand(shape)`."""
+    """`input.expand(shape)`.
+
+    >>> import cuframe as cf
+    >>> cf.broadcast_to(cf.tensor([1, 2]), (2, 2))
+    tensor([[1, 2],
+            [1, 2]])
+    """
     return _expanded("broadcast_to", input, sizes_of("broadcast_to", (shape,)))
 
 
 def expand_as(input: Tensor, other: Tensor) -> Tensor:
-    """`input.expand(other.shape)`."""
+    """`input.expand(other.shape)`.
+
+    >>> import cuframe as cf
+    >>> cf.tensor([[1], [2]]).expand_as(cf.ones(2, 3))
+    tensor([[1, 1, 1],
+            [2, 2, 2]])
+    """
     need_tensor("expand_as", "other", other)
     return _expanded("expand_as", input, other.array.shape)
 

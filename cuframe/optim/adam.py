@@ -146,6 +146,18 @@ class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter 2019): p *= 1 - lr * weight_decay before the step.
 
     Arguments as in `Adam`, with weight_decay 0.01 by default.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> w = nn.Parameter([1.0])
+    >>> opt = optim.AdamW([w], lr=0.25, weight_decay=0.2)
+    >>> w.grad = cf.tensor([3.0])
+    >>> opt.step()
+    >>> round(w.item(), 4)
+    0.7
     """
 
     def __init__(
@@ -183,6 +195,18 @@ class Adamax(_Moments):
     """Adamax (Kingma and Ba 2015, section 7.1): Adam with a decaying maximum in the place of the average of squares.
 
     u = max(beta2 * u, |g| + eps); p -= lr / (1 - beta1^t) * m / u. Arguments as in `Adam`.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> w = nn.Parameter([1.0])
+    >>> opt = optim.Adamax([w], lr=0.25)
+    >>> w.grad = cf.tensor([3.0])
+    >>> opt.step()
+    >>> round(w.item(), 4)
+    0.75
     """
 
     def __init__(
@@ -237,6 +261,18 @@ class NAdam(_Moments):
         decoupled_weight_decay: as `AdamW`.
 
     The others are as in `Adam`.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> w = nn.Parameter([1.0])
+    >>> opt = optim.NAdam([w], lr=0.25)
+    >>> w.grad = cf.tensor([3.0])
+    >>> opt.step()
+    >>> round(w.item(), 4)
+    0.7359
     """
 
     def __init__(
@@ -301,6 +337,18 @@ class RAdam(_Moments):
     """Adam with the variance of its adaptive rate rectified (Liu et al. 2020); it needs no warm-up.
 
     Arguments as in `Adam`; `decoupled_weight_decay` as in `AdamW`.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> w = nn.Parameter([1.0])
+    >>> opt = optim.RAdam([w], lr=0.25)
+    >>> w.grad = cf.tensor([3.0])
+    >>> opt.step()
+    >>> round(w.item(), 4)
+    0.25
     """
 
     def __init__(

@@ -42,6 +42,18 @@ class Adagrad(Optimizer):
         maximize: go up instead of down.
 
     Sparse gradients are taken (without weight decay): only the rows they touch change.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> w = nn.Parameter([1.0])
+    >>> opt = optim.Adagrad([w], lr=0.25)
+    >>> w.grad = cf.tensor([3.0])
+    >>> opt.step()
+    >>> round(w.item(), 4)
+    0.75
     """
 
     def __init__(
@@ -126,6 +138,18 @@ class Adadelta(Optimizer):
         eps: keeps the roots away from zero.
         weight_decay: factor of the L2 penalty.
         maximize: go up instead of down.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> w = nn.Parameter([1.0])
+    >>> opt = optim.Adadelta([w], lr=100.0)
+    >>> w.grad = cf.tensor([3.0])
+    >>> opt.step()
+    >>> round(w.item(), 4)
+    0.6838
     """
 
     def __init__(
@@ -200,6 +224,18 @@ class RMSprop(Optimizer):
         momentum: how much of the last update goes into the next.
         centered: divide by the root of the variance instead of the mean square.
         maximize: go up instead of down.
+
+    Raises:
+        ValueError: an argument is out of range, or there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> w = nn.Parameter([1.0])
+    >>> opt = optim.RMSprop([w], lr=0.25, alpha=0.75)
+    >>> w.grad = cf.tensor([3.0])
+    >>> opt.step()
+    >>> round(w.item(), 4)
+    0.5
     """
 
     def __init__(

@@ -84,6 +84,25 @@ class Optimizer:
         param_groups: a list of dicts, each with `"params"` and the options.
         state: a dict from parameter to what the optimizer keeps for it.
         defaults: the options by default.
+
+    Raises:
+        TypeError: `params` is one Tensor, or holds something else than Tensors.
+        ValueError: there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> class Sign(optim.Optimizer):
+    ...     def __init__(self, params, lr):
+    ...         super().__init__(params, {"lr": lr})
+    ...
+    ...     def update_group(self, group):
+    ...         for p in group["params"]:
+    ...             p -= group["lr"] * p.grad.sign()
+    >>> w = nn.Parameter([1.0])
+    >>> w.grad = cf.tensor([3.0])
+    >>> Sign([w], lr=0.25).step()
+    >>> w.item()
+    0.75
     """
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:

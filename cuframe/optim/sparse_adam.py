@@ -19,6 +19,20 @@ class SparseAdam(Optimizer):
     """Adam whose averages and parameters change only in the rows that a sparse gradient touches.
 
     For embeddings with `sparse=True`. Arguments as in `Adam`. The averages of a row stand still while it is not used.
+
+    Raises:
+        RuntimeError: a gradient is dense.
+        ValueError: an argument is out of range, or there are no parameters.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn, optim
+    >>> table = nn.Embedding(3, 1, sparse=True)
+    >>> _ = nn.init.zeros_(table.weight)
+    >>> opt = optim.SparseAdam(table.parameters(), lr=0.25)
+    >>> table(cf.tensor([0, 2])).sum().backward()
+    >>> opt.step()
+    >>> table.weight.detach().flatten()
+    tensor([-0.2500,  0.0000, -0.2500])
     """
 
     def __init__(

@@ -16,7 +16,15 @@ Path = str | os.PathLike[str]
 
 
 class CheckpointError(ValueError):
-    """A checkpoint cannot be written or read; the message names the file or key and what is wrong with it."""
+    """A checkpoint cannot be written or read; the message names the file or key and what is wrong with it.
+
+    >>> import cuframe as cf
+    >>> try:
+    ...     cf.save({"step": {1, 2}}, "job.safetensors")
+    ... except cf.CheckpointError as error:
+    ...     print(error)
+    save: ['step'] is of type set; a checkpoint holds Tensors, NumPy arrays, dict, ...
+    """
 
 
 def array_of(tensor: Any) -> Array:

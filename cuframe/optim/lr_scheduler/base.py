@@ -42,6 +42,20 @@ class LRScheduler:
     Attributes:
         base_lrs: the rates of the groups at the beginning.
         last_epoch: how many steps were taken.
+
+    Raises:
+        TypeError: it is given something else than an Optimizer.
+        KeyError: `last_epoch` says that training goes on, and the groups do not hold their first rates.
+
+    >>> from cuframe import nn, optim
+    >>> class Inverse(optim.lr_scheduler.LRScheduler):
+    ...     def get_lr(self):
+    ...         return [base / (1 + self.last_epoch) for base in self.base_lrs]
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = Inverse(opt)
+    >>> opt.step(); schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
     """
 
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:

@@ -50,6 +50,22 @@ class SequentialLR(_Several):
         schedulers: two or more schedules of that optimizer.
         milestones: the epochs at which the second, the third and so on take over.
         last_epoch: see `LRScheduler`.
+
+    Raises:
+        ValueError: the milestones do not fit the schedules, or one belongs to another optimizer.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> warm_up = optim.lr_scheduler.LinearLR(opt, start_factor=0.5, total_iters=2)
+    >>> fall = optim.lr_scheduler.ExponentialLR(opt, gamma=0.5)
+    >>> schedule = optim.lr_scheduler.SequentialLR(opt, [warm_up, fall], milestones=[3])
+    >>> rates = []
+    >>> for _ in range(6):
+    ...     rates.append(opt.param_groups[0]["lr"])
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 1.0, 0.5, 0.25]
     """
 
     def __init__(
@@ -97,6 +113,22 @@ class ChainedScheduler(_Several):
     Args:
         schedulers: schedules of one optimizer.
         optimizer: that optimizer, by default that of the first.
+
+    Raises:
+        ValueError: there are none, or one belongs to another optimizer.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> hold = optim.lr_scheduler.ConstantLR(opt, factor=0.5, total_iters=2)
+    >>> fall = optim.lr_scheduler.ExponentialLR(opt, gamma=0.5)
+    >>> schedule = optim.lr_scheduler.ChainedScheduler([hold, fall])
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(opt.param_groups[0]["lr"])
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.25, 0.25, 0.125]
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:

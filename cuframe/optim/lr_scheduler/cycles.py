@@ -53,6 +53,17 @@ class OneCycleLR(LRScheduler):
 
     Raises:
         ValueError: no length is given, an argument is out of range, or `step` is called more than `total_steps` times.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.OneCycleLR(opt, max_lr=1.0, total_steps=5, pct_start=0.4, cycle_momentum=False)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [0.04, 1.0, 0.75, 0.25, 0.0]
     """
 
     def __init__(
@@ -161,6 +172,20 @@ class CyclicLR(LRScheduler):
         base_momentum: the lowest momentum, or one for each group.
         max_momentum: the highest momentum, or one for each group.
         last_epoch: see `LRScheduler`.
+
+    Raises:
+        ValueError: an unknown mode, or `cycle_momentum` with an optimizer that has no momentum.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.CyclicLR(opt, base_lr=0.1, max_lr=0.5, step_size_up=2, cycle_momentum=False)
+    >>> rates = []
+    >>> for _ in range(6):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [0.1, 0.3, 0.5, 0.3, 0.1, 0.3]
     """
 
     def __init__(
@@ -237,6 +262,20 @@ class CosineAnnealingWarmRestarts(LRScheduler):
         T_mult: each period is so many times as long as the one before.
         eta_min: the lowest rate.
         last_epoch: see `LRScheduler`.
+
+    Raises:
+        ValueError: T_0 or T_mult is no positive integer.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.CosineAnnealingWarmRestarts(opt, T_0=2, T_mult=2)
+    >>> rates = []
+    >>> for _ in range(7):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 1.0, 0.8536, 0.5, 0.1464, 1.0]
     """
 
     def __init__(

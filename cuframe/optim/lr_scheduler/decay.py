@@ -67,7 +67,24 @@ class LambdaLR(_ByFunction):
 
 
 class MultiplicativeLR(_ByFunction):
-    """The present rate times a function of the epoch, at every step but the first."""
+    """The present rate times a function of the epoch, at every step but the first.
+
+    Args:
+        optimizer: whose groups are scheduled.
+        lr_lambda: from the epoch to a factor; or one for each group.
+        last_epoch: see `LRScheduler`.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.MultiplicativeLR(opt, lambda epoch: 0.5)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.25, 0.125]
+    """
 
     def get_lr(self) -> list[float]:
         """lr * lr_lambda(epoch)"""
@@ -77,7 +94,25 @@ class MultiplicativeLR(_ByFunction):
 
 
 class StepLR(LRScheduler):
-    """Multiply by `gamma` every `step_size` epochs."""
+    """Multiply by `gamma` every `step_size` epochs.
+
+    Args:
+        optimizer: whose groups are scheduled.
+        step_size: epochs between two changes.
+        gamma: the factor.
+        last_epoch: see `LRScheduler`.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.StepLR(opt, step_size=2)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 1.0, 0.1, 0.1, 0.01]
+    """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
         self.step_size = step_size
@@ -95,7 +130,25 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """Multiply by `gamma` at each epoch in `milestones`."""
+    """Multiply by `gamma` at each epoch in `milestones`.
+
+    Args:
+        optimizer: whose groups are scheduled.
+        milestones: epochs.
+        gamma: the factor.
+        last_epoch: see `LRScheduler`.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.MultiStepLR(opt, milestones=[1, 3])
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.1, 0.1, 0.01, 0.01]
+    """
 
     def __init__(
         self, optimizer: Optimizer, milestones: Iterable[int], gamma: float = 0.1, last_epoch: int = -1
@@ -115,7 +168,28 @@ class MultiStepLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """The rate times `factor` for the first `total_iters` epochs."""
+    """The rate times `factor` for the first `total_iters` epochs.
+
+    Args:
+        optimizer: whose groups are scheduled.
+        factor: from 0 to 1.
+        total_iters: how long.
+        last_epoch: see `LRScheduler`.
+
+    Raises:
+        ValueError: a factor outside [0, 1].
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.ConstantLR(opt, factor=0.5, total_iters=2)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.5, 1.0, 1.0]
+    """
 
     def __init__(
         self, optimizer: Optimizer, factor: float = 1.0 / 3, total_iters: int = 5, last_epoch: int = -1
@@ -187,7 +261,24 @@ class LinearLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """Multiply by `gamma` every epoch."""
+    """Multiply by `gamma` every epoch.
+
+    Args:
+        optimizer: whose groups are scheduled.
+        gamma: the factor.
+        last_epoch: see `LRScheduler`.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.ExponentialLR(opt, gamma=0.5)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5, 0.25, 0.125]
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float, last_epoch: int = -1) -> None:
         self.gamma = gamma
@@ -202,7 +293,25 @@ class ExponentialLR(LRScheduler):
 
 
 class PolynomialLR(LRScheduler):
-    """The rate times (1 - epoch / total_iters)^power, zero from `total_iters` on."""
+    """The rate times (1 - epoch / total_iters)^power, zero from `total_iters` on.
+
+    Args:
+        optimizer: whose groups are scheduled.
+        total_iters: when it reaches zero.
+        power: 1 for a line.
+        last_epoch: see `LRScheduler`.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.PolynomialLR(opt, total_iters=4, power=2)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.5625, 0.25, 0.0625, 0.0]
+    """
 
     def __init__(
         self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0, last_epoch: int = -1
@@ -228,6 +337,23 @@ class CosineAnnealingLR(LRScheduler):
     """Half a cosine from the first rate to `eta_min` in `T_max` epochs, and back, without restart.
 
     eta_min + (base - eta_min) * (1 + cos(pi * epoch / T_max)) / 2 (Loshchilov and Hutter 2017).
+
+    Args:
+        optimizer: whose groups are scheduled.
+        T_max: epochs from the top to the bottom.
+        eta_min: the lowest rate.
+        last_epoch: see `LRScheduler`.
+
+    >>> from cuframe import nn, optim
+    >>> opt = optim.SGD([nn.Parameter([1.0])], lr=1.0)
+    >>> schedule = optim.lr_scheduler.CosineAnnealingLR(opt, T_max=4)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates.append(round(opt.param_groups[0]["lr"], 4))
+    ...     opt.step()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 0.8536, 0.5, 0.1464, 0.0]
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:
