@@ -19,12 +19,24 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def is_grad_enabled() -> bool:
-    """True if operations are recorded in this thread."""
+    """True if operations are recorded in this thread.
+
+    >>> import cuframe as cf
+    >>> with cf.no_grad():
+    ...     cf.is_grad_enabled()
+    False
+    """
     return mode.grad
 
 
 def is_inference_mode_enabled() -> bool:
-    """True inside `inference_mode`."""
+    """True inside `inference_mode`.
+
+    >>> import cuframe as cf
+    >>> with cf.inference_mode():
+    ...     cf.is_inference_mode_enabled()
+    True
+    """
     return mode.inference
 
 
@@ -116,7 +128,18 @@ class no_grad(_Switch):
 
 
 class enable_grad(_Switch):
-    """Record operations again inside `no_grad`."""
+    """Record operations again inside `no_grad`.
+
+    Inside `inference_mode` it changes nothing.
+
+    >>> import cuframe as cf
+    >>> x = cf.ones(2, requires_grad=True)
+    >>> with cf.no_grad():
+    ...     with cf.enable_grad():
+    ...         y = x * 2
+    >>> y.requires_grad
+    True
+    """
 
     __slots__ = ()
 
@@ -125,7 +148,18 @@ class enable_grad(_Switch):
 
 
 class set_grad_enabled(_Switch):
-    """Record operations or not, by a flag; takes effect at once, and ends with the `with` block if any."""
+    """Record operations or not, by a flag; takes effect at once, and ends with the `with` block if any.
+
+    Args:
+        flag: True records.
+
+    >>> import cuframe as cf
+    >>> training = False
+    >>> with cf.set_grad_enabled(training):
+    ...     y = cf.ones(2, requires_grad=True) * 2
+    >>> y.requires_grad
+    False
+    """
 
     __slots__ = ("_flag",)
 
@@ -151,6 +185,13 @@ class inference_mode(_Switch):
 
     Args:
         flag: False leaves inference mode, and records again.
+
+    >>> import cuframe as cf
+    >>> x = cf.ones(2, requires_grad=True)
+    >>> with cf.inference_mode():
+    ...     y = x * 2
+    >>> y.requires_grad
+    False
     """
 
     __slots__ = ("_flag",)

@@ -8,7 +8,9 @@ two devices, silent conversion to the host; and a reduction gives a 0-d array, n
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from operator import attrgetter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -28,8 +30,23 @@ _MOST_DEVICES = 64
 _count: int | None = None
 
 
+class _Current(threading.local):
+    index = 0
+
+
+_current = _Current()
+
+
 def sim_device_count() -> int:
-    """How many simulated GPUs there are: `CUFRAME_SIM_DEVICES`, 1 by default, or what was set."""
+    """How many simulated GPUs there are: `CUFRAME_SIM_DEVICES`, 1 by default, or what was set.
+
+    Raises:
+        ValueError: `CUFRAME_SIM_DEVICES` is no number from 1 to 64.
+
+    >>> import cuframe as cf
+    >>> cf.cuda.sim_device_count() >= 1
+    True
+    """
     global _count
     if _count is None:
         given = os.environ.get("CUFRAME_SIM_DEVICES", "1")
@@ -126,7 +143,7 @@ def _arrays(values: Any) -> Iterator[np.ndarray]:
 
 
 def _one_device(name: str, values: Any) -> int:
-    """The device of all SimArrays among `values`."""
+    """The device of all SimArrays among `values`; where there are none, the current one."""
     device = None
     for v in _arrays(values):
         if isinstance(v, SimArray):
@@ -136,7 +153,7 @@ def _one_device(name: str, values: Any) -> int:
                 raise ValueError(f"{name}: arrays on devices sim:{device} and sim:{v.device_index}")
         elif v.ndim:
             raise TypeError(f"{name}: a host array of shape {v.shape} among arrays of a 'sim' device")
-    return device or 0
+    return _current.index if device is None else device
 
 
 def _wrap(x: Any, device: int) -> Any:
@@ -254,6 +271,26 @@ class SimBackend(Backend):
 
     def device_of(self, array: Any) -> Device:
         return Device("sim", array.device_index)
+
+    def devices(self) -> list[Device]:
+        return [Device("sim", i) for i in range(sim_device_count())]
+
+    def current(self) -> Device:
+        return Device("sim", _current.index)
+
+    def use(self, where: Device) -> None:
+        _current.index = self._index(where)
+
+    def follow(self, array: Any) -> None:
+        _current.index = array.device_index
+
+    @contextmanager
+    def on(self, where: Device) -> Iterator[None]:
+        before, _current.index = _current.index, self._index(where)
+        try:
+            yield
+        finally:
+            _current.index = before
 
     def from_host(self, array: np.ndarray, where: Device) -> Any:
         return _wrap(np.array(array), self._index(where))

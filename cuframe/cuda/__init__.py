@@ -15,7 +15,12 @@ __all__ = [
 
 
 def device_count() -> int:
-    """How many GPUs can be used; 0 without a driver or without CuPy."""
+    """How many GPUs can be used; 0 without a driver or without CuPy.
+
+    >>> import cuframe as cf
+    >>> cf.cuda.device_count() >= 0
+    True
+    """
     from ..backend import backend_for
 
     try:

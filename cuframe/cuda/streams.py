@@ -45,6 +45,17 @@ class Stream:
     Note:
         Memory that one stream's work reads must not be freed while it waits: keep the tensors until `synchronize`, or
         until the stream that goes on using the memory has `wait_stream`ed.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     side = cf.cuda.Stream()
+    ...     with cf.cuda.stream(side):
+    ...         y = cf.ones(2, device="cuda") * 2
+    ...     cf.cuda.current_stream().wait_stream(side)
+    ...     assert y.tolist() == [2.0, 2.0]
     """
 
     def __init__(self, device: Any = None, priority: int = 0) -> None:
@@ -95,6 +106,18 @@ class Event:
 
     Args:
         enable_timing: `elapsed_time` will be asked.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     start, end = cf.cuda.Event(enable_timing=True), cf.cuda.Event(enable_timing=True)
+    ...     start.record()
+    ...     x = cf.randn(1000, 1000, device="cuda")
+    ...     end.record()
+    ...     end.synchronize()
+    ...     assert start.elapsed_time(end) > 0
     """
 
     def __init__(self, enable_timing: bool = False) -> None:
@@ -118,7 +141,15 @@ class Event:
 
 
 def current_stream() -> Stream:
-    """The stream that work of this thread goes to."""
+    """The stream that work of this thread goes to.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     cf.cuda.current_stream().synchronize()
+    """
     made = Stream.__new__(Stream)
     cupy = _cupy()
     made.device_index, made._stream = _index(None), cupy.cuda.get_current_stream()
@@ -127,7 +158,20 @@ def current_stream() -> Stream:
 
 @contextlib.contextmanager
 def stream(stream: Stream | None) -> Iterator[None]:
-    """Give the work inside the context to `stream`; None changes nothing."""
+    """Give the work inside the context to `stream`; None changes nothing.
+
+    Args:
+        stream: a `Stream`, or None.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     side = cf.cuda.Stream()
+    ...     with cf.cuda.stream(side):
+    ...         assert cf.cuda.current_stream() == side
+    """
     if stream is None:
         yield
         return
@@ -136,7 +180,19 @@ def stream(stream: Stream | None) -> Iterator[None]:
 
 
 def synchronize(device: Any = None) -> None:
-    """Wait on the host until all work of a GPU is done."""
+    """Wait on the host until all work of a GPU is done.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     x = cf.ones(2, device="cuda") * 2
+    ...     cf.cuda.synchronize()
+    """
     cupy = _cupy()
     with cupy.cuda.Device(_index(device)):
         cupy.cuda.runtime.deviceSynchronize()
@@ -144,28 +200,81 @@ def synchronize(device: Any = None) -> None:
 
 @contextlib.contextmanager
 def device(device: Any) -> Iterator[None]:
-    """Make a GPU the current one inside the context."""
+    """Make a GPU the current one inside the context.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     with cf.cuda.device(0):
+    ...         assert cf.cuda.current_device() == 0
+    """
     with _cupy().cuda.Device(_index(device)):
         yield
 
 
 def set_device(device: Any) -> None:
-    """Make a GPU the current one of this thread."""
+    """Make a GPU the current one of this thread.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     cf.cuda.set_device(0)
+    """
     _cupy().cuda.Device(_index(device)).use()
 
 
 def current_device() -> int:
-    """The index of the current GPU."""
+    """The index of the current GPU.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     assert 0 <= cf.cuda.current_device() < cf.cuda.device_count()
+    """
     return _index(None)
 
 
 def get_device_properties(device: Any = None) -> dict[str, Any]:
-    """What the runtime tells of a GPU: name, totalGlobalMem, multiProcessorCount, major, minor and more."""
+    """What the runtime tells of a GPU: name, totalGlobalMem, multiProcessorCount, major, minor and more.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     assert cf.cuda.get_device_properties(0)["totalGlobalMem"] > 0
+    """
     return dict(_cupy().cuda.runtime.getDeviceProperties(_index(device)))
 
 
 def get_device_name(device: Any = None) -> str:
-    """The name of a GPU."""
+    """The name of a GPU.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     assert isinstance(cf.cuda.get_device_name(0), str)
+    """
     name = get_device_properties(device)["name"]
     return name.decode() if isinstance(name, bytes) else name
 
@@ -182,27 +291,86 @@ def _pool(device: Any) -> tuple[Any, int]:
 
 
 def memory_allocated(device: Any = None) -> int:
-    """Bytes that arrays of a GPU hold now."""
+    """Bytes that arrays of a GPU hold now.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     x = cf.ones(1000, device="cuda")
+    ...     assert cf.cuda.memory_allocated() >= 4000
+    """
     return memory_stats(device)["allocated"]
 
 
 def max_memory_allocated(device: Any = None) -> int:
-    """The most bytes that `memory_stats`, and what calls it, has seen held since `reset_peak_memory_stats`."""
+    """The most bytes that `memory_stats`, and what calls it, has seen held since `reset_peak_memory_stats`.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     x = cf.ones(1000, device="cuda")
+    ...     assert cf.cuda.max_memory_allocated() >= cf.cuda.memory_allocated()
+    """
     return memory_stats(device)["peak"]
 
 
 def reset_peak_memory_stats(device: Any = None) -> None:
-    """Begin `max_memory_allocated` anew."""
+    """Begin `max_memory_allocated` anew.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     cf.cuda.reset_peak_memory_stats()
+    ...     assert cf.cuda.max_memory_allocated() == cf.cuda.memory_allocated()
+    """
     _peaks.pop(_index(device), None)
 
 
 def memory_reserved(device: Any = None) -> int:
-    """Bytes that the pool has taken from a GPU, in use or free."""
+    """Bytes that the pool has taken from a GPU, in use or free.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     assert cf.cuda.memory_reserved() >= cf.cuda.memory_allocated()
+    """
     return memory_stats(device)["reserved"]
 
 
 def memory_stats(device: Any = None) -> dict[str, int]:
-    """Bytes: "allocated" to arrays, "reserved" by the pool, "free" in the pool, "peak" seen allocated."""
+    """Bytes: "allocated" to arrays, "reserved" by the pool, "free" in the pool, "peak" seen allocated.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     stats = cf.cuda.memory_stats()
+    ...     assert stats["allocated"] + stats["free"] == stats["reserved"]
+    """
     cupy = _cupy()
     pool, index = _pool(device)
     with cupy.cuda.Device(index):
@@ -212,7 +380,19 @@ def memory_stats(device: Any = None) -> dict[str, int]:
 
 
 def mem_get_info(device: Any = None) -> tuple[int, int]:
-    """(free, total) bytes of a GPU, by the driver."""
+    """(free, total) bytes of a GPU, by the driver.
+
+    Args:
+        device: an index, a `Device` or a name such as `"cuda:1"`; by default the current one.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     free, total = cf.cuda.mem_get_info()
+    ...     assert 0 <= free <= total
+    """
     cupy = _cupy()
     with cupy.cuda.Device(_index(device)):
         free, total = cupy.cuda.runtime.memGetInfo()
@@ -220,5 +400,13 @@ def mem_get_info(device: Any = None) -> tuple[int, int]:
 
 
 def empty_cache() -> None:
-    """Give the pool's free memory back to the driver."""
+    """Give the pool's free memory back to the driver.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy; the message says what to install.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     cf.cuda.empty_cache()
+    """
     _cupy().get_default_memory_pool().free_all_blocks()

@@ -260,7 +260,13 @@ def _numpy_outer(a: Any, b: Any) -> Tensor:
 
 
 def ger(input: Tensor, vec2: Tensor) -> Tensor:
-    """Alias of `outer`."""
+    """Alias of `outer`.
+
+    >>> import cuframe as cf
+    >>> cf.ger(cf.tensor([1, 2]), cf.tensor([3, 4, 5]))
+    tensor([[ 3,  4,  5],
+            [ 6,  8, 10]])
+    """
     return outer(input, vec2)
 
 
