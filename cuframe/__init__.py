@@ -7,6 +7,8 @@
 tensor([2., 4.])
 """
 
+# Where this process is `cuframe run`, it goes no further.
+from . import _start  # noqa: F401  # isort: skip
 from importlib import import_module as _import
 from typing import TYPE_CHECKING, Any
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_distributed_run import GRANDCHILDREN, LIGHT, START
+from tests.test_distributed_run import GRANDCHILDREN, ROOT, START
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the launcher needs Linux")
 
 
 def start(script: Path, mark: str, *options: str, **variables: str) -> subprocess.Popen:
     """A launcher all of whose descendants carry `mark` in their environment."""
-    environment = os.environ | {"LEAK_TEST": mark} | variables
-    command = [sys.executable, "-c", LIGHT, "run", *options, str(script), str(script.parent)]
+    environment = os.environ | {"LEAK_TEST": mark, "PYTHONPATH": str(ROOT)} | variables
+    command = [sys.executable, "-m", "cuframe", "run", *options, str(script), str(script.parent)]
     return subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
 
 

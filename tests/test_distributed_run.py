@@ -37,32 +37,18 @@ def together(count):
 """
 
 
-# `python -m cuframe`, without the second that NumPy and all of cuframe take to import: the launcher needs neither.
-LIGHT = f"""
-import sys, types
-for name in ("cuframe", "cuframe.distributed"):
-    sys.modules[name] = types.ModuleType(name)
-    sys.modules[name].__path__ = ["{ROOT}/" + name.replace(".", "/")]
-from cuframe.cli import main
-code = main(sys.argv[1:])
-assert "numpy" not in sys.modules
-sys.exit(code)
-"""
-
-
-def start(tmp_path: Path, body: str, *options: str, whole: bool = False) -> subprocess.Popen:
+def start(tmp_path: Path, body: str, *options: str) -> subprocess.Popen:
     script = tmp_path / "script.py"
     script.write_text(START + body)
     folder = tmp_path / "pids"
     folder.mkdir(exist_ok=True)
     environment = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"} | {"PYTHONPATH": str(ROOT)}
-    python = ["-m", "cuframe"] if whole else ["-c", LIGHT]
-    command = [sys.executable, *python, "run", *options, str(script), str(folder)]
+    command = [sys.executable, "-m", "cuframe", "run", *options, str(script), str(folder)]
     return subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=-1, stderr=-1, text=True)
 
 
-def run(tmp_path: Path, body: str, *options: str, whole: bool = False) -> tuple[int, str, str]:
-    job = start(tmp_path, body, *options, whole=whole)
+def run(tmp_path: Path, body: str, *options: str) -> tuple[int, str, str]:
+    job = start(tmp_path, body, *options)
     out, err = job.communicate(timeout=100)
     return job.returncode, out, err
 
@@ -108,10 +94,43 @@ def test_ranks_are_told_what_torchrun_tells_them(tmp_path):
         "MASTER_ADDR TORCHELASTIC_RESTART_COUNT TORCHELASTIC_MAX_RESTARTS OMP_NUM_THREADS"
     )
     body = f'os.write(1, (" ".join(os.environ[k] for k in "{names}".split()) + chr(10)).encode())'
-    code, out, err = run(tmp_path, body, "--nproc-per-node=2", "--standalone", "--max-restarts", "3", whole=True)
+    code, out, err = run(tmp_path, body, "--nproc-per-node=2", "--standalone", "--max-restarts", "3")
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
     assert (code, err) == (0, "")
     assert sorted(out.splitlines()) == [f"{r} {r} 2 2 0 1 {r} 2 default 127.0.0.1 0 3 {threads}" for r in range(2)]
+
+
+SCRIPT = """#!{python}
+# as pip makes it
+import sys
+from cuframe.cli import main
+if __name__ == '__main__':
+    sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+def test_the_launcher_imports_nothing_that_takes_time(tmp_path, how):
+    script = tmp_path / "cuframe"
+    script.write_text(SCRIPT.format(python=sys.executable))
+    start = ["-m", "cuframe"] if how == "module" else [str(script)]
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *start, "run", "--no-python", "echo", "a rank"], cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0 and done.stdout == "a rank\n", done.stderr
+    modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    heavy = {"numpy", "rich", "cuframe.tensor", "typing", "dataclasses", "pathlib", "json", "hashlib", "shutil"}
+    assert "cuframe.distributed.launcher" in modules and not heavy & modules, heavy & modules
+
+
+def test_other_scripts_of_the_same_name_are_not_the_launcher(tmp_path):
+    script = tmp_path / "cuframe"
+    script.write_text("import cuframe as cf; print(cf.ones(2).sum().item())")
+    done = subprocess.run(
+        [sys.executable, str(script), "run"], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert done.stdout == "2.0\n", done.stderr
 
 
 def test_a_killed_rank_ends_all_and_is_named(tmp_path):

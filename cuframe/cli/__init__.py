@@ -54,9 +54,29 @@ def _dispatch(args: list[str]) -> int:
     if name not in command_names():
         return _unknown(name)
     module = import_module(f"{__name__}.{name}")
-    parser = argparse.ArgumentParser(prog=f"cuframe {name}", description=_summary(module.__doc__))
+    parser = argparse.ArgumentParser(
+        prog=f"cuframe {name}", description=_summary(module.__doc__), formatter_class=_Formatter
+    )
     module.add_arguments(parser)
     return module.run(parser.parse_args(rest))
+
+
+class _Formatter(argparse.HelpFormatter):
+    """Lines as wide as the terminal, as argparse's, which imports archives and compression to learn it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    try:
+        return int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        pass
+    try:
+        return os.get_terminal_size().columns or 80
+    except (OSError, ValueError, AttributeError):
+        return 80
 
 
 def _help() -> str:

@@ -3,8 +3,8 @@
 import argparse
 import os
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cuframe.distributed.launcher import Plan
 
@@ -50,8 +50,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> "Plan":
-    from pathlib import Path
-
     from cuframe.distributed.launcher import Plan
 
     ranks, nodes = _processes(args.nproc_per_node), _hosts(args.nnodes)
@@ -76,7 +74,7 @@ def _plan(args: argparse.Namespace) -> "Plan":
     if not 0 <= port < 65536:
         raise ValueError(f"--master-port must be from 0 to 65535, got {port}")
     redirects, tee = _streams("--redirects", args.redirects, ranks), _streams("--tee", args.tee, ranks)
-    log_dir = Path(args.log_dir) if args.log_dir else Path("runs/logs") if any(redirects.values()) else None
+    log_dir = args.log_dir or ("runs/logs" if any(redirects.values()) else None)
     start = [] if args.no_python else [sys.executable, "-u", *(["-m"] if args.module else [])]
     return Plan(
         [*start, args.script, *args.args], ranks, nodes, args.node_rank, host or "127.0.0.1", port,

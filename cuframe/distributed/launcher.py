@@ -13,17 +13,17 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO
 
 from . import status
-from .environment import job_token
 from .errors import DistributedError, how_it_ended
 from .output import Pump
-from .processes import RUN_ID, Guardian, adopt_orphans, children, kill_run, reap, signal_group, spawn
+from .processes import RUN_ID, Guardian, adopt_orphans, children, end_children, reap, signal_group, spawn
 from .store import Store, StoreServer
 from .wire import Frames, encode
+
+TYPE_CHECKING = False  # until the ranks run, nothing is imported that takes time and that they can do without
+if TYPE_CHECKING:
+    from typing import IO
 
 __all__ = ["Plan", "launch"]
 
@@ -34,7 +34,6 @@ _TERMINAL = {"stdout": 1, "stderr": 2}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
-@dataclass
 class Plan:
     """What to run.
 
@@ -48,25 +47,20 @@ class Plan:
         redirects, tee: local rank to the streams that go to files alone, and to files and, with a prefix, the terminal.
     """
 
-    command: list[str]
-    ranks: int
-    nodes: int = 1
-    node: int = 0
-    host: str = "127.0.0.1"
-    port: int = 0
-    restarts: int = 0
-    log_dir: Path | None = None
-    redirects: dict[int, set[str]] = field(default_factory=dict)
-    tee: dict[int, set[str]] = field(default_factory=dict)
+    def __init__(
+        self, command: list[str], ranks: int, nodes: int = 1, node: int = 0, host: str = "127.0.0.1", port: int = 0,
+        restarts: int = 0, log_dir: str | None = None, redirects: dict[int, set[str]] | None = None,
+        tee: dict[int, set[str]] | None = None,
+    ) -> None:  # fmt: skip
+        self.command, self.ranks, self.nodes, self.node = command, ranks, nodes, node
+        self.host, self.port, self.restarts, self.log_dir = host, port, restarts, log_dir
+        self.redirects, self.tee = redirects or {}, tee or {}
 
 
-@dataclass
 class _Rank:
-    rank: int
-    index: int
-    process: subprocess.Popen
-    pumps: dict[str, Pump]
-    code: int | None = None
+    def __init__(self, rank: int, index: int, process: subprocess.Popen, pumps: dict[str, Pump]) -> None:
+        self.rank, self.index, self.process, self.pumps = rank, index, process, pumps
+        self.code: int | None = None
 
     @property
     def name(self) -> str:
@@ -153,6 +147,8 @@ class _Attempt:
         plan = self.plan
         self.token = os.environ.get("CUFRAME_STORE_TOKEN") or os.urandom(16).hex()
         if plan.nodes > 1:
+            from .environment import job_token
+
             self.token = job_token(os.environ, plan.host, plan.port).hex()
         if plan.node == 0:
             self.server = StoreServer(plan.host, plan.port, self.token.encode(), self.selector, self._lost)
@@ -202,9 +198,9 @@ class _Attempt:
     def _log(self, index: int, stream: str) -> IO[bytes] | None:
         if self.plan.log_dir is None:
             return None
-        folder = self.plan.log_dir / self.run_id / f"attempt_{self.attempt}" / str(index)
-        folder.mkdir(parents=True, exist_ok=True)
-        return open(folder / f"{stream}.log", "wb")
+        folder = f"{self.plan.log_dir}/{self.run_id}/attempt_{self.attempt}/{index}"
+        os.makedirs(folder, exist_ok=True)
+        return open(f"{folder}/{stream}.log", "wb")
 
     # -- the loop -----------------------------------------------------------------------------------------------
     def _over(self) -> bool:
@@ -310,9 +306,7 @@ class _Attempt:
         """Leave no process: ranks, what they started, and what left their sessions."""
         for r in self.ranks:
             signal_group(r.process.pid, signal.SIGKILL)
-        deadline = time.monotonic() + 5.0
-        while kill_run(self.run_id, self.spared) and time.monotonic() < deadline:
-            time.sleep(0.002)
+        end_children(self.spared)
 
     def _close(self) -> None:
         for r in self.ranks:

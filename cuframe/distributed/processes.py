@@ -16,11 +16,9 @@ import signal
 import subprocess
 import time
 import warnings
-from collections.abc import Container, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence, Set
 
-__all__ = ["RUN_ID", "Guardian", "adopt_orphans", "children", "kill_run", "reap", "signal_group", "spawn"]
+__all__ = ["RUN_ID", "Guardian", "adopt_orphans", "children", "end_children", "reap", "signal_group", "spawn"]
 
 RUN_ID = "CUFRAME_RUN_ID"
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -34,7 +32,9 @@ def adopt_orphans(adopt: bool) -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, int(adopt), 0, 0, 0)
 
 
-def spawn(command: Sequence[str], environment: Mapping[str, str], stdout: Any, stderr: Any) -> subprocess.Popen:
+def spawn(
+    command: Sequence[str], environment: Mapping[str, str], stdout: int | None, stderr: int | None
+) -> subprocess.Popen:
     """Start a rank: in its own session, and killed when this thread's process dies.
 
     Raises:
@@ -62,48 +62,55 @@ def signal_group(pid: int, number: int) -> None:
         os.killpg(pid, number)
 
 
-def _processes() -> Iterator[tuple[int, int, str]]:
-    """Id, parent's id and state of every process."""
+def _processes() -> Iterator[tuple[int, int]]:
+    """Id and parent's id of every process."""
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            with contextlib.suppress(OSError):  # it ended meanwhile
-                state, parent = Path(f"/proc/{entry}/stat").read_text().rpartition(")")[2].split()[:2]
-                yield int(entry), int(parent), state
+            with contextlib.suppress(OSError), open(f"/proc/{entry}/stat") as file:  # it may end meanwhile
+                yield int(entry), int(file.read().rpartition(")")[2].split()[1])
 
 
 def children() -> set[int]:
-    """This process's children."""
-    me = os.getpid()
-    return {pid for pid, parent, _ in _processes() if parent == me}
+    """This process's children, those included that have ended and are not reaped."""
+    me, found = os.getpid(), set()
+    if not os.path.exists(f"/proc/self/task/{me}/children"):  # a kernel without CONFIG_PROC_CHILDREN
+        return {pid for pid, parent in _processes() if parent == me}
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children") as file:
+            found |= {int(pid) for pid in file.read().split()}
+    return found
 
 
-def reap(spared: Container[int]) -> None:
+def reap(spared: Set[int]) -> None:
     """Reap the children that have ended, but for those in `spared`."""
-    me = os.getpid()
-    for pid, parent, state in _processes():
-        if parent == me and state == "Z" and pid not in spared:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+    for pid in children() - spared:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
 
 
-def kill_run(run_id: str, spared: Container[int] | None = None) -> int:
-    """Kill every process whose environment carries the run's id; how many there were.
+def end_children(spared: Set[int], patience: float = 5.0) -> None:
+    """Kill and reap this process's children but for those in `spared`, and what they leave behind.
 
-    With `spared`, this process's children are killed and reaped as well, whatever they carry, but for those.
+    Whose parent ends becomes a child of this process (`adopt_orphans`), so in the end all are.
     """
+    deadline = time.monotonic() + patience
+    while (left := children() - spared) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.0005)
+        reap(spared)
+
+
+def _kill_run(run_id: str) -> int:
+    """Kill every process whose environment carries the run's id; how many there were."""
     mark, me, found = f"{RUN_ID}={run_id}".encode(), os.getpid(), 0
-    for pid, parent, state in _processes():
-        if pid == me or spared is not None and pid in spared:
-            continue
-        mine = spared is not None and parent == me
+    for pid, _ in _processes():
         try:
-            if not mine and mark not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
-                continue
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if pid == me or mark not in file.read().split(b"\0"):
+                    continue
         except OSError:  # another user's, or it ended meanwhile
-            continue
-        if mine and state == "Z":
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
             continue
         found += 1
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -147,5 +154,5 @@ def _guard(reader: int, run_id: str) -> None:
     if os.read(kept, 1):
         return
     deadline = time.monotonic() + 5.0
-    while kill_run(run_id) and time.monotonic() < deadline:
+    while _kill_run(run_id) and time.monotonic() < deadline:
         time.sleep(0.005)

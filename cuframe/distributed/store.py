@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hmac
 import os
 import selectors
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from datetime import timedelta
-from typing import Any
 
 from .errors import DistributedError, DistributedTimeout, name_ranks
-from .wire import ANSWER, MAGIC, NONCE, Frames, encode, greet, proof
+from .wire import ANSWER, MAGIC, NONCE, Frames, encode, greet, proof, same
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import timedelta
+    from typing import Any
 
 __all__ = ["Store", "StoreServer", "seconds"]
 
@@ -35,10 +37,15 @@ def seconds(timeout: float | timedelta) -> float:
     Raises:
         ValueError: it is not above zero.
     """
-    value = timeout.total_seconds() if isinstance(timeout, timedelta) else float(timeout)
+    value = float(timeout) if isinstance(timeout, (int, float)) else timeout.total_seconds()
     if not value > 0:
         raise ValueError(f"timeout must be above 0 seconds, got {value:g}")
     return value
+
+
+def _name(host: str) -> Any:  # typeshed knows no bytes here
+    """A host's name for the resolver; Python imports tables of Unicode for the international ones alone."""
+    return host.encode() if host.isascii() else host
 
 
 class _Connection:
@@ -113,7 +120,7 @@ class StoreServer:
         self.failure: str | None = None
         self._thread: threading.Thread | None = None
         try:
-            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            family = socket.getaddrinfo(_name(host), port, type=socket.SOCK_STREAM)[0][0]
             self._listener = socket.socket(family, socket.SOCK_STREAM)
         except OSError as error:
             raise DistributedError(f"store: the address {host!r} cannot be resolved: {error.strerror}") from None
@@ -230,7 +237,7 @@ class StoreServer:
 
     def _admit(self, connection: _Connection, nonce: bytes, reply: bytes) -> None:
         client_nonce, came = reply[:NONCE], reply[NONCE:]
-        if not hmac.compare_digest(came, proof(self._token, b"client", nonce, client_nonce)):
+        if not same(came, proof(self._token, b"client", nonce, client_nonce)):
             self._drop(connection)
             return
         connection.nonce = None
@@ -548,7 +555,7 @@ class Store:
             if left <= 0:
                 raise DistributedTimeout(f"store: nothing listens at {where} after {patience:g} s; is rank 0 running?")
             try:
-                connection = socket.create_connection((self.host, self.port), timeout=left)
+                connection = socket.create_connection((_name(self.host), self.port), timeout=left)
             except ConnectionRefusedError:
                 time.sleep(min(pause, max(0.0, left)))
                 pause = min(2 * pause, 0.2)

@@ -9,17 +9,20 @@ Note [The store's protocol]
 
 from __future__ import annotations
 
-import hmac
-import json
 import os
-import socket
 import struct
 import time
-from typing import Any
 
 from .errors import DistributedError, DistributedTimeout
 
-__all__ = ["ANSWER", "BODY_MAX", "HEADER_MAX", "MAGIC", "NONCE", "Frames", "answer", "encode", "greet", "proof"]
+TYPE_CHECKING = False  # what is needed once somebody connects is imported then: the launcher starts ranks before
+if TYPE_CHECKING:
+    import socket
+    from typing import Any
+
+__all__ = [
+    "ANSWER", "BODY_MAX", "HEADER_MAX", "MAGIC", "NONCE", "Frames", "answer", "encode", "greet", "proof", "same",
+]  # fmt: skip
 
 MAGIC = b"cuframe-store-1\n"
 NONCE = 32
@@ -33,7 +36,16 @@ _LENGTHS = struct.Struct(">II")
 
 def proof(token: bytes, side: bytes, server_nonce: bytes, client_nonce: bytes) -> bytes:
     """The HMAC by which a side shows that it knows the token."""
+    import hmac
+
     return hmac.digest(token, side + server_nonce + client_nonce, "sha256")
+
+
+def same(came: bytes, expected: bytes) -> bool:
+    """Whether two proofs are equal, in a time that does not tell where they differ."""
+    import hmac
+
+    return hmac.compare_digest(came, expected)
 
 
 def answer(token: bytes, greeting: bytes) -> tuple[bytes, bytes]:
@@ -48,6 +60,8 @@ def encode(header: dict[str, Any], body: bytes = b"") -> bytes:
     Raises:
         ValueError: header or body is above its cap.
     """
+    import json
+
     text = json.dumps(header, separators=(",", ":")).encode()
     if len(text) > HEADER_MAX or len(body) > BODY_MAX:
         raise ValueError(f"store: a message holds at most {BODY_MAX} bytes, got {len(body)} and {len(text)} of keys")
@@ -85,6 +99,8 @@ class Frames:
         end = start + body_length
         if len(self.buffer) < end:
             return None
+        import json
+
         try:
             header = json.loads(self.buffer[_LENGTHS.size : start])
         except RecursionError:
@@ -137,7 +153,7 @@ def greet(connection: socket.socket, token: bytes, where: str, patience: float) 
             f"store: the port {where} is taken by something that accepts connections but is no cuframe store "
             f"(silent for {patience:g} s); choose another --master-port"
         ) from None
-    if not hmac.compare_digest(came, expected):
+    if not same(came, expected):
         raise DistributedError(
             f"store: the store at {where} belongs to another job: it has another token "
             "(set CUFRAME_STORE_TOKEN to one secret on all hosts, or choose another --master-port)"
