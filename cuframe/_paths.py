@@ -12,10 +12,26 @@ def checkout_root() -> Path | None:
     return root if (root / "setup.py").is_file() and (root / "kernels").is_dir() else None
 
 
+def installed_from() -> Path | None:
+    """Return the checkout that `pip install .` made this installation from, or None where there was none."""
+    import json  # these take milliseconds, which only an error message spends
+    from importlib import metadata
+    from urllib.parse import unquote, urlparse
+
+    try:
+        url = urlparse(json.loads(metadata.distribution("cuframe").read_text("direct_url.json") or "{}").get("url", ""))
+    except (metadata.PackageNotFoundError, ValueError):
+        return None
+    folder = Path(unquote(url.path))
+    return folder if url.scheme == "file" and (folder / "setup.py").is_file() else None
+
+
 def install_command(extra: str) -> str:
     """Return the pip command that adds `extra` to this installation."""
     root = checkout_root()
-    return f"pip install 'cuframe[{extra}]'" if root is None else f"pip install -e '{root}[{extra}]'"
+    if root is not None:
+        return f"pip install -e '{root}[{extra}]'"
+    return f"pip install '{installed_from() or 'cuframe'}[{extra}]'"
 
 
 def kernels_dir() -> Path:

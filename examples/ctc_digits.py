@@ -4,7 +4,7 @@
 
 Strips of 4 to 8 digits are joined from scikit-learn's 1,797 images of 8 x 8 pixels, with random gaps, overlaps and
 heights. The images are split first: the closing figure is over strips of images that training has never shown. It takes
-a minute on two cores, and scikit-learn and matplotlib (pip install 'cuframe[examples]').
+a minute on two cores, and scikit-learn and matplotlib (pip install -e '.[examples]').
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ try:
     from matplotlib.figure import Figure
     from sklearn.datasets import load_digits
 except ImportError:
-    sys.exit("this example needs scikit-learn and matplotlib: pip install 'cuframe[examples]'")
+    sys.exit("this example needs scikit-learn and matplotlib: pip install -e '.[examples]'")
 
 HEIGHT, WINDOW, STRIDE = 10, 6, 2  # rows of a strip; columns that a step sees; columns from step to step
 console = Console(highlight=False, soft_wrap=True)

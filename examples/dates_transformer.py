@@ -5,7 +5,7 @@
 Babel writes random days of 1970 to 2039 in its four formats, from "5/3/07" to "понедельник, 5 марта 2007 г."; the
 locale is the first token, because nobody can tell 5/3 from 3/5 without it. Days are split into training, validation and
 test: the closing figure is over days that training has shown in no language. It takes three to five minutes on two
-cores, and Babel and matplotlib (pip install 'cuframe[examples]').
+cores, and Babel and matplotlib (pip install -e '.[examples]').
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ try:
     from babel.dates import format_date
     from matplotlib.figure import Figure
 except ImportError:
-    sys.exit("this example needs Babel and matplotlib: pip install 'cuframe[examples]'")
+    sys.exit("this example needs Babel and matplotlib: pip install -e '.[examples]'")
 
 LOCALES = """ar bg ca cs cy da de el en_GB en_US es et eu fa fi fr ga he hi hr hu id is it ja ko lt lv ms nb nl pl pt_BR
     ro ru sk sl sv sw th tr uk vi zh zh_TW""".split()

@@ -6,7 +6,7 @@ The series (1958 to 2001, in ppm) comes with statsmodels. Training ends with 199
 forecasts the next 52 at once, without seeing any of them. It forecasts the growth within a year, which the seasonal
 naive baseline takes for zero and the two baselines with drift for that of the last year, or of all years so far.
 Sizes and the number of steps were chosen on 1990 to 1995 with training up to 1989. It takes a few seconds, and
-statsmodels and matplotlib (pip install 'cuframe[examples]').
+statsmodels and matplotlib (pip install -e '.[examples]').
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ try:
     from matplotlib.figure import Figure
     from statsmodels.datasets import co2
 except ImportError:
-    sys.exit("this example needs statsmodels and matplotlib: pip install 'cuframe[examples]'")
+    sys.exit("this example needs statsmodels and matplotlib: pip install -e '.[examples]'")
 
 YEAR, STRIDE, PAST = 52, 4, 78  # weeks of a forecast; weeks from step to step, and steps, that the network sees
 AHEAD = np.arange(1, YEAR + 1)

@@ -295,7 +295,29 @@ def test_a_cupy_too_new_for_the_driver_is_reported():
 def test_install_command_fits_the_installation(monkeypatch):
     assert _paths.install_command("plot") == f"pip install -e '{ROOT}[plot]'"
     monkeypatch.setattr(_paths, "checkout_root", lambda: None)
+    monkeypatch.setattr(_paths, "installed_from", lambda: ROOT)  # by `pip install .`
+    assert _paths.install_command("plot") == f"pip install '{ROOT}[plot]'"
+    monkeypatch.setattr(_paths, "installed_from", lambda: None)
     assert _paths.install_command("plot") == "pip install 'cuframe[plot]'"
+
+
+@pytest.mark.parametrize(
+    "record, found",
+    [
+        (f'{{"url": "file://{ROOT}", "dir_info": {{}}}}', ROOT),
+        ('{"url": "file:///nowhere", "dir_info": {}}', None),
+        ('{"url": "https://example.org/cuframe.whl"}', None),
+        (None, None),
+    ],
+)
+def test_an_installation_knows_its_checkout(monkeypatch, record, found):
+    class Distribution:
+        def read_text(self, name):
+            assert name == "direct_url.json"
+            return record
+
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: Distribution())
+    assert _paths.installed_from() == found
 
 
 def test_a_cuda_device_without_cupy_says_what_info_says(monkeypatch):

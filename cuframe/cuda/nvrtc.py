@@ -19,9 +19,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["CompileError", "Compiled", "INSTALL", "architectures", "compile_cubin", "header_dir", "version"]
+from .._paths import install_command
 
-INSTALL = "pip install 'cuframe[kernels]'"
+__all__ = ["CompileError", "Compiled", "architectures", "compile_cubin", "header_dir", "version"]
 
 
 class CompileError(RuntimeError):
@@ -87,7 +87,7 @@ def _library_path() -> str | None:
 def _library() -> ctypes.CDLL:
     path = _library_path()
     if path is None:
-        raise RuntimeError(f"kernels: NVRTC, CUDA's run-time compiler, is not installed: {INSTALL}")
+        raise RuntimeError(f"kernels: NVRTC, CUDA's run-time compiler, is not installed: {install_command('kernels')}")
     library = _open(path)
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
@@ -148,7 +148,7 @@ def header_dir() -> Path:
             header = root / place / "cuda_fp16.h"
             if header.is_file() and _header_major(root / place) in (None, major):
                 return header.parent
-    raise RuntimeError(f"kernels: CUDA {major}'s headers are not installed: {INSTALL}")
+    raise RuntimeError(f"kernels: CUDA {major}'s headers are not installed: {install_command('kernels')}")
 
 
 def _header_major(folder: Path) -> int | None:
