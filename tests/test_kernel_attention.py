@@ -290,7 +290,7 @@ def break_kernel(kernel: Any, tmp_path: Path, dtype: str, line: str, number: int
     path.write_text(text[:at] + text[at + len(line):])
     broken = copy.copy(kernel)
     broken._source, broken._opened = path, None
-    broken._loaded, broken._passed, broken._last = {}, {}, (None, None)
+    broken._forget()
     broken.types, broken.constants = {"T": (dtype,)}, {**kernel.constants, "D": kernel.constants["D"][:1]}
     return broken
 

@@ -161,6 +161,34 @@ def test_what_passed_once_lets_nothing_else_pass(recorder: Recorder) -> None:
     assert recorder.loads == [("scale<float, 4>", 0)]
 
 
+def test_new_sizes_are_compared_without_the_other_checks(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Note [Launch cost]: whatever the shapes, and only where nothing else is new."""
+    args = ("float* one[n]", "float* two[n, m]", "float* three[2*n, m, m]", "float* four[8]", "float* any", "int32 n",
+            "int32 m")
+    kernels = [Kernel(text_source("//"), "f", args, declare=False),
+               Kernel(text_source("//"), "g", (args[0], args[0].replace("one", "other"), args[5]), declare=False)]
+    checked = []
+    true = Kernel._check
+
+    def check(k: Kernel, *given: Any) -> Any:
+        checked.append(k.name)
+        return true(k, *given)
+
+    monkeypatch.setattr(Kernel, "_check", check)
+    for n in (3, 4, 5):
+        kernels[0](1, 32, array(n), array(n, 2), array(2 * n, 2, 2), array(8), array(n, 7), n, 2)
+        kernels[1](1, 32, array(n), array(n), n)
+    assert checked == ["f", "g"]
+    for wrong in range(4):
+        sizes = [(6,), (6, 2), (12, 2, 2), (8,), (1,)]
+        sizes[wrong] = (1, 1)
+        with pytest.raises(ValueError, match=f"f: {'one two three four'.split()[wrong]} must have shape"):
+            kernels[0](1, 32, *(array(*s) for s in sizes), 6, 2)
+    with pytest.raises(TypeError, match="g: one must be float32"):
+        kernels[1](1, 32, array(7, dtype="float16"), array(7), 7)
+    assert len(recorder.launches) == 6
+
+
 def test_which_array_is_left_out(recorder: Recorder) -> None:
     k = Kernel(text_source("//"), "f", ("float* x", "float* a?[2]", "float* b?[3]"), declare=False)
     x, two, three = array(1), array(2), array(3)

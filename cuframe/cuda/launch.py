@@ -17,10 +17,11 @@ All arrays must be on one device.  Its type selects the launcher (`register_laun
 and gets the arguments as a packed block, an 8-byte slot each.
 
 Note [Launch cost] A launch is to cost less than 3 us of Python: benchmarks/launch_cost.py.  What the checks depend on
-is gathered in one hashable key, by functions that are C code throughout: dtype, size, contiguity and device of each
-array, which are None, the scalars that shapes are made of, the template's constants.  A key that passed the checks once
-needs them no more, and leads straight to the loaded instance; any other goes through all of them, and so does what
-makes no key.
+is gathered by functions that are C code throughout: dtype, size, contiguity and device of each array, which are None,
+the scalars that shapes are made of, the template's constants.  There are four ways on, each slower than the one before:
+all of it is as in the last launch; or as in a launch that passed the checks; or all but the sizes, which are then
+compared with the declared shapes; or it goes through all the checks, which have the words for what is wrong, and so
+does what cannot be gathered.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ import itertools
 import re
 import struct
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from math import prod
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -64,10 +66,10 @@ class Launcher(Protocol):
     """What a kind of device does for kernels."""
 
     @property
-    def look(self) -> Callable[[Any], Hashable]:
-        """What tells launches apart: dtype, size, contiguity and device; AttributeError for another kind of array.
+    def look(self) -> Callable[[Any], tuple[Any, int, bool, int]]:
+        """What tells launches apart: dtype, size, whether C-contiguous, device.
 
-        `operator.attrgetter` makes one that takes the time of a single call.
+        AttributeError for another kind of array.  `operator.attrgetter` makes one that takes the time of a single call.
         """
 
     def device(self, array: Any, /) -> int:
@@ -134,6 +136,14 @@ class _Argument(NamedTuple):
     shape: _Shape
 
 
+# A launch that passed the checks: type of the arrays, form, which are None, constants, how to look, what was seen, the
+# scalars of shapes, dtypes and contiguity and devices, how to find addresses, the instance.  A plain tuple, because it
+# is taken apart at each launch.
+_Passed: TypeAlias = (
+    "tuple[Any, _Form, tuple[int, ...], Mapping[str, int | bool], Any, Sequence[tuple], Sequence[Any], Any, Any, Any]"
+)
+
+
 class Kernel:
     """A kernel of a `.cu` file, with all its instances.
 
@@ -170,20 +180,26 @@ class Kernel:
         self._arguments = tuple(self._parse(args))
         self._count = len(self._arguments)
         self._optional = tuple(i for i, a in enumerate(self._arguments) if a.optional)
+        self._prepare()
         self._forms: dict[tuple[int, ...], _Form] = {}
         self._whole = self._form(())
         self._blocks: list[_Block] = []
-        self._loaded: dict[Any, Loaded] = {}
-        self._passed: dict[Hashable, Loaded] = {}
-        self._last: tuple[Hashable, Loaded | None] = (None, None)
-        self._prepare()
+        self._forget()
         if declare:
             _declared.append(self)
+
+    def _forget(self) -> None:
+        """Be as new: nothing loaded, nothing checked."""
+        self._loaded: dict[Any, Loaded] = {}
+        self._passed: dict[Hashable, _Passed] = {}
+        self._last: _Passed = (None, self._whole, (), {}, None, [], (), None, None, None)
 
     def _prepare(self) -> None:
         """What the checks need, in the form that is quickest to walk."""
         pointers = [(i, a) for i, a in enumerate(self._arguments) if a.pointer]
         self._places = [i for i, _ in pointers]
+        if not pointers:
+            raise ValueError(f"{self.name}: no array among the arguments, so no device to run on")
         # a class of pointers is a type parameter or a C type: one dtype in a launch
         self._classes = list(dict.fromkeys(a.ctype for _, a in pointers))
         self._dtypes = [_dtype(_DTYPE_NAMES[c]) if c in _DTYPE_NAMES else None for c in self._classes]
@@ -195,6 +211,7 @@ class Kernel:
              a.strided, self._shapes.index(a.shape) if a.shape else None) for i, a in pointers]
         named = {place for shape in self._shapes for _, places in shape for place in places}
         self._extents = _picker(sorted(named))
+        self._areas = [_area(shape) for shape in self._shapes]
 
     def _form(self, absent: tuple[int, ...]) -> _Form:
         """How arguments are gathered where those at these places are None."""
@@ -205,8 +222,11 @@ class Kernel:
             # padding packs as zeros: a null pointer
             layout = "".join("8x" if i in absent else "Q" for i in pointers)
             layout += "".join(_SCALARS[self._arguments[i].ctype] for i in scalars)
-            found = self._forms[absent] = _Form(_picker([i for i in pointers if i not in absent]), _picker(scalars),
-                                                struct.Struct(layout).pack_into)
+            there = [i for i in pointers if i not in absent]
+            shaped = [(there.index(i), shape) for i, *_, shape in self._checks if i in there and shape is not None]
+            found = self._forms[absent] = _Form(
+                _picker(there), _picker(scalars), struct.Struct(layout).pack_into,
+                _picker([place for place, _ in shaped]), _picker([shape for _, shape in shaped]))
         return found
 
     def _new_block(self) -> _Block:
@@ -290,44 +310,80 @@ class Kernel:
         if len(values) != self._count:
             raise TypeError(f"{self.name}: takes {self._count} arguments "
                             f"({', '.join(a.name for a in self._arguments)}), got {len(values)}")
-        form = self._whole
-        absent: tuple[int, ...] = ()
-        for i in self._optional:
-            if values[i] is None:
-                absent += (i,)
-        if absent:
-            form = self._forms.get(absent) or self._form(absent)
-        arrays_of, scalars_of, pack_into = form
+        last = self._last
+        kind, (arrays_of, scalars_of, pack_into, _, _), absent, chosen, look, looks, extents, _, address, loaded = last
+        passed: _Passed | None = last
         arrays = arrays_of(values)
-        launcher = _launchers.get(type(arrays[0])) if arrays else None
-        if launcher is None:
-            launcher = self._find_launcher(arrays)
         try:
-            key = (absent, tuple(map(launcher.look, arrays)), self._extents(values), *constants, *constants.values())
-            last, loaded = self._last
-            if key != last:  # to compare takes half of what a look-up takes
-                loaded = self._passed.get(key)
-                self._last = key, loaded
-        except (AttributeError, TypeError, ValueError):  # None, or another kind of array, or a scalar that is an array
-            loaded = self._check(launcher, values, constants)
-        else:
-            if loaded is None:
-                loaded = self._check(launcher, values, constants)
-                if len(self._passed) >= _MOST_PASSED:
-                    self._passed.clear()
-                self._passed[key] = loaded
-                self._last = key, loaded
+            now, sizes = [*map(look, arrays)], self._extents(values)
+            if now != looks or sizes != extents or constants != chosen or type(arrays[0]) is not kind:
+                key = (type(arrays[0]), absent, sizes, *now, *constants, *constants.values())
+                passed = self._passed.get(key) or self._resized(last, key, values, now, sizes, constants)
+            for i in absent:
+                if values[i] is not None:
+                    passed = None
+        except (AttributeError, TypeError, ValueError):  # another kind of array, or a scalar that is an array
+            passed = None
+        if passed is not last:
+            self._last = passed = passed or self._find(values, constants)
+            _, (arrays_of, scalars_of, pack_into, _, _), _, _, _, _, _, _, address, loaded = passed
+            arrays = arrays_of(values)
         try:
             slots = self._blocks.pop()
         except IndexError:
             slots = self._new_block()
         try:
-            pack_into(slots.buffer, 0, *map(launcher.address, arrays), *scalars_of(values))
+            pack_into(slots.buffer, 0, *map(address, arrays), *scalars_of(values))
         except struct.error:
             raise self._bad_scalar(values) from None
         loaded((grid, 1, 1) if type(grid) is int else _three(grid),
                (block, 1, 1) if type(block) is int else _three(block), shared, slots.pointers, self.cooperative)
         self._blocks.append(slots)
+
+    def _find(self, values: Sequence[Any], constants: Mapping[str, int | bool]) -> _Passed:
+        """What a launch that differs from the last one needs."""
+        absent: tuple[int, ...] = ()
+        for i in self._optional:
+            if values[i] is None:
+                absent += (i,)
+        form = self._form(absent)
+        arrays = form.arrays(values)
+        launcher = _launchers.get(type(arrays[0])) if arrays else None
+        if launcher is None:
+            launcher = self._find_launcher(arrays)
+        kind = type(arrays[0])
+        try:
+            looks, extents = [*map(launcher.look, arrays)], self._extents(values)
+            key = (kind, absent, extents, *looks, *constants, *constants.values())
+            passed = self._passed.get(key)
+            if passed is None:
+                loaded = self._check(launcher, values, constants)
+                dtypes, _, dense, devices = zip(*looks)
+                passed = (kind, form, absent, constants, launcher.look, looks, extents, (dtypes, dense, devices),
+                          launcher.address, loaded)
+                self._remember(key, passed)
+        except (AttributeError, TypeError, ValueError):
+            # None, another kind of array, or a scalar that is an array: the checks know what is wrong, if anything is
+            loaded = self._check(launcher, values, constants)
+            passed = None, form, absent, constants, None, [], (), None, launcher.address, loaded
+        return passed
+
+    def _resized(self, last: _Passed, key: tuple, values: Sequence[Any], looks: Sequence[tuple],
+                 extents: Sequence[Any], constants: Mapping[str, int | bool]) -> _Passed | None:
+        """What a launch needs that differs from the last one in sizes alone, if those are as declared."""
+        kind, form, absent, chosen, look, _, _, fixed, address, loaded = last
+        dtypes, sizes, dense, devices = zip(*looks)
+        if (constants != chosen or (dtypes, dense, devices) != fixed or key[0] is not kind
+                or form.sizes(sizes) != form.areas(tuple([area(values) for area in self._areas]))):
+            return None
+        passed = kind, form, absent, chosen, look, looks, extents, fixed, address, loaded
+        self._remember(key, passed)
+        return passed
+
+    def _remember(self, key: Hashable, passed: _Passed) -> None:
+        if len(self._passed) >= _MOST_PASSED:
+            self._passed.clear()
+        self._passed[key] = passed
 
     def _check(self, launcher: Launcher, values: Sequence[Any], constants: Mapping[str, int | bool]) -> Loaded:
         """The instance for these arguments, if nothing is wrong with them."""
@@ -419,11 +475,16 @@ class Kernel:
 
 
 class _Form(NamedTuple):
-    """How arguments are gathered: the arrays that are there, the scalars, and both packed one after the other."""
+    """How arguments are gathered: the arrays that are there, the scalars, and both packed one after the other.
+
+    And of those arrays that have a declared shape, the sizes among all sizes, and the sizes that they should have.
+    """
 
     arrays: Callable[[Sequence[Any]], Sequence[Any]]
     scalars: Callable[[Sequence[Any]], Sequence[Any]]
     pack_into: Callable[..., None]
+    sizes: Callable[[Sequence[int]], Sequence[int]]
+    areas: Callable[[Sequence[int]], Sequence[int]]
 
 
 class _Block:
@@ -445,6 +506,17 @@ def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
     if list(places) == list(range(first, first + len(places))):
         return itemgetter(slice(first, first + len(places)))
     return itemgetter(*places)
+
+
+def _area(shape: _Shape) -> Callable[[Sequence[Any]], int]:
+    """A function of all arguments that gives how many elements an array of this shape has; quick where it is short."""
+    factor, places = prod(factor for factor, _ in shape), [place for _, some in shape for place in some]
+    if len(places) == 1 and factor == 1:
+        return itemgetter(places[0])
+    if len(places) == 2:
+        first, second = places
+        return lambda values: factor * values[first] * values[second]
+    return lambda values: factor * prod([values[i] for i in places])
 
 
 def _product(shape: _Shape, values: Sequence[Any]) -> int:
