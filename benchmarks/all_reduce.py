@@ -41,9 +41,9 @@ def main() -> None:
     away = (size - 1) / size
     # name: what is run, and how often a rank reads or writes the array
     runs: dict[str, tuple[Callable[[], object], float]] = {
-        "shared array": (lambda: dist.all_reduce(shared, "max"), 2.0),
+        "shared array": (lambda: dist.all_reduce(shared), 2.0),
         "shared array, average": (lambda: dist.all_reduce(shared, "avg"), 2.0),
-        "any array": (lambda: dist.all_reduce(x, "max"), 4 * away + 1 + 2 / size),
+        "any array": (lambda: dist.all_reduce(x), 4 * away + 1 + 2 / size),
         "any array, average": (lambda: dist.all_reduce(x, "avg"), 4 * away + 1 + 2 / size),
         "copy": (lambda: np.copyto(target, source), 2.0),
     }
@@ -52,7 +52,7 @@ def main() -> None:
         port = int(dist.broadcast_object(free_port() if rank == 0 else None))
         gloo.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=size)
         y = torch.ones(ELEMENTS)
-        runs["gloo"] = (lambda: gloo.all_reduce(y, gloo.ReduceOp.MAX), 0.0)
+        runs["gloo"] = (lambda: gloo.all_reduce(y, gloo.ReduceOp.SUM), 0.0)
     walls: dict[str, list[float]] = {name: [] for name in runs}
     cpu: dict[str, list[float]] = {name: [] for name in runs}
     alone: list[float] = []

@@ -33,7 +33,7 @@ import numpy as np
 from . import status
 from .errors import DistributedError, DistributedTimeout, name_ranks
 from .process_group import ProcessGroup, ReduceOp, Work, check_reduction
-from .reduction import reduce_into, reduce_to_mine
+from .reduction import reduce_into, reduce_to
 from .segment import PAGE, SPINS, Segment, share_memory
 from .store import Store
 
@@ -274,9 +274,7 @@ class SharedMemoryGroup(ProcessGroup):
         cut = self._cuts(array.size)[self.rank]
         parts = [whole[r, cut] for r in range(self.size)]
         phase()
-        for block in reduce_to_mine(parts, self.rank, op):
-            for r in self._others:
-                parts[r][block] = parts[self.rank][block]
+        reduce_to(parts, self.rank, [parts[r] for r in self._others], op)
         phase()
 
     def _all_reduce_small(self, x: np.ndarray, op: ReduceOp, phase: Callable[[], int]) -> None:
@@ -313,8 +311,7 @@ class SharedMemoryGroup(ProcessGroup):
             cut = self._cuts(piece.size)[me]
             sums = shares[self._next(), cut]
             mine = piece[cut]
-            for block in reduce_to_mine([mine if r == me else slots[now, r, cut] for r in range(self.size)], me, op):
-                sums[block] = mine[block]
+            reduce_to([mine if r == me else slots[now, r, cut] for r in range(self.size)], me, [sums], op)
             if i + 1 < len(pieces):
                 hand_over(pieces[i + 1])
             if i:
