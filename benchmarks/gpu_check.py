@@ -23,17 +23,17 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:] = [str(ROOT), *(p for p in sys.path if p != str(Path(__file__).resolve().parent))]
 
 from benchmarks.gpu import plan, report  # noqa: E402
-from benchmarks.gpu.cases import FAMILIES  # noqa: E402
 from benchmarks.gpu.environment import commit  # noqa: E402
 from benchmarks.gpu.runner import Results, run  # noqa: E402
+from cuframe.bench import selection  # noqa: E402
 
 
 def seconds(text: str) -> float:
     """`90`, `90s`, `8m`, `1.5h` in seconds."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text)
-    if not found or not float(found[1]):
-        raise argparse.ArgumentTypeError(f"must be a time such as 8m or 480s, got {text!r}")
-    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[found[2]]
+    try:
+        return selection.seconds(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -70,9 +70,8 @@ def main(argv: list[str] | None = None) -> int:
     if args.show:
         print(report.markdown(Results.load(args.show).data))
         return 0
-    names = [f.name for f in FAMILIES]
     if args.list:
-        for unit in (plan.environment_unit(), *plan.plan("sm_NN", names)):
+        for unit in (plan.environment_unit(), *plan.plan("sm_NN")):
             print(f"{unit.name:45} {unit.limit:4.0f} s")
         return 0
     today = datetime.date.today().isoformat()
@@ -92,7 +91,7 @@ def main(argv: list[str] | None = None) -> int:
     results.save()
     print(f"results: {path}")
     try:
-        units = plan.chosen(plan.plan(plan.arch_of(facts), names), [o for o in args.only if o != "environment"])
+        units = plan.chosen(plan.plan(plan.arch_of(facts)), [o for o in args.only if o != "environment"])
     except ValueError as error:
         print(f"gpu-check: {error}", file=sys.stderr)
         return 2

@@ -12,19 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.gpu.runner import Rows
-from cuframe.bench.machine import commit, machine
-
-
-def device() -> dict[str, Any]:
-    import cupy
-
-    runtime = cupy.cuda.runtime
-    facts = runtime.getDeviceProperties(0)
-    name = facts["name"].decode() if isinstance(facts["name"], bytes) else facts["name"]
-    wanted = ("major", "minor", "multiProcessorCount", "totalGlobalMem", "l2CacheSize", "sharedMemPerBlockOptin",
-              "regsPerMultiprocessor", "clockRate", "memoryClockRate", "memoryBusWidth")
-    return {"gpu": name, "driver cuda": runtime.driverGetVersion(), "runtime cuda": runtime.runtimeGetVersion(),
-            "cupy": cupy.__version__, **{k: facts[k] for k in wanted if k in facts}}
+from cuframe.bench.machine import commit, device, machine, peak_copy, peak_products
 
 
 def compiler() -> dict[str, Any]:
@@ -64,18 +52,11 @@ def first_kernel() -> dict[str, Any]:
 def peaks() -> dict[str, Any]:
     """Ceilings measured here: a copy on the GPU, bytes read and written counted, and products of 8192 x 8192."""
     import cupy
-    import numpy as np
 
-    from benchmarks.gpu.timing import Clock
+    from cuframe.bench.clocks import DeviceClock
 
-    clock = Clock(cupy)
-    found = {"copy GB/s": round(clock.bandwidth / 1e9, 1)}
-    for dtype in ("float32", "float16"):
-        a = cupy.random.default_rng(0).random((8192, 8192), dtype=np.float32).astype(dtype)
-        clock.sample(lambda a=a: a @ a, 0)  # type: ignore[misc]
-        times = [clock.sample(lambda a=a: a @ a, 0) for _ in range(5)]  # type: ignore[misc]
-        found[f"matmul {dtype} TFLOP/s"] = round(2 * 8192**3 / float(np.median(times)) / 1e9, 1)
-    return found
+    clock = DeviceClock(cupy)
+    return {"copy": peak_copy(clock, cupy), "products": {d: peak_products(d, clock) for d in ("float32", "bfloat16")}}
 
 
 _PARTS: dict[str, Callable[[], dict[str, Any]]] = {

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from benchmarks.gpu import pytest_rows
 from benchmarks.gpu.runner import ROOT, Unit, python
+from cuframe.bench.case import Family
+from cuframe.bench.families import FAMILIES
 
-__all__ = ["SHARES", "STAGES", "TOGETHER", "plan"]
+__all__ = ["SHARES", "STAGES", "TOGETHER", "by_interest", "plan"]
 
 # of the time; what a stage leaves over, the next gets
 SHARES = {"environment": 0.06, "compile": 0.12, "correctness": 0.34, "repeats": 0.10, "timings": 0.28,
@@ -34,8 +36,19 @@ def device_tests() -> list[str]:
     return sorted(found, key=lambda name: (name == _TABLE, not name.startswith("test_kernel_"), name))
 
 
-def plan(arch: str, families: list[str]) -> list[Unit]:
+def by_interest(families: Sequence[Family] = FAMILIES) -> list[Family]:
+    """Those that are timed on a GPU, the first of each group before the second of any."""
+    groups: dict[str, list[Family]] = {}
+    for family in families:
+        if family.cuda:
+            groups.setdefault(family.group, []).append(family)
+    order = {f.name: (i, place) for place, some in enumerate(groups.values()) for i, f in enumerate(some)}
+    return sorted((f for some in groups.values() for f in some), key=lambda f: order[f.name])
+
+
+def plan(arch: str) -> list[Unit]:
     """All units for a GPU of architecture `arch`, in the order they run in."""
+    families = by_interest()
     cores = os.cpu_count() or 1
     units = [Unit("compile", arch, python("-m", "benchmarks.gpu.compile", arch), 300)]
     for name in device_tests():
@@ -43,10 +56,12 @@ def plan(arch: str, families: list[str]) -> list[Unit]:
         units.append(Unit("correctness", name, python(
             "-m", "pytest", "-q", "-p", "benchmarks.gpu.pytest_rows", "-p", "no:cacheprovider", "-W", "default",
             "-m", "not parity", "--device", "cuda", *workers, f"tests/{name}"), 420, pytest_rows.fold))
-    for name in families:
-        units.append(Unit("repeats", name, python("-m", "benchmarks.gpu.repeats", name), 120))
-    for name in families:
-        units.append(Unit("timings", name, python("-m", "benchmarks.gpu.timing", name), 90))
+    for family in families:
+        units.append(Unit("repeats", family.name, python("-m", "benchmarks.gpu.repeats", family.name), 120))
+    timed = {f.name if f.group != "overhead" else f.group: [g.name for g in families if g is f or g.group == f.group
+                                                            == "overhead"] for f in families}
+    for name, members in timed.items():  # what operations cost takes less than the start of a process: one for all
+        units.append(Unit("timings", name, python("-m", "benchmarks.gpu.timing", *members), 120))
     if shutil.which("compute-sanitizer"):
         for name in _SANITIZED:
             for tool in TOOLS:

@@ -10,21 +10,25 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.cases import FAMILIES, Family, Side, family
 from benchmarks.gpu.runner import Rows
-from benchmarks.gpu.timing import runs
+from cuframe.bench.case import Family, Side, passes
+from cuframe.bench.families import FAMILIES, family
 
 COUNT = 250
 
 
+def _several(result: Any) -> Sequence[Any]:
+    return result if isinstance(result, (tuple, list)) else (result,)
+
+
 def _bits(result: Any) -> list[Any]:
     """Raw arrays of a result as bytes, on their device."""
-    several = result if isinstance(result, (tuple, list)) else (result,)
-    return [r.array.copy(order="C").reshape(-1).view(np.uint8) for r in several]
+    return [r.array.copy(order="C").reshape(-1).view(np.uint8) for r in _several(result)]
 
 
 def different(chosen: Family, dtype: str, cf: Any, device: str, count: int) -> dict[str, int]:
@@ -36,12 +40,12 @@ def different(chosen: Family, dtype: str, cf: Any, device: str, count: int) -> d
         # three steps from the start, several times
         def steps() -> Any:
             call = chosen.build(side, *chosen.small).call
-            return [call().clone() for _ in range(3)]
+            return [r.clone() for _ in range(3) for r in _several(call())]
 
         modes = {"step": steps}
         count = min(count, 50)
     else:
-        modes = runs(work, cf)
+        modes = passes(work, cf)
     for mode, call in modes.items():
         first = _bits(call())
         wrong = 0

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from cuframe.bench.selection import in_order
+from cuframe.bench.table import COLUMNS, cells, duration
+from cuframe.bench.table import markdown as table
+
 __all__ = ["markdown", "summary", "timings"]
 
 _STAGES = ("environment", "compile", "correctness", "repeats", "timings", "sanitizer")
@@ -61,12 +65,12 @@ def summary(data: Mapping[str, Any]) -> str:
 
 def _short(row: Mapping[str, Any]) -> str:
     us = row["us"]["cuframe"][row["figure"]]["median"]
-    text = f"{row['key']:46} {us:10.1f} us {row['figure']:4}"
-    if row["bytes"]:
-        text += f"  {row['of_floor']:4.0%} of floor"
+    text = f"{row['key']:54} {duration(us):>8} {row['figure']:4}"
+    if "of_roofline" in row:
+        text += f"  {row['of_roofline']:4.0%} of the roofline"
     if row["baseline"]:
-        text += f"  {row['ratio']:5.2f} x {row['baseline']}"
-    return text + ("" if row["within"] else f"  OFF BY {row['difference']:.2g}")
+        text += f"  {row['speedup']:5.2f} x {row['baseline']}"
+    return text + (f"  OFF BY {row['error']['value']:.2g}" if row["within"] is False else "")
 
 
 def _table(header: list[str], rows: list[list[str]]) -> list[str]:
@@ -79,8 +83,9 @@ def markdown(data: Mapping[str, Any]) -> str:
     lines = [f"## {_title(data)}", ""]
     found = facts(data)
     if "peaks" in found:
-        peaks = ", ".join(f"{k} {v}" for k, v in found["peaks"].items() if k != "key")
-        lines += [f"Ceilings measured there: {peaks}.", ""]
+        peaks = [f"copies {found['peaks']['copy'] / 1e9:.0f} GB/s",
+                 *(f"products {d} {r / 1e12:.1f} TFLOP/s" for d, r in found["peaks"]["products"].items())]
+        lines += [f"Ceilings measured there: {', '.join(peaks)}.", ""]
     checks = []
     for stage in _STAGES[1:]:
         for name, unit in _of_stage(data, stage):
@@ -91,21 +96,9 @@ def markdown(data: Mapping[str, Any]) -> str:
             checks.append([name.replace("|", " "), unit["status"], counts, f"{unit.get('seconds', 0):.0f}"])
     if checks:
         lines += [*_table(["unit", "result", "what", "seconds"], checks), ""]
-    rows = []
-    for row in timings(data):
-        ours = row["us"]["cuframe"]
-        theirs = row["us"][row["baseline"]] if row["baseline"] else {}
-        figure = row["figure"]
-        rows.append([
-            row["family"], "x".join(map(str, row["sizes"])), row["dtype"], row["mode"],
-            f"{ours[figure]['median']:.1f} {figure}", f"{ours['wall']['median']:.1f}", f"{ours['host']:.1f}",
-            f"{row['of_floor']:.0%}" if row["bytes"] else "", str(row.get("tflops", "")),
-            f"{theirs[figure]['median']:.1f} ({row['baseline']})" if theirs else "",
-            f"{row['ratio']:.2f}" if theirs else "",
-            "" if row["difference"] is None else f"{row['difference']:.1g}"])
+    rows = [cells(row) for row in in_order(timings(data))]
     if rows:
-        lines += _table(["family", "sizes", "dtype", "mode", "us", "wall us", "host us", "of floor", "TFLOP/s",
-                         "PyTorch us", "times as fast", "difference"], rows)
-        lines += ["", "us: median of GPU time; cold: with the L2 cache overwritten; wall: from call to call.",
-                  "Of floor: the time in which a copy moves the fewest bytes possible, over ours."]
+        lines += table(COLUMNS, rows)
+        lines += ["", "time: median on the GPU; cold: with the L2 cache overwritten; wall: from call to call.",
+                  "roofline: share of what the copies (m) or products (p) measured there allow."]
     return "\n".join(lines)

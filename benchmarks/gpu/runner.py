@@ -23,7 +23,7 @@ from typing import Any
 __all__ = ["FINAL", "ROOT", "VERSION", "Results", "Rows", "Unit", "line", "python", "read_rows", "run"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-VERSION = 1                             # of the JSON
+VERSION = 2                             # of the JSON
 # what `--resume` need not run again
 FINAL = ("passed", "failed")
 _TAIL = 3000                            # characters of a log that are kept

@@ -96,7 +96,6 @@ class Family:
         cold: whether it is also timed with caches overwritten on a GPU, and that is its figure.
         aim: times as fast as PyTorch that is aimed at on a CPU.
         same: whether both libraries compute the same; not where each draws its own random numbers.
-        kernels: of ours, for registers and spills.
     """
 
     name: str
@@ -117,7 +116,6 @@ class Family:
     cold: bool = True
     aim: float = 1.0
     same: bool = True
-    kernels: Sequence[str] = ()
     tolerance: Mapping[str, float] = field(default_factory=lambda: {
         "float32": 1e-4, "float64": 1e-4, "bfloat16": 0.05, "float16": 0.01})
 

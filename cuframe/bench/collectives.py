@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ import numpy as np
 from .case import itemsize
 from .statistics import interval, ratio, summary, verdict
 
-__all__ = ["CollectiveCase", "bus_factor", "cases", "measure"]
+__all__ = ["CollectiveCase", "bus_factor", "measure", "todo"]
 
 _SIZES = {"cpu": (4096, 1 << 20, 25 << 20), "cuda": (4096, 1 << 20, 25 << 20, 256 << 20)}
 _ROUNDS = 15
@@ -46,9 +47,11 @@ class CollectiveCase(NamedTuple):
         return self.size // itemsize(self.dtype) // self.ranks * self.ranks
 
 
-def cases(name: str, kind: str, ranks: int, dtypes: Sequence[str] = ("float32",)) -> list[CollectiveCase]:
-    redop = "sum" if name in _REDUCING else "none"
-    return [CollectiveCase(name, size, dtype, redop, ranks) for size in _SIZES[kind] for dtype in dtypes]
+def todo(names: Sequence[str], kind: str, ranks: int, known: Container[str] = ()) -> list[CollectiveCase]:
+    """The cases of these collectives that have no row yet."""
+    found = [CollectiveCase(name, size, "float32", "sum" if name in _REDUCING else "none", ranks)
+             for name in names for size in _SIZES[kind]]
+    return [c for c in found if c.key not in known]
 
 
 def bus_factor(name: str, ranks: int) -> float:
@@ -61,7 +64,7 @@ def bus_factor(name: str, ranks: int) -> float:
             "reduce_scatter": (ranks - 1) / ranks}.get(name, 1.0)
 
 
-def measure(todo: Sequence[CollectiveCase], kind: str, ranks: int, baseline: bool) -> Iterator[dict[str, Any]]:
+def measure(cases: Sequence[CollectiveCase], kind: str, ranks: int, baseline: bool) -> Iterator[dict[str, Any]]:
     """The rows of these cases, from ranks started for them.
 
     Raises:
@@ -71,10 +74,12 @@ def measure(todo: Sequence[CollectiveCase], kind: str, ranks: int, baseline: boo
 
     with tempfile.TemporaryDirectory(prefix="cuframe-bench-") as folder:
         path = Path(folder) / "rows"
-        asked = json.dumps({"cases": [list(c) for c in todo], "kind": kind, "baseline": baseline, "rows": str(path)})
+        asked = json.dumps({"cases": [list(c) for c in cases], "kind": kind, "baseline": baseline, "rows": str(path)})
         code = launch(Plan([sys.executable, "-m", "cuframe.bench.collectives", asked], ranks))
         for line in path.read_text().splitlines() if path.exists() else ():
             yield json.loads(line)
+        if code == 128 + signal.SIGINT:
+            raise KeyboardInterrupt
         if code:
             raise RuntimeError(f"the ranks ended with status {code}")
 

@@ -17,7 +17,7 @@ _CONFIDENCE = 0.99  # of a row; a file has a hundred of them
 class Change(NamedTuple):
     """A row in two files: the second's time over the first's, with its interval.
 
-    `kind` is faster, slower, same or unclear, at the given least change.
+    `kind` is faster, slower, same or unclear, at the given least change; unclear, too, where others disturbed it much.
     """
 
     key: str
@@ -61,9 +61,10 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], least: float, r
         if relative and not (row.get("baseline") and row["baseline"] == earlier.get("baseline")):
             continue
         a, b = (_figures(r, relative) for r in (row, earlier))
+        disturbed = any(r.get("noise", {}).get("much") for r in (row, earlier))
         value, (low, high) = ratio(a, b), interval(a, b, paired=False, confidence=_CONFIDENCE)
         found.append(Change(row["key"], float(np.median(b)), float(np.median(a)), value, low, high,
-                            _kind(value, low, high, least)))
+                            "unclear" if disturbed else _kind(value, low, high, least)))
     return found
 
 

@@ -80,7 +80,7 @@ def device() -> dict[str, Any]:
     from cuframe.cuda import nvrtc
 
     runtime = cupy.cuda.runtime
-    facts = runtime.getDeviceProperties(0)
+    facts = runtime.getDeviceProperties(runtime.getDevice())
     name = facts["name"].decode() if isinstance(facts["name"], bytes) else facts["name"]
     wanted = ("major", "minor", "multiProcessorCount", "totalGlobalMem", "l2CacheSize", "sharedMemPerBlockOptin",
               "regsPerMultiprocessor", "clockRate", "memoryClockRate", "memoryBusWidth")
@@ -112,7 +112,10 @@ def load(path: Path = Path("/proc/stat")) -> Load | None:
 
 
 def noise(before: Load | None, after: Load | None) -> dict[str, Any]:
-    """Shares of the machine's time that the hypervisor and other programs took, and a warning where it is much."""
+    """Shares of the machine's time that the hypervisor and other programs took, with a warning where it shows.
+
+    `much`: so much that libraries whose threads wait for one another by spinning take many times as long.
+    """
     if before is None or after is None or after.all - before.all < 0.2:
         return {}
     span = after.all - before.all
@@ -123,6 +126,7 @@ def noise(before: Load | None, after: Load | None) -> dict[str, Any]:
                                       (f"{others:.0%} taken by other programs", others > 0.1)) if much]
     if causes:
         found["warning"] = ", ".join(causes)
+    found["much"] = steal > 0.1 or others > 0.25
     return found
 
 

@@ -12,12 +12,15 @@ import numpy as np
 from . import machine
 from .case import Case, Family, Side, Work, host_arrays, passes
 from .clocks import Clock, quiet_collector
+from .resources import Launched, launched, summed
 from .statistics import interval, ratio, summary, verdict
 
 __all__ = ["Session", "difference", "rows_of", "sample"]
 
 _LEAST_ROUNDS = 7
 _MOST_EACH = 10
+# where neighbours make calls many times as long as the first ones were: rounds that are enough, and times the seconds
+_ENOUGH, _PATIENCE = 5, 4
 # a float64 reference beyond these would take longer than the timing
 _REFERENCE_FLOPS, _REFERENCE_BYTES = 10**10, 1 << 28
 
@@ -136,8 +139,11 @@ def sample(
     rounds = int(np.clip(3 * seconds / one, min(_LEAST_ROUNDS, clock.rounds), clock.rounds))
     each = int(np.clip(seconds / one / rounds, 1, _MOST_EACH))
     found: dict[str, dict[str, list[list[float]]]] = {label: {} for label in who}
+    began = time.monotonic()
     with quiet_collector():
         for turn in range(rounds):
+            if turn >= _ENOUGH and time.monotonic() - began > _PATIENCE * seconds:
+                break
             for label in list(who) if turn % 2 == 0 else reversed(who):
                 clock.turn()
                 taken: dict[str, list[float]] = {}
@@ -183,8 +189,6 @@ def _beside(times: Mapping[str, list[float]]) -> dict[str, Any]:
 
 def rows_of(case: Case, session: Session, known: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """The rows of a case, one a mode, as they are measured; those of `known` are left out."""
-    from .resources import resources_of
-
     family = case.family
     sides, notes = _contestants(case, session)
     reference = _Reference(case)
@@ -200,9 +204,14 @@ def rows_of(case: Case, session: Session, known: Mapping[str, Any] | None = None
             continue
         began, before = time.monotonic(), machine.load()
         results = {}
+        kernels: list[Launched] = []
         for label, side in list(sides.items()):
             try:
-                results[label] = side.modes[mode]()
+                if label == "cuframe" and session.arch is not None:
+                    with launched() as kernels:
+                        results[label] = side.modes[mode]()
+                else:
+                    results[label] = side.modes[mode]()
             except Exception as cause:
                 if label == "cuframe":
                     raise
@@ -231,10 +240,13 @@ def rows_of(case: Case, session: Session, known: Mapping[str, Any] | None = None
         tolerance = family.tolerance[case.dtype]
         row |= {"error": error or None, "tolerance": tolerance,
                 "within": None if not error else bool(error["value"] <= tolerance)}
-        if session.arch is not None and family.kernels:
-            row |= resources_of(family.kernels, case.dtype, session.arch)
-        if disturbed := machine.noise(before, machine.load()):
-            row["noise"] = disturbed
+        if session.arch is not None:
+            row |= summed(kernels, session.arch)
+        if noise := machine.noise(before, machine.load()):
+            row["noise"] = noise
+            alone = session.clock.timer == "process" and machine.cores() == 1  # waits are not in its time
+            if noise["much"] and not alone and row["baseline"] and row["verdict"] != "unclear":
+                row["verdict"] = "disturbed"
         if notes:
             row["notes"] = dict(notes)
         row["seconds"] = round(time.monotonic() - began, 2)

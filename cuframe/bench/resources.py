@@ -1,45 +1,69 @@
-"""Registers and spills of the kernels behind a row."""
+"""Registers and spills of the kernels behind a row: of the very instances that a call launched."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
-__all__ = ["resources_of"]
+from cuframe.cuda import launch
+from cuframe.cuda.launch import Kernel
+
+__all__ = ["Launched", "launched", "summed"]
 
 
-def resources_of(names: Sequence[str], dtype: str, arch: str) -> dict[str, Any]:
-    """The most registers, and the spilled bytes, of the instances of these kernels for a dtype.
+class Launched(NamedTuple):
+    """A kernel and the name expression of one of its instances."""
 
-    From the committed table, which takes in no instance that spills; for another architecture they are compiled.
+    kernel: Kernel
+    expression: str
+
+
+@contextlib.contextmanager
+def launched() -> Iterator[list[Launched]]:
+    """Collect the instances that are launched inside, each once, in order.
+
+    What a launch costs is left as it is: outside of the context nothing is noted. Not for several threads at once.
     """
-    from cuframe.cuda import resources
-    from cuframe.cuda.launch import C_NAMES
+    found: dict[str, Launched] = {}
+    collected: list[Launched] = []
+    run = Kernel.__call__
 
-    table = resources.read_baseline()["kernels"].get(arch)
-    used = _from_table(table, names, C_NAMES[dtype]) if table is not None else _compiled(names, C_NAMES[dtype], arch)
-    if not used:
+    def noting(self: Kernel, grid: Any, block: Any, /, *values: Any, shared: int = 0, **constants: int | bool) -> None:
+        run(self, grid, block, *values, shared=shared, **constants)
+        expression = _expression(self, values, constants)
+        if expression not in found:
+            found[expression] = Launched(self, expression)
+            collected.append(found[expression])
+
+    Kernel.__call__ = noting  # type: ignore[method-assign]
+    try:
+        yield collected
+    finally:
+        Kernel.__call__ = run  # type: ignore[method-assign]
+
+
+def _expression(kernel: Kernel, values: Sequence[Any], constants: dict[str, int | bool]) -> str:
+    """The instance that these arguments, which were launched, choose."""
+    dtypes = {a.ctype: v.dtype.name for a, v in zip(kernel._arguments, values) if a.pointer and v is not None}
+    chosen = [launch.C_NAMES[dtypes[name]] for name in kernel.types]
+    return kernel._expression([*chosen, *(launch._constant(constants[name]) for name in kernel.constants)])
+
+
+def summed(kernels: Sequence[Launched], arch: str) -> dict[str, Any]:
+    """For a row: each instance with its registers, static shared bytes and spilled bytes; and the most of them.
+
+    They were compiled to be launched, so the cache of binaries tells.
+    """
+    from cuframe.cuda.compile import compile_kernel
+
+    made = {}
+    for kernel, expression in kernels:
+        siblings = [e for k in launch.declared_kernels() if k._source == kernel._source and k.options == kernel.options
+                    for e in k.instances(arch)]
+        used = compile_kernel(kernel.source, expression, arch, kernel.options, siblings=siblings).resources
+        made[expression] = {"registers": used.registers, "shared": used.shared, "spills": used.spills}
+    if not made:
         return {}
-    return {"registers": max(r for r, _ in used), "spills": max(s for _, s in used)}
-
-
-def _fits(expression: str, names: Sequence[str], ctype: str) -> bool:
-    name, _, rest = expression.partition("<")
-    return name in names and (not rest or ctype in [part.strip() for part in rest.rstrip(">").split(",")])
-
-
-def _from_table(table: dict[str, list[int]], names: Sequence[str], ctype: str) -> list[tuple[int, int]]:
-    return [(values[0], 0) for expression, values in table.items() if _fits(expression, names, ctype)]
-
-
-def _compiled(names: Sequence[str], ctype: str, arch: str) -> list[tuple[int, int]]:
-    from cuframe.cuda.compile import compile_file
-    from cuframe.gpu import all_kernels
-
-    used = []
-    for kernel in all_kernels():
-        wanted = [e for e in kernel.instances() if _fits(e, names, ctype)] if kernel.name in names else []
-        if wanted:
-            made = compile_file(kernel.source, wanted, arch, kernel.options)
-            used += [(b.resources.registers, b.resources.spills) for b in made.values()]
-    return used
+    return {"kernels": made, "registers": max(m["registers"] for m in made.values()),
+            "spills": max(m["spills"] for m in made.values())}

@@ -14,6 +14,7 @@ __all__ = ["KIND", "SCHEMA", "BadResults", "Results", "problems", "read", "title
 
 KIND = "cuframe bench"
 SCHEMA = 1
+_GPU_CHECK = 2  # the version of `make gpu-check`'s files
 # what a run must have in common with the rows that are there
 _SAME = ("device", "cpu", "cores", "gpu", "timer", "threads", "commit", "torch")
 
@@ -107,8 +108,10 @@ def read(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadResults(f"{path}: no JSON: {error}") from None
     if isinstance(data, dict) and "units" in data:
-        return _of_gpu_check(data)
-    if not isinstance(data, dict) or data.get("kind") != KIND:
+        if data.get("version") != _GPU_CHECK:
+            raise BadResults(f"{path}: version {data.get('version')} of gpu-check's results, this is {_GPU_CHECK}")
+        data = _of_gpu_check(data)
+    if not isinstance(data, dict) or data.get("kind") not in (KIND, "cuframe gpu-check"):
         raise BadResults(f"{path}: not a file of `cuframe bench run --json`")
     if data.get("schema") != SCHEMA:
         raise BadResults(f"{path}: schema {data.get('schema')} of the results, this is {SCHEMA}")
@@ -128,7 +131,7 @@ def _of_gpu_check(data: dict[str, Any]) -> dict[str, Any]:
                       "dirty": data.get("dirty"), "driver": smi.get("driver_version"), "cupy": gpu.get("cupy"),
                       "nvrtc": facts.get("compiler", {}).get("nvrtc"), "timer": "event",
                       "torch": machine.get("packages", {}).get("torch")},
-            "peaks": {}, "rows": rows}
+            "peaks": {k: facts["peaks"][k] for k in ("copy", "products")} if "peaks" in facts else {}, "rows": rows}
 
 
 _FIELDS: dict[str, tuple[type, ...]] = {

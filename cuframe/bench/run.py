@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,11 +13,13 @@ from typing import Any
 
 from cuframe import _paths
 
-from . import machine
+from . import collectives, machine
+from .case import Case
 from .clocks import TIMERS, DeviceClock, HostClock
+from .collectives import CollectiveCase
 from .measure import Session, rows_of
 from .results import Results
-from .selection import Chosen
+from .selection import Chosen, first_size
 
 __all__ = ["Options", "Outcome", "Refused", "facts_of", "go", "open_session", "use_threads"]
 
@@ -51,6 +53,7 @@ class Outcome:
     left: list[str]
     failed: int = 0
     off: int = 0
+    stopped: bool = False
 
 
 def use_threads(count: int | None) -> int:
@@ -60,7 +63,16 @@ def use_threads(count: int | None) -> int:
         if not 1 <= count <= len(allowed):
             raise Refused(f"--threads must be from 1 to {len(allowed)}, got {count}")
         os.sched_setaffinity(0, allowed[:count])
+        _limit_blas(count)
     return machine.cores()
+
+
+def _limit_blas(count: int) -> None:
+    """NumPy's BLAS counted the cores when it was loaded; more threads than cores would wait for one another."""
+    from cuframe.cpu.blas import _control
+
+    if (control := _control()) is not None:
+        control[1](count)
 
 
 def _baseline(name: str | None, threads: int) -> Any:
@@ -134,7 +146,9 @@ def facts_of(session: Session) -> dict[str, Any]:
 
 def go(chosen: Chosen, session: Session, options: Options, say: Callable[[str, int, int], None] = lambda *_: None
        ) -> Outcome:
-    """Measure what has no rows yet, writing each as it comes.
+    """Measure what has no rows yet, writing each as it comes; Ctrl-C ends it, and what is measured is kept.
+
+    With a budget the first size of every family comes first, then collectives, then the other sizes.
 
     Args:
         say: called with what is under way, how many cases are done and how many there are.
@@ -146,37 +160,54 @@ def go(chosen: Chosen, session: Session, options: Options, say: Callable[[str, i
     session.products.update(results.data["peaks"].get("products", {}))
     results.data["peaks"] = {"copy": session.copy, "products": session.products}
     outcome = Outcome(results, [])
-    start, total = time.monotonic(), len(chosen.cases) + len(chosen.collectives)
-    todo = [c for c in chosen.cases if not results.done(c.key)]
-    done = len(chosen.cases) - len(todo)
-    over = False
-    for case in todo:
-        over = over or (options.budget is not None and time.monotonic() - start >= options.budget)
-        if over:
-            outcome.left.append(case.key)
-            continue
-        say(case.key, done, total)
-        results.begin(case.key)
-        try:
-            for row in rows_of(case, session, results.keys):
-                results.add(row)
-                outcome.off += row["within"] is False
-        except KeyboardInterrupt:
-            results.end()
-            raise
-        except Exception as error:
-            outcome.failed += 1
-            results.add({"key": f"{case.key} error", "case": case.key,
-                         "error_text": f"{type(error).__name__}: {error}"[:1000]})
-            over = not _usable(session)
+    limited = options.budget is not None
+    first = [c for c in chosen.cases if first_size(c, session.kind)] if limited else chosen.cases
+    ranks = collectives.todo(chosen.collectives, session.kind, options.ranks, results.keys)
+    if "collectives error" in results.keys:
+        ranks = []
+    tasks: list[Case | list[CollectiveCase]] = [*first, *([ranks] if ranks else [])]
+    tasks += [c for c in chosen.cases if c not in first]
+    start, over = time.monotonic(), False
+    try:
+        for done, task in enumerate(tasks):
+            if isinstance(task, Case) and results.done(task.key):
+                continue
+            over = over or (options.budget is not None and time.monotonic() - start >= options.budget)
+            name = task.key if isinstance(task, Case) else "collectives"
             if over:
-                print("cuframe bench: the device is unusable after this error; the same command goes on with the next",
-                      file=sys.stderr)
+                outcome.left.append(name)
+                continue
+            say(name, done, len(tasks))
+            if isinstance(task, Case):
+                over = not _case(task, session, outcome)
+            else:
+                _among_ranks(task, session, options, outcome)
+    except KeyboardInterrupt:
         results.end()
-        done += 1
-    _collectives(chosen.collectives, session, options, outcome, start, say, done, total)
+        outcome.stopped = True
     results.save()
     return outcome
+
+
+def _case(case: Case, session: Session, outcome: Outcome) -> bool:
+    """Add its rows; whether the device is still usable."""
+    results = outcome.results
+    results.begin(case.key)
+    usable = True
+    try:
+        for row in rows_of(case, session, results.keys):
+            results.add(row)
+            outcome.off += row["within"] is False
+    except Exception as error:
+        outcome.failed += 1
+        results.add({"key": f"{case.key} error", "case": case.key,
+                     "error_text": f"{type(error).__name__}: {error}"[:1000]})
+        usable = _usable(session)
+        if not usable:
+            print("cuframe bench: the device is unusable after this error; the same command goes on with the next",
+                  file=sys.stderr)
+    results.end()
+    return usable
 
 
 def _usable(session: Session) -> bool:
@@ -188,27 +219,14 @@ def _usable(session: Session) -> bool:
     return True
 
 
-def _collectives(names: Sequence[str], session: Session, options: Options, outcome: Outcome, start: float,
-                 say: Callable[[str, int, int], None], done: int, total: int) -> None:
-    from . import collectives
-
+def _among_ranks(cases: list[CollectiveCase], session: Session, options: Options, outcome: Outcome) -> None:
     results = outcome.results
-    for name in names:
-        limit = None if options.budget is None else options.budget - (time.monotonic() - start)
-        cases = [c for c in collectives.cases(name, session.kind, options.ranks) if c.key not in results.keys]
-        if not cases:
-            continue
-        if limit is not None and limit <= 0:
-            outcome.left.append(name)
-            continue
-        say(name, done, total)
-        results.begin(name)
-        try:
-            for row in collectives.measure(cases, session.kind, options.ranks, session.torch is not None):
-                results.add(row)
-                outcome.off += row["wrong"] > 0
-        except RuntimeError as error:
-            outcome.failed += 1
-            results.add({"key": f"{name} error", "case": name, "error_text": str(error)[:1000]})
-        results.end()
-        done += 1
+    results.begin("collectives")
+    try:
+        for row in collectives.measure(cases, session.kind, options.ranks, session.torch is not None):
+            results.add(row)
+            outcome.off += row["wrong"] > 0
+    except RuntimeError as error:
+        outcome.failed += 1
+        results.add({"key": "collectives error", "case": "collectives", "error_text": str(error)[:1000]})
+    results.end()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from .case import FLOATS, Case
 from .families import COLLECTIVES, FAMILIES, GROUPS
 
-__all__ = ["Chosen", "UnknownName", "choose", "dtypes_of", "seconds"]
+__all__ = ["Chosen", "UnknownName", "choose", "dtypes_of", "first_size", "in_order", "seconds"]
 
 
 class UnknownName(ValueError):
@@ -22,14 +22,13 @@ class Chosen(NamedTuple):
     collectives: list[str]
 
 
-def choose(patterns: Sequence[str], kind: str, dtypes: Sequence[str] | None = None, breadth: bool = False) -> Chosen:
+def choose(patterns: Sequence[str], kind: str, dtypes: Sequence[str] | None = None) -> Chosen:
     """The cases that any of the patterns names: a group, a family, a part of a row's name, or one with `*`.
 
     Args:
         patterns: none of them for all.
         kind: of device.
         dtypes: instead of the families' own.
-        breadth: first one size of every family, then the others.
 
     Raises:
         UnknownName: a pattern that names nothing.
@@ -40,20 +39,23 @@ def choose(patterns: Sequence[str], kind: str, dtypes: Sequence[str] | None = No
     for pattern in patterns or ("*",):
         some = [c for c in cases if _names(pattern, c)]
         ranks = [n for n in COLLECTIVES if pattern in ("collectives", n, f"collectives {n}")
-                 or ("*" in pattern and pattern != "*" and fnmatch.fnmatchcase(n, pattern))]
+                 or ("*" in pattern and fnmatch.fnmatchcase(n, pattern))]
         if not some and not ranks:
             raise UnknownName(_nearest(pattern, kind))
         taken |= {c.key: c for c in some}
         collectives |= dict.fromkeys(ranks)
-    chosen = [c for c in cases if c.key in taken]
-    if breadth:
-        order = {c.key: (_place(c, kind), i) for i, c in enumerate(chosen)}
-        chosen.sort(key=lambda c: order[c.key])
-    return Chosen(chosen, list(collectives))
+    return Chosen([c for c in cases if c.key in taken], list(collectives))
 
 
-def _place(case: Case, kind: str) -> int:
-    return list(case.family.cuda if kind == "cuda" else case.family.cpu).index(case.sizes)
+def first_size(case: Case, kind: str) -> bool:
+    """Whether its sizes are the most telling ones of its family."""
+    return case.sizes == (case.family.cuda if kind == "cuda" else case.family.cpu)[0]
+
+
+def in_order(rows: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Rows by family, in the order of the families and not in that of measuring; what has no family comes last."""
+    places = {name: i for i, name in enumerate([*(f.name for f in FAMILIES), *COLLECTIVES])}
+    return sorted(rows, key=lambda r: places.get(r.get("family", ""), len(places)))
 
 
 def _names(pattern: str, case: Case) -> bool:

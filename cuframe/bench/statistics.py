@@ -63,7 +63,7 @@ def verdict(value: float, bounds: tuple[float, float], effect: float = EFFECT) -
     """What a ratio of times (theirs over ours) and its interval allow to say.
 
     `faster` and `slower` need an interval without 1 and a difference of at least `effect`; `same`: the whole interval
-    is within `effect` of 1; else `unclear`.
+    is within `effect` of 1; else `unclear`. A row that others disturbed much says `disturbed` instead.
 
     >>> verdict(1.5, (1.4, 1.6)), verdict(1.01, (1.005, 1.015)), verdict(1.1, (0.9, 1.3))
     ('faster', 'same', 'unclear')

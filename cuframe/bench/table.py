@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["COLUMNS", "cells", "collective_cells", "duration", "failures", "markdown", "print_rows"]
+import numpy as np
+
+from .selection import in_order
+
+__all__ = ["COLUMNS", "cells", "collective_cells", "disturbances", "disturbed", "duration", "failures", "markdown",
+           "print_rows"]
 
 COLUMNS = ("case", "mode", "time", "IQR", "p5 - p95", "PyTorch", "x as fast", "95%", "verdict", "GB/s", "TFLOP/s",
            "flop/B", "roofline", "error", "regs/spills")
+# in a narrow terminal these are left out, one after the other; the file has them
+_DISPENSABLE = ("p5 - p95", "flop/B", "TFLOP/s", "GB/s", "IQR", "regs/spills", "error", "roofline", "95%")
 COLLECTIVE_COLUMNS = ("collective", "size B", "count", "type", "redop", "time", "algbw GB/s", "busbw GB/s", "#wrong",
                       "PyTorch", "x as fast", "95%", "verdict")
 
@@ -36,13 +44,14 @@ def _beside(row: Mapping[str, Any]) -> list[str]:
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    """The cells of a row, one for each of COLUMNS."""
+    """The cells of a row, one for each of COLUMNS; `~` behind the time: other programs disturbed it."""
     ours = row["us"]["cuframe"][row["figure"]]
     error = row.get("error")
     shown = "" if not error else f"{error['value']:.1g}" + ("" if row["within"] else " OFF")
     bound = {"memory": " m", "products": " p"}.get(row.get("bound", ""), "")
     return [f"{row['family']} {row['label']} {row['dtype']}", row["mode"],
-            duration(ours["median"]) + ("" if row["figure"] == "warm" else f" {row['figure']}"),
+            duration(ours["median"]) + ("" if row["figure"] == "warm" else f" {row['figure']}")
+            + ("~" if disturbed(row) else ""),
             duration(ours["iqr"]), f"{duration(ours['p5'])} - {duration(ours['p95'])}", *_beside(row),
             f"{row['gbs']:.1f}" if "gbs" in row else "", f"{row['tflops']:.3g}" if "tflops" in row else "",
             f"{row['intensity']:.1f}" if "intensity" in row else "",
@@ -66,40 +75,72 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
+def disturbed(row: Mapping[str, Any]) -> bool:
+    """Whether other programs or the hypervisor took much of the machine while the row was measured."""
+    return "warning" in row.get("noise", {})
+
+
+def disturbances(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A line about all disturbed rows; nothing where there are none."""
+    noises = [r["noise"] for r in rows if disturbed(r)]
+    if not noises:
+        return ""
+    steal, others = (f"{np.median([n[k] for n in noises]):.0%} (at most {max(n[k] for n in noises):.0%})"
+                     for k in ("steal", "others"))
+    return (f"~ {len(noises)} of {len(rows)} rows were disturbed: of their time other programs took {others}, the "
+            f"hypervisor {steal}; measure on an idle machine before you believe them")
+
+
 def failures(rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """A line for each case without times."""
     return [f"{row['case']}: {row['error_text']}" for row in rows if "error_text" in row]
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], title: str = "", width: int | None = None) -> None:
+def _fitting(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -> list[int]:
+    """The columns to show: those with something in them, and as many as there is room for."""
+    wide = [max(map(len, column)) + 3 for column in zip(header, *body)]
+    kept = [i for i in range(len(header)) if any(line[i] for line in body)]
+    for name in _DISPENSABLE:
+        if sum(wide[i] for i in kept) < width:
+            break
+        kept = [i for i in kept if header[i] != name]
+    return kept
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> None:
     """Print the tables, and below them what disturbed and what went wrong."""
+    from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, width=width)
-    if console.width < 170 and not console.is_terminal:
-        console.width = 190
-    timed = [r for r in rows if "us" in r]
+    if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = 200  # a file can be as wide as it needs to be
+    timed = [r for r in in_order(rows) if "us" in r]
     for header, some, make in ((COLUMNS, [r for r in timed if r["group"] != "collectives"], cells),
                                (COLLECTIVE_COLUMNS, [r for r in timed if r["group"] == "collectives"],
                                 collective_cells)):
         if not some:
             continue
         body = [make(r) for r in some]
-        kept = [i for i in range(len(header)) if any(line[i] for line in body)]
-        table = Table(title=title or None, title_justify="left")
+        if header is COLUMNS and len({r["dtype"] for r in some}) == 1:  # then it is told once
+            header = (f"{some[0]['dtype']} case", *header[1:])
+            body = [[line[0].removesuffix(f" {some[0]['dtype']}"), *line[1:]] for line in body]
+        kept = _fitting(header, body, console.width)
+        table = Table(box=box.SIMPLE_HEAD)
         for i in kept:
             table.add_column(header[i], justify="left" if i < 1 else "right", overflow="fold")
-        for line, row in zip(body, some):
+        for line, row, after in zip(body, some, [*some[1:], None]):
             style = {"faster": "green", "slower": "red"}.get(row.get("verdict", ""), "")
-            table.add_row(*(Text(line[i], style=style if header[i] == "verdict" else "") for i in kept))
+            table.add_row(*(Text(line[i], style=style if header[i] == "verdict" else "") for i in kept),
+                          end_section=after is not None and after["group"] != row["group"])
         console.print(table)
+    if text := disturbances(timed):
+        console.print(Text(text, style="yellow"), soft_wrap=True)
     for row in timed:
-        if warning := row.get("noise", {}).get("warning"):
-            console.print(f"disturbed: {row['key']}: {warning}")
         for label, text in row.get("notes", {}).items():
             if row["mode"] == row["modes"][0]:
                 console.print(f"left out: {row['key']}: {label}: {text}", overflow="ellipsis", no_wrap=True)
     for text in failures(rows):
-        console.print(Text(f"failed: {text}", style="red"))
+        console.print(Text(f"failed: {text}", style="red"), soft_wrap=True)

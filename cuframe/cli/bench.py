@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dtype", default=None, metavar="NAMES", help="instead of each family's own, such as float32,bfloat16")
     add("--baseline", choices=("torch",), help="take turns with PyTorch on the same device")
     add("--json", type=Path, metavar="FILE", help="write every row there; rows that it has are not measured again")
-    add("--budget", metavar="TIME", help="begin no case after so long, such as 8m")
+    add("--budget", default="7m", metavar="TIME", help="begin no case after so long, such as 20m, or none "
+        "(default: %(default)s); the first size of every family comes first")
     add("--timer", choices=("event", "graph", "wall", "process"),
         help="event (cuda's default), graph, wall (cpu's default), process: processor time of all threads (cpu)")
     add("--cold", action="store_true", help="only with caches overwritten (cuda's default: both)")
@@ -110,12 +111,12 @@ def _run(args: argparse.Namespace) -> int:
     device = _kind(args.device)
     dtypes = None if args.dtype is None else dtypes_of(args.dtype)
     both = args.cold == args.warm
-    budget = None if args.budget is None else _option("--budget", seconds, args.budget)
+    budget = None if args.budget == "none" else _option("--budget", seconds, args.budget)
     options = Options(
         device, args.timer, args.baseline, both or args.cold, both or args.warm,
         _option("--row-time", seconds, args.row_time), budget, args.threads, args.ranks, args.json, args.retry)
     session = open_session(options) if device.startswith("sim") else None  # before a pattern that it has no case for
-    chosen = choose(args.pattern, "cuda" if device.startswith("cuda") else "cpu", dtypes, budget is not None)
+    chosen = choose(args.pattern, "cuda" if device.startswith("cuda") else "cpu", dtypes)
     return _measure(options, chosen, session or open_session(options))
 
 
@@ -137,13 +138,7 @@ def _measure(options: Options, chosen: Chosen, session: Any) -> int:
         def say(text: str, done: int, total: int) -> None:
             bar.update(task, description=text, completed=done, total=total)
 
-        try:
-            outcome = go(chosen, session, options, say)
-        except KeyboardInterrupt:
-            if options.path is not None:
-                print(f"cuframe bench run: stopped; rows so far are in {options.path}, the same command goes on",
-                      file=sys.stderr)
-            raise
+        outcome = go(chosen, session, options, say)
     shown = set(chosen.collectives) | {c.key for c in chosen.cases}
     rows = [r for r in outcome.results.rows if r.get("case", r["key"].rpartition(" ")[0]) in shown
             or r.get("group") == "collectives" and r["family"] in shown]
@@ -156,12 +151,14 @@ def _measure(options: Options, chosen: Chosen, session: Any) -> int:
 
 
 def _end(outcome: Outcome, options: Options) -> int:
+    again = "the same command goes on" if options.path else "with --json FILE the same command would go on"
     if outcome.left:
-        same = "; the same command goes on with them" if options.path else "; with --json FILE a second run goes on"
-        print(f"no time left for {len(outcome.left)} cases, from {outcome.left[0]}{same}")
+        print(f"no time left for {len(outcome.left)} cases, from {outcome.left[0]}; {again}")
+    if outcome.stopped:
+        print(f"stopped; {again}")
     if outcome.off:
         print(f"{outcome.off} rows are further from the reference than their tolerance", file=sys.stderr)
-    return 1 if outcome.failed or outcome.off else 0
+    return 130 if outcome.stopped else 1 if outcome.failed or outcome.off else 0
 
 
 def _show(args: argparse.Namespace) -> int:

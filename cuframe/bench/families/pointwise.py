@@ -71,37 +71,29 @@ def _embedding(side: Side, rows: int, vocabulary: int, size: int, variant: str =
 _ROWS = ("N", "C")
 _IMAGE = ("N", "C", "P")
 _LONG = ((8192, 1024), (65536, 256), (2048, 32000))
-_NORM = ("norm_rows_forward", "norm_rows_backward")
-_CHANNELS = ("norm_moments", "norm_apply", "norm_apply_backward", "norm_sums")
-_SOFTMAX = ("softmax_rows_forward", "softmax_rows_backward")
 
 FAMILIES = (
     Family("softmax", "pointwise", _on_rows("softmax", dim=-1), _ROWS, _LONG, ((4096, 256), (2048, 1024)), (33, 1025),
-           moves(2, 3), kernels=_SOFTMAX),
+           moves(2, 3)),
     Family("layer_norm", "pointwise", _layer_norm, _ROWS, ((8192, 1024), (65536, 256), (2048, 8192)),
-           ((1024, 256), (4096, 512), (4096, 1024)), (33, 1025), moves(2, 3), aim=1 / 1.2, kernels=_NORM),
+           ((1024, 256), (4096, 512), (4096, 1024)), (33, 1025), moves(2, 3), aim=1 / 1.2),
     Family("cross_entropy", "pointwise", _cross_entropy, _ROWS, ((8192, 1024), (4096, 32000)),
-           ((2048, 96), (512, 8000)), (33, 1025), moves(1, 2),
-           kernels=("cross_entropy_forward", "cross_entropy_backward")),
+           ((2048, 96), (512, 8000)), (33, 1025), moves(1, 2)),
     Family("embedding", "pointwise", _embedding, ("N", "V", "E"), ((65536, 32000, 256), (8192, 256, 64)),
            ((2048, 96, 64), (8192, 8000, 128)), (500, 40, 33),
-           lambda item, n, v, e: (2 * item * n * e, item * e * (3 * n + v)),
-           kernels=("embedding_forward", "segment_keys", "segment_sums", "segment_joins")),
-    Family("gelu", "pointwise", _on_rows("gelu", 3), _ROWS, ((8192, 4096),), ((1024, 1024),), (33, 1025), moves(2, 3),
-           kernels=("activation_forward", "activation_backward")),
+           lambda item, n, v, e: (2 * item * n * e, item * e * (3 * n + v))),
+    Family("gelu", "pointwise", _on_rows("gelu", 3), _ROWS, ((8192, 4096),), ((1024, 1024),), (33, 1025), moves(2, 3)),
     Family("dropout", "pointwise", _dropout, _ROWS, ((8192, 4096),), ((1024, 1024),), (33, 1025), moves(2, 2),
-           same=False, kernels=("dropout",)),
+           same=False),
     Family("rms_norm", "pointwise", _rms_norm, _ROWS, ((8192, 1024), (2048, 8192)), ((4096, 512),), (33, 1025),
-           moves(2, 3), kernels=_NORM),
+           moves(2, 3)),
     Family("batch_norm", "pointwise", _batch_norm, _IMAGE, ((64, 256, 784),), ((32, 64, 784),), (5, 7, 65), moves(3, 5),
-           aim=0.5, kernels=_CHANNELS),
+           aim=0.5),
     Family("group_norm", "pointwise", _group_norm, (*_IMAGE, "G"), ((64, 256, 784, 32),), ((32, 64, 784, 8),),
-           (3, 6, 65, 2), lambda item, n, c, p, g: (3 * item * n * c * p, 8 * item * n * c * p), aim=0.5,
-           kernels=_CHANNELS),
+           (3, 6, 65, 2), lambda item, n, c, p, g: (3 * item * n * c * p, 8 * item * n * c * p), aim=0.5),
     Family("instance_norm", "pointwise", _instance_norm, _IMAGE, ((64, 256, 784),), ((32, 64, 784),), (3, 6, 65),
-           moves(3, 5), aim=0.5, kernels=_CHANNELS),
+           moves(3, 5), aim=0.5),
     Family("log_softmax", "pointwise", _on_rows("log_softmax", dim=-1), _ROWS, _LONG[:1], ((2048, 1024),), (33, 1025),
-           moves(2, 3), kernels=_SOFTMAX),
-    Family("silu", "pointwise", _on_rows("silu", 3), _ROWS, ((8192, 4096),), ((1024, 1024),), (33, 1025), moves(2, 3),
-           kernels=("activation_forward", "activation_backward")),
+           moves(2, 3)),
+    Family("silu", "pointwise", _on_rows("silu", 3), _ROWS, ((8192, 4096),), ((1024, 1024),), (33, 1025), moves(2, 3)),
 )  # fmt: skip

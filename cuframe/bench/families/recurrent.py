@@ -149,27 +149,24 @@ _DIMS = ("T", "N", "I", "H", "L", "D")
 _CPU = ((100, 32, 128, 256, 1, 1), (50, 64, 256, 512, 1, 1), (100, 1, 128, 128, 1, 1), (60, 16, 256, 256, 2, 2),
         (64, 32, 64, 256, 1, 1))
 _SMALL = (5, 3, 40, 40, 1, 1)
-_PERSISTENT = ("rnn_persistent_forward", "rnn_persistent_backward")
-_CELLS = ("rnn_cell_forward", "rnn_cell_backward")
 
 
 def _whole(name: str, kind: str, cuda: tuple[tuple[int, ...], ...]) -> Family:
     gates = _GATES[kind]
     return Family(name, "rnn", _layer(kind), _DIMS, cuda, _CPU, _SMALL, _layer_traffic(gates), _layer_flops(gates),
-                  dtypes=FLOATS[:3], variants=("torch", "native"), cold=False, kernels=_PERSISTENT)
+                  dtypes=FLOATS[:3], variants=("torch", "native"), cold=False)
 
 
 def _one_step(name: str, kind: str) -> Family:
     gates = _GATES[kind.removesuffix("Cell")]
     return Family(name, "cells", _cell(kind), ("N", "I", "H"), ((64, 512, 512), (256, 1024, 1024)),
-                  ((32, 128, 256), (1, 128, 128)), (3, 33, 40), _cell_traffic(gates), _cell_flops(gates),
-                  kernels=_CELLS)
+                  ((32, 128, 256), (1, 128, 128)), (3, 33, 40), _cell_traffic(gates), _cell_flops(gates))
 
 
 def _with_norm(name: str, kind: str) -> Family:
     gates = _GATES[kind]
     return Family(name, "rnn", _normalised(kind), ("T", "N", "I", "H"), ((128, 16, 768, 768),),
-                  ((100, 32, 128, 256), (64, 8, 64, 128), (100, 1, 128, 128)), (4, 3, 16, 24),
+                  ((50, 16, 64, 128), (100, 1, 128, 128)), (4, 3, 16, 24),
                   _one_layer(_layer_traffic(gates)), _one_layer(_layer_flops(gates)), dtypes=FLOATS[:1],
                   small_dtypes=("float32", "float64"), variants=("loop",), cpu_variants=("loop",), cold=False)
 

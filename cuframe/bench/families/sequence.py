@@ -67,15 +67,12 @@ def _ctc(side: Side, steps: int, batch: int, classes: int, labels: int, variant:
 
 
 _HEADS = ("N", "H", "S", "E")
-_KERNELS = ("attention_forward", "attention_mma_forward", "attention_backward", "attention_mma_backward",
-            "attention_delta")
 
 
 def _heads(name: str, causal: bool, cuda: tuple[tuple[int, ...], ...], cpu: tuple[tuple[int, ...], ...]) -> Family:
     return Family(name, "attention", _attention(causal), _HEADS, cuda, cpu, (1, 2, 65, 40), _attention_traffic,
                   _attention_flops(causal), dtypes=("bfloat16", "float16"),
-                  variants=("flash_attention", "cudnn_attention", "efficient_attention"), cold=False, aim=1 / 1.3,
-                  kernels=_KERNELS)
+                  variants=("flash_attention", "cudnn_attention", "efficient_attention"), cold=False, aim=1 / 1.3)
 
 
 FAMILIES = (
@@ -85,6 +82,5 @@ FAMILIES = (
     Family("ctc", "ctc", _ctc, ("T", "N", "C", "S"), ((512, 32, 128, 100), (1000, 16, 5000, 200), (2000, 4, 64, 800)),
            ((150, 16, 29, 30), (400, 32, 32, 80), (100, 8, 5000, 20)), (40, 3, 33, 9),
            lambda item, t, n, c, s: (item * t * n * c, 3 * item * t * n * c), dtypes=FLOATS[:1],
-           small_dtypes=("float32", "float64"), variants=("native", "cudnn"),
-           kernels=("ctc_normalizers", "ctc_chains", "ctc_paths", "ctc_gradient")),
+           small_dtypes=("float32", "float64"), variants=("native", "cudnn")),
 )  # fmt: skip

@@ -108,10 +108,10 @@ _CPU_SETS = ((7, 51506), (100, 64))
 _ONCE = ("float32",)
 
 
-def _rule(name: str, kind: str, traffic: float, kernels: tuple[str, ...], cuda: tuple[tuple[int, int], ...] = (),
+def _rule(name: str, kind: str, traffic: float, cuda: tuple[tuple[int, int], ...] = (),
           variants: tuple[str, ...] = ("fused", "foreach"), **options: Any) -> Family:
     return Family(name, "optimizer", _optimizer(kind, **options), ("K", "C"), cuda, _CPU_SETS, (5, 1025),
-                  moves(traffic, 0), dtypes=_ONCE, small_dtypes=FLOATS[:1], variants=variants, kernels=kernels)
+                  moves(traffic, 0), dtypes=_ONCE, small_dtypes=FLOATS[:1], variants=variants)
 
 
 def _char_lm_flops(item: int, t: int, n: int, h: int) -> tuple[int, int]:
@@ -141,12 +141,12 @@ FAMILIES = (
           (12, 2, 5, 8, 3)),
     _step("transformer", _transformer, _transformer_flops, "NSEL", ((32, 256, 512, 6),), ((8, 64, 128, 2),),
           (2, 5, 16, 1)),
-    _rule("adam", "Adam", 7, ("adam_step",), _CUDA_SETS),
-    _rule("adamw", "AdamW", 7, ("adam_step",)),
-    _rule("sgd", "SGD", 3, ("sgd_step",)),
-    _rule("sgd_momentum", "SGD", 5, ("momentum_step",), _CUDA_SETS[:1], momentum=0.9),
-    _rule("rmsprop", "RMSprop", 5, (), variants=("foreach",)),
-    _rule("adagrad", "Adagrad", 5, (), variants=("foreach",)),
+    _rule("adam", "Adam", 7, _CUDA_SETS),
+    _rule("adamw", "AdamW", 7),
+    _rule("sgd", "SGD", 3),
+    _rule("sgd_momentum", "SGD", 5, _CUDA_SETS[:1], momentum=0.9),
+    _rule("rmsprop", "RMSprop", 5, variants=("foreach",)),
+    _rule("adagrad", "Adagrad", 5, variants=("foreach",)),
     Family("clip_grad_norm", "optimizer", _clip, ("K", "C"), _CUDA_SETS[:2], _CPU_SETS, (5, 1025), moves(1, 0),
-           dtypes=_ONCE, small_dtypes=FLOATS[:1], kernels=("gradient_norm", "gradient_norm_partials")),
+           dtypes=_ONCE, small_dtypes=FLOATS[:1]),
 )  # fmt: skip
