@@ -129,6 +129,10 @@ class Backend:
         """`target[index] += values` where an index may occur several times; the order of additions is fixed."""
         raise NotImplementedError
 
+    def combine_at(self, ufunc: str, target: Any, index: Any, values: Any) -> None:
+        """`target[index] = ufunc(target[index], values)` where an index may occur several times."""
+        getattr(self.xp, ufunc).at(target, index, values)
+
     def sum_at(self, shape: tuple, index: Any, values: Any) -> Any:
         """Zeros of `shape` with `values` added at `index`, as `add_at` does."""
         target = self.xp.zeros(shape, values.dtype)

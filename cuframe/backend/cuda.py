@@ -88,7 +88,16 @@ class CudaBackend(Backend):
         if self.kernel("embedding").takes(values) and values.dtype == target.dtype:
             target += self.sum_at(target.shape, index, values)
         else:
-            self.xp.add.at(target, index, values)
+            self.combine_at("add", target, index, values)
+
+    def combine_at(self, ufunc: str, target: Any, index: Any, values: Any) -> None:
+        """In 32 bits where CuPy has no narrower atomics."""
+        wide = target
+        if target.itemsize < 4:
+            wide = target.astype(np.int32 if target.dtype.kind in "biu" else np.float32)
+        getattr(self.xp, ufunc).at(wide, index, values.astype(wide.dtype, copy=False))
+        if wide is not target:
+            target[...] = wide.astype(target.dtype)
 
     def sum_at(self, shape: tuple, index: Any, values: Any) -> Any:
         """Floating-point numbers in a fixed order, which CuPy's atomics do not have."""

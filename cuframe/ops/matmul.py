@@ -431,9 +431,13 @@ def inverse(input: Tensor) -> Tensor:
         raise TypeError(f"inverse: input must be floating point, got {x.dtype.name}")
     work = x.astype(np.float32) if x.dtype.itemsize == 2 else x
     try:
-        r = np.linalg.inv(work).astype(x.dtype)
+        try:
+            r = np.linalg.inv(work)
+        except ImportError:  # CuPy asks cuSOLVER for one matrix, which need not be there, and cuBLAS for a batch
+            r = np.linalg.inv(work[None])[0]
     except np.linalg.LinAlgError:
         raise RuntimeError(f"inverse: input of shape {tuple(x.shape)} holds a singular matrix") from None
+    r = r.astype(x.dtype)
     return record(r, _INVERSE, (input,), (r,))
 
 

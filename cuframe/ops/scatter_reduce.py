@@ -50,8 +50,7 @@ def _combine(x: Any, at: tuple, src: Any, kind: str, include_self: bool) -> Any:
             place = tuple(a if a.shape[d] == 1 else a[part] for a in at)
             r[place] = r[place] * src[part]
     else:
-        ufunc = {"prod": backend.xp.multiply, "amax": backend.xp.maximum, "amin": backend.xp.minimum}[kind]
-        ufunc.at(r, at, src)
+        backend.combine_at({"prod": "multiply", "amax": "maximum", "amin": "minimum"}[kind], r, at, src)
     return r
 
 

@@ -103,12 +103,22 @@ class _BatchNorm(_ChannelNorm):
         if self.training and self.track_running_stats and counted is not None:
             counted.add_(1)
             if self.momentum is None:
-                factor = 1.0 / float(counted.item())
+                return self._averaged(input, counted)
         own = self.training or (self.running_mean is None and self.running_var is None)
         keep = not self.training or self.track_running_stats
         return self._normalized(
             input, self.running_mean if keep else None, self.running_var if keep else None, own, factor
         )
+
+    def _averaged(self, input: Tensor, counted: Tensor) -> Tensor:
+        """The running statistics are means over `counted` batches, a number for which the host does not wait."""
+        running = [r for r in (self.running_mean, self.running_var) if r is not None]
+        own = [r.clone() for r in running]
+        mean, var = own if len(own) == 2 else (None, None)
+        out = self._normalized(input, mean, var, True, 1.0)
+        for total, batch in zip(running, own):
+            total.add_((batch - total) / counted)
+        return out
 
     def _normalized(self, input: Tensor, mean: Tensor | None, var: Tensor | None, own: bool, factor: float) -> Tensor:
         return F.batch_norm(input, mean, var, self.weight, self.bias, own, factor, self.eps)
