@@ -82,6 +82,6 @@ layer(cf.ones(4, 3, device="cuda")).sum().backward()
 @pytest.mark.slow
 def test_narrow_dtypes_at_an_index_and_a_mean_of_batches() -> None:
     """CuPy has no atomics for narrow numbers; and the count of batches stays on the device."""
-    done = subprocess.run([sys.executable, "-c", NARROW], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True,
-                          capture_output=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", NARROW], cwd=ROOT, env=env, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
