@@ -56,10 +56,6 @@ def _kernel(kind: str, mask: str, dropout: bool) -> Callable[[int, int], None]:
     return jit.load(attention_ir.build(kind, name, jit.lanes(), mask, dropout), name)
 
 
-def _address(a: Array) -> int:
-    return a.__array_interface__["data"][0]
-
-
 def _in_line(a: Array) -> Array:
     """An array whose last dimension lies in memory without gaps."""
     return a if a.strides[-1] == a.itemsize else np.ascontiguousarray(a)
@@ -67,7 +63,7 @@ def _in_line(a: Array) -> Array:
 
 def _table(a: Array, batch: list[int]) -> Array:
     """The address of each head; keys and values may have fewer, each of which serves several."""
-    table: Array = np.full(a.shape[:-2], _address(a), np.int64)
+    table: Array = np.full(a.shape[:-2], jit.address(a), np.int64)
     for axis, size in enumerate(a.shape[:-2]):
         steps = np.arange(size, dtype=np.int64) * a.strides[axis]
         table += steps.reshape(-1, *[1] * (a.ndim - 3 - axis))
@@ -100,25 +96,25 @@ class _Call:
         self.fields, self.sizes = code.FIELDS[kind], code.scratch(kind, size, width, jit.lanes())
         numbers = np.array([scale, 1.0 if p is None else 1 / (1 - p)], np.float32)
         words = words | {"rows": rows, "keys": keys, "size": size, "width": width, "causal": int(causal)}
-        words |= {"numbers": _address(numbers), "mask": 0, "mask_step": 0, "kept_step": -(-keys // 8) * 8}
+        words |= {"numbers": jit.address(numbers), "mask": 0, "mask_step": 0, "kept_step": -(-keys // 8) * 8}
         tables = {f: _table(a, batch) for f, a in arrays.items()}
         words |= {f"{f}_step": a.strides[-2] // 4 for f, a in arrays.items()}
         if mask is not None:
             wide = np.broadcast_to(mask, (*batch, rows, keys))
             tables["mask"], words["mask_step"] = _table(wide, batch), wide.strides[-2]
-        self.words = words | {f: _address(t) for f, t in tables.items()}
+        self.words = words | {f: jit.address(t) for f, t in tables.items()}
         self.keeping = (numbers, tables)
         self.kernel = _kernel(kind, "" if mask is None else "bool" if mask.dtype == bool else "float", p is not None)
 
     def own(self) -> tuple[Array, Array]:
         """Arguments for this thread, and its table of dropout."""
-        room = _address(jit.scratch(sum(self.sizes.values())))
+        room = jit.address(jit.scratch(sum(self.sizes.values())))
         words = dict(self.words)
         for field, size in self.sizes.items():
             words[field] = room
             room += 4 * size
         kept = np.zeros(self.heads, np.int64)
-        words["kept"] = _address(kept)
+        words["kept"] = jit.address(kept)
         return np.array([words[f] for f in self.fields], np.int64), kept
 
     def run(self, units: int, each: Callable[[Array, Array, int], None]) -> None:
@@ -147,7 +143,7 @@ def forward(
     total, top = np.empty(q.shape[:-1], q.dtype), np.empty(q.shape[:-1], q.dtype)
     step = _rows()
     blocks = -(-length // step)
-    words = {"blocks": blocks, "total": _address(total), "top": _address(top)}
+    words = {"blocks": blocks, "total": jit.address(total), "top": jit.address(top)}
     call = _Call("forward", {"q": q, "k": k, "v": v, "out": out}, words, mask, causal, scale, p)
     heads = call.heads
 
@@ -157,8 +153,8 @@ def forward(
         if kept is not None:
             first = block * step
             dropped = kept(head * length + first, min(step, length - first))
-            table[head] = _address(dropped) - first * dropped.strides[0]
-        call.kernel(_address(words), head * blocks + block)
+            table[head] = jit.address(dropped) - first * dropped.strides[0]
+        call.kernel(jit.address(words), head * blocks + block)
 
     call.run(heads * blocks, each)
     empty = total == 0
@@ -178,21 +174,21 @@ def backward(
     length = q.shape[-2]
     gq, gk, gv = np.empty_like(q), np.empty_like(k), np.empty_like(v)
     arrays = {"q": q, "k": k, "v": v, "out": out, "g": g, "gq": gq, "gk": gk, "gv": gv}
-    fixed = {"lse": _address(lse), "first": 0, "last": length, "fresh": 1}
+    fixed = {"lse": jit.address(lse), "first": 0, "last": length, "fresh": 1}
     call = _Call("backward", arrays, fixed, mask, causal, scale, p)
     place = {f: call.fields.index(f) for f in ("first", "last", "fresh")}
 
     def each(words: Array, table: Array, head: int) -> None:
         if kept is None:
-            call.kernel(_address(words), head)
+            call.kernel(jit.address(words), head)
             return
         for first in range(0, length, _DROPPED):
             last = min(length, first + _DROPPED)
             dropped = kept(head * length + first, last - first)
-            table[head] = _address(dropped) - first * dropped.strides[0]
+            table[head] = jit.address(dropped) - first * dropped.strides[0]
             for f, value in (("first", first), ("last", last), ("fresh", first == 0)):
                 words[place[f]] = value
-            call.kernel(_address(words), head)
+            call.kernel(jit.address(words), head)
 
     call.run(call.heads, each)
     return gq, gk, gv

@@ -147,10 +147,6 @@ def _plan(shape: _Shape, shares: int) -> _Plan:
     return _Plan(low, region, offsets, columns, blocks, pitch, places)
 
 
-def _address(a: Array | None) -> int:
-    return 0 if a is None else a.__array_interface__["data"][0]
-
-
 def _whole_steps(a: Array) -> Array:
     """The array, or a copy where elements are parts of records."""
     return a if not any(s % a.itemsize for s in a.strides) else a.copy()
@@ -170,11 +166,11 @@ def _move(name: str, weight: Array, groups: int, packed: Array, columns: int = 0
     def run(thread: int, threads: int) -> None:
         first, last = (inside * i // threads for i in (thread, thread + 1))
         words = np.array(
-            [_address(weight), row * rows, row, *steps, groups, rows, first, last, inside, *kernel, _address(packed),
-             columns, shares, packed.size // max(1, shares)],
+            [jit.address(weight), row * rows, row, *steps, groups, rows, first, last, inside, *kernel,
+             jit.address(packed), columns, shares, packed.size // max(1, shares)],
             np.int64,
         )  # fmt: skip
-        kernel_(_address(words), 0)
+        kernel_(jit.address(words), 0)
 
     _divide(run, min(inside, jit.cpus()) if weight.size > _LARGE else 1)
 
@@ -211,13 +207,13 @@ def convolve(src: Array, parts: Sequence[Part], stride: tuple[int, ...], groups:
 
     def run(thread: int, threads: int) -> None:
         scratch = jit.scratch(plan.places[-1])
-        region, result, turned, _ = (_address(scratch) + 4 * place for place in plan.places)
+        region, result, turned, _ = (jit.address(scratch) + 4 * place for place in plan.places)
         for share in range(thread, shares, threads):
             table = np.array(
                 [
-                    (offsets.size, _address(offsets), p.rows, columns, _address(w), _address(b), _address(p.out),
-                     *_steps(p.out), _address(p.other), *_steps(p.other), *p.sizes,
-                     0 if total is None else _address(total[share]), columns > p.rows or 2 * p.rows >= jit.lanes())
+                    (offsets.size, jit.address(offsets), p.rows, columns, jit.address(w), jit.address(b),
+                     jit.address(p.out), *_steps(p.out), jit.address(p.other), *_steps(p.other), *p.sizes,
+                     0 if total is None else jit.address(total[share]), columns > p.rows or 2 * p.rows >= jit.lanes())
                     for p, w, b, total, offsets, columns in zip(
                         parts, weights, biases, totals, plan.offsets, plan.columns)
                 ],
@@ -225,11 +221,11 @@ def convolve(src: Array, parts: Sequence[Part], stride: tuple[int, ...], groups:
             )  # fmt: skip
             blocks = plan.blocks[share]
             words = np.array(
-                [_address(src), *_steps(src), *src.shape[2:], inside, *stride, *plan.low, *plan.region,
-                 _address(table), len(parts), _address(blocks), len(blocks), region, result, plan.pitch, turned],
+                [jit.address(src), *_steps(src), *src.shape[2:], inside, *stride, *plan.low, *plan.region,
+                 jit.address(table), len(parts), jit.address(blocks), len(blocks), region, result, plan.pitch, turned],
                 np.int64,
             )  # fmt: skip
-            kernel(_address(words), 0)
+            kernel(jit.address(words), 0)
 
     _divide(run, shares)
     for p, total, columns in zip(parts, totals, plan.columns):
@@ -254,8 +250,8 @@ def channel_sums(x: Array, shares: int) -> Array:
 
     def run(thread: int, threads: int) -> None:
         first, last = (channels * i // threads for i in (thread, thread + 1))
-        words = np.array([_address(x), channels * count, count, n, count, _address(out), first, last], np.int64)
-        kernel(_address(words), 0)
+        words = np.array([jit.address(x), channels * count, count, n, count, jit.address(out), first, last], np.int64)
+        kernel(jit.address(words), 0)
 
     _divide(run, min(shares, channels))
     return out

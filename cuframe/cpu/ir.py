@@ -1,4 +1,4 @@
-"""LLVM IR of a kernel, written from Python: integers, memory, loops, barriers and the maths of float32 vectors."""
+"""LLVM IR of a kernel, written from Python: integers, memory, loops, barriers and vectors of one type of float."""
 from __future__ import annotations
 
 import ctypes
@@ -10,20 +10,25 @@ from llvmlite import binding, ir
 
 __all__ = ["Emitter"]
 
-_I64, _I32, _F32 = ir.IntType(64), ir.IntType(32), ir.FloatType()
+_I64, _I32 = ir.IntType(64), ir.IntType(32)
 _PTR = ir.IntType(8).as_pointer()
 
 
 class Emitter:
-    """An IR function `name(arguments, thread)` and shorthands for what the kernels are made of."""
+    """An IR function `name(arguments, thread)` and shorthands for what the kernels are made of.
 
-    def __init__(self, name: str, fields: tuple[str, ...], lanes: int) -> None:
+    Its numbers are float32, or with `double` float64; `lanes` of them make a vector.
+    """
+
+    def __init__(self, name: str, fields: tuple[str, ...], lanes: int, double: bool = False) -> None:
+        self.real, self.bytes = (ir.DoubleType(), 8) if double else (ir.FloatType(), 4)
         self.module = ir.Module(name)
         self.function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_PTR, _I64]), name)
         self.b = b = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.lanes = lanes
-        self.vec = ir.VectorType(_F32, lanes)
-        self.ivec = ir.VectorType(_I32, lanes)
+        self.kind = f"v{lanes}f{8 * self.bytes}"  # in the names of intrinsics
+        self.vec = ir.VectorType(self.real, lanes)
+        self.ivec = ir.VectorType(ir.IntType(8 * self.bytes), lanes)
         self.thread = self.function.args[1]
         self.a = {f: b.load(b.bitcast(b.gep(self.function.args[0], [self.i(8 * j)]), _I64.as_pointer()))
                   for j, f in enumerate(fields)}
@@ -41,8 +46,8 @@ class Emitter:
         return x
 
     def at(self, base: Any, *offsets: Any) -> Any:
-        """Byte address `base` + 4 * sum of offsets, as an integer."""
-        return self.add(base, self.mul(self.add(*offsets), 4)) if offsets else base
+        """The address of the number `sum(offsets)` after `base`, as an integer."""
+        return self.add(base, self.mul(self.add(*offsets), self.bytes)) if offsets else base
 
     def load(self, address: Any, kind: Any = None) -> Any:
         kind = kind or self.vec
@@ -57,8 +62,8 @@ class Emitter:
         return self.b.call(f, args)
 
     def number(self, address: Any) -> Any:
-        """The float32 at `address`."""
-        return self.load(address, _F32)
+        """The number at `address`."""
+        return self.load(address, self.real)
 
     def index(self, address: Any) -> Any:
         """The 64-bit integer at `address`."""
@@ -76,12 +81,12 @@ class Emitter:
 
     def masked_load(self, address: Any, mask: Any) -> Any:
         pointer = self.b.inttoptr(address, self.vec.as_pointer())
-        return self.intrinsic(f"llvm.masked.load.v{self.lanes}f32.p0", self.vec,
+        return self.intrinsic(f"llvm.masked.load.{self.kind}.p0", self.vec,
                               [pointer, ir.Constant(_I32, 4), mask, self.const(0)])
 
     def masked_store(self, value: Any, address: Any, mask: Any) -> None:
         pointer = self.b.inttoptr(address, self.vec.as_pointer())
-        self.intrinsic(f"llvm.masked.store.v{self.lanes}f32.p0", ir.VoidType(),
+        self.intrinsic(f"llvm.masked.store.{self.kind}.p0", ir.VoidType(),
                        [value, pointer, ir.Constant(_I32, 4), mask])
 
     def mask(self, left: Any) -> Any:
@@ -92,7 +97,8 @@ class Emitter:
     def splat(self, scalar: Any) -> Any:
         kind = ir.VectorType(scalar.type, self.lanes)
         one = self.b.insert_element(ir.Constant(kind, ir.Undefined), scalar, ir.Constant(_I32, 0))
-        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined), ir.Constant(self.ivec, [0] * self.lanes))
+        return self.b.shuffle_vector(one, ir.Constant(kind, ir.Undefined),
+                                     ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes))
 
     def either(self, condition: Any, yes: Any, no: Any) -> Any:
         return self.b.select(condition, *(self.i(v) if isinstance(v, int) else v for v in (yes, no)))
@@ -188,12 +194,12 @@ class Emitter:
         b.branch(spin)
         b.position_at_end(done)
 
-    # float vectors
+    # float vectors; the maths here is of float32, that of `maths_ir` of either type
     def const(self, v: float) -> Any:
         return ir.Constant(self.vec, [v] * self.lanes)
 
     def fma(self, x: Any, y: Any, z: Any) -> Any:
-        return self.intrinsic(f"llvm.fma.v{self.lanes}f32", self.vec, [x, y, z])
+        return self.intrinsic(f"llvm.fma.{self.kind}", self.vec, [x, y, z])
 
     def poly(self, x: Any, coefficients: tuple[float, ...]) -> Any:
         total = self.const(coefficients[0])
@@ -233,10 +239,10 @@ class Emitter:
     def tanh(self, x: Any) -> Any:
         """By a polynomial near zero, by `exp` elsewhere (after Cephes)."""
         b, c = self.b, self.const
-        absolute = self.intrinsic(f"llvm.fabs.v{self.lanes}f32", self.vec, [x])
+        absolute = self.intrinsic(f"llvm.fabs.{self.kind}", self.vec, [x])
         far = self.reciprocal(b.fadd(self.exp(b.fadd(absolute, absolute)), c(1.0)))
         far = self.fma(c(-2.0), far, c(1.0))
-        far = self.intrinsic(f"llvm.copysign.v{self.lanes}f32", self.vec, [far, x])
+        far = self.intrinsic(f"llvm.copysign.{self.kind}", self.vec, [far, x])
         z = b.fmul(x, x)
         near = self.fma(b.fmul(self.poly(z, _TANH), z), x, x)
         return b.select(b.fcmp_ordered("<", absolute, c(0.625)), near, far)

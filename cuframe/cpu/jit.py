@@ -12,13 +12,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["available", "cpus", "lanes", "load", "parallel", "scratch", "yield_address"]
+__all__ = ["address", "available", "cpus", "lanes", "load", "parallel", "scratch", "yield_address"]
 
 
 @lru_cache(1)
 def available() -> bool:
     """Whether kernels can be compiled: on POSIX, with llvmlite, unless `CUFRAME_CPU_JIT` is 0."""
     return os.name == "posix" and os.environ.get("CUFRAME_CPU_JIT", "1") != "0" and find_spec("llvmlite") is not None
+
+
+def address(a: Any) -> int:
+    """Of an array's first element; 0 for None."""
+    return 0 if a is None else a.__array_interface__["data"][0]
 
 
 @lru_cache(1)

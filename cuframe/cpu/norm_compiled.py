@@ -40,10 +40,6 @@ def _kernel(kind: str, *options: bool) -> Callable[[int, int], None]:
     return jit.load(norm_ir.build(kind, name, jit.lanes(), *options), name)
 
 
-def _address(a: Array | None) -> int:
-    return 0 if a is None else a.__array_interface__["data"][0]
-
-
 def _contiguous(a: Array) -> Array:
     return a if a.flags.c_contiguous else np.ascontiguousarray(a)
 
@@ -56,8 +52,8 @@ def _run(kernel: Callable[[int, int], None], shape: tuple[int, int], eps: float,
     rows, size = shape
     chunk = _chunk(rows)
     numbers = np.array([1 / size, eps], np.float32)
-    words = np.array([*map(_address, arrays), rows, size, chunk, _address(numbers)], np.int64)
-    place, chunks = _address(words), -(-rows // chunk)
+    words = np.array([*map(jit.address, arrays), rows, size, chunk, jit.address(numbers)], np.int64)
+    place, chunks = jit.address(words), -(-rows // chunk)
 
     def one(thread: int, count: int) -> None:
         for i in range(thread, chunks, count):

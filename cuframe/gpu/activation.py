@@ -10,7 +10,7 @@ import numpy as np
 from cuframe.cuda.launch import Kernel
 from cuframe.gpu._arrays import FLOATS, dense
 
-__all__ = ["backward", "forward", "glu_backward", "glu_forward"]
+__all__ = ["backward", "forward", "glu_backward", "glu_forward", "takes"]
 
 _THREADS = 256
 _FUNCTIONS = ("gelu", "gelu_tanh", "silu", "mish", "softplus", "elu", "hardswish", "logsigmoid")
@@ -26,6 +26,11 @@ _GLU_FORWARD = Kernel("elementwise.cu", "glu_forward", (
 _GLU_BACKWARD = Kernel("elementwise.cu", "glu_backward", (
     "const T* g[outer, span]", "const T* x[2*outer, span]", "T* gx[2*outer, span]", "int64 outer", "int64 span"),
     types={"T": FLOATS})
+
+
+def takes(function: str, x: Any) -> bool:
+    """Whether there is a kernel of this function for an array like `x`."""
+    return function in _CODES or function == "glu"
 
 
 def _run(kernel: Kernel, function: str, arrays: tuple, settings: tuple) -> None:

@@ -23,7 +23,7 @@ from .elementwise import sigmoid
 from .inplace import inplace as in_place
 from .inplace import write
 from .special import erf
-from .steps import in_float32, masked, on_arrays, wide_vjp
+from .steps import in_float32, kernel_of, masked, on_arrays, wide_vjp
 
 __all__ = [
     "celu", "elu", "gelu", "glu", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "logsigmoid",
@@ -47,7 +47,7 @@ def _op(name: str, vjp: Callable[..., tuple], constants: int = 0, fused: str | N
     plain, function = wide_vjp(vjp), fused
 
     def fused_vjp(g: Any, needs: tuple, x: Any, *settings: Any) -> tuple:
-        kernel = None if isinstance(g, Tensor) else backend_of(x).kernel("activation")
+        kernel = None if isinstance(g, Tensor) else kernel_of(function, x)
         if kernel is None:
             return plain(g, needs, x, *settings)
         return (kernel.backward(function, g, x, *settings),)
@@ -73,7 +73,7 @@ def _apply_to_numbers(op: Op, forward: Callable, input: Any, constants: tuple, i
 def _recorded(op: Op, forward: Callable, input: Tensor, constants: tuple, inplace: bool) -> Tensor:
     def apply(t: Tensor) -> Tensor:
         x = t.array
-        kernel = backend_of(x).kernel("activation") if op in _FUSED else None
+        kernel = kernel_of(_FUSED[op], x) if op in _FUSED else None
         y = in_float32(forward)(x) if kernel is None else kernel.forward(_FUSED[op], x, *constants)
         return record(as_result(y, x), op, (t,), (x, *constants))
 
@@ -644,7 +644,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
     if shape[axis] % 2:
         raise RuntimeError(f"glu: input must have an even size along dim {dim}, got {shape[axis]}")
     x = input.array
-    kernel = backend_of(x).kernel("activation")
+    kernel = kernel_of("glu", x)
     if kernel is None:
         return _glu_of_halves(input, axis)
     return record(kernel.glu_forward(x, axis), _GLU, (input,), (x, axis))

@@ -15,7 +15,7 @@ from . import docs, special
 from .define import Op, as_result, need_tensor, numpy_name, unary
 from .docs import unary_doc
 from .special import *  # noqa: F403
-from .steps import flat, in_float32, masked, scaled
+from .steps import by_kernel, flat, in_float32, masked, scaled, vjp_by_kernel
 
 __all__ = [
     "abs", "absolute", "acos", "acosh", "arccos", "arccosh", "arcsin", "arcsinh", "arctan", "arctanh", "asin", "asinh",
@@ -123,9 +123,11 @@ cosh = _trigonometric(
     "cosh", np.cosh, lambda g, needs, x: (g * np.sinh(x),),
     "The hyperbolic cosine of each element.", "[0.0, 1.0]", "[1.0000, 1.5431]",
 )  # fmt: skip
-tanh = _trigonometric(
-    "tanh", np.tanh, lambda g, needs, out: (g * (1 - out * out),),
-    "The hyperbolic tangent of each element.", "[0.0, 1.0]", "[0.0000, 0.7616]", "out",
+tanh = numpy_name(np.tanh)(
+    _trigonometric(
+        "tanh", by_kernel("tanh", np.tanh), vjp_by_kernel("tanh", lambda g, needs, out: (g * (1 - out * out),)),
+        "The hyperbolic tangent of each element.", "[0.0, 1.0]", "[0.0000, 0.7616]", "out",
+    )
 )  # fmt: skip
 asinh = _trigonometric(
     "asinh", np.arcsinh, lambda g, needs, x: (g / np.sqrt(x * x + 1),),
@@ -161,7 +163,8 @@ def _sigmoid(x: Any) -> Any:
 
 
 sigmoid = unary(
-    "sigmoid", in_float32(_sigmoid), lambda g, needs, out: (g * (out * (1 - out)),), ("out",),
+    "sigmoid", by_kernel("sigmoid", in_float32(_sigmoid)),
+    vjp_by_kernel("sigmoid", lambda g, needs, out: (g * (out * (1 - out)),)), ("out",),
     unary_doc("sigmoid", "The logistic function of each element.", "1 / (1 + exp(-input))", "[0.0, 2.0]",
               "[0.5000, 0.8808]"),
 )  # fmt: skip

@@ -12,19 +12,21 @@ from ..tensor import Tensor, record
 from . import docs
 from .define import Op, as_result, cast, need_tensor, numpy_name, unary
 from .docs import unary_doc
-from .steps import in_float32, on_arrays, scaled, scipy_special
+from .steps import by_kernel, in_float32, on_arrays, scaled, scipy_special, vjp_by_kernel
 
 __all__ = ["digamma", "erf", "erfc", "erfinv", "i0", "lgamma", "logit", "polygamma", "sinc"]
 
 _TWO_OVER_ROOT_PI = 2 / math.sqrt(math.pi)
 
 erf = unary(
-    "erf", scipy_special("erf"), lambda g, needs, x: (scaled(g * np.exp(-x * x), _TWO_OVER_ROOT_PI),), (0,),
+    "erf", by_kernel("erf", scipy_special("erf")),
+    vjp_by_kernel("erf", lambda g, needs, x: (scaled(g * np.exp(-x * x), _TWO_OVER_ROOT_PI),)), (0,),
     unary_doc("erf", "The error function.", "2 / sqrt(pi) * integral of exp(-t**2) from 0 to input", "[0.0, 1.0]",
               "[0.0000, 0.8427]"),
 )  # fmt: skip
 erfc = unary(
-    "erfc", scipy_special("erfc"), lambda g, needs, x: (scaled(g * np.exp(-x * x), -_TWO_OVER_ROOT_PI),), (0,),
+    "erfc", by_kernel("erfc", scipy_special("erfc")),
+    vjp_by_kernel("erfc", lambda g, needs, x: (scaled(g * np.exp(-x * x), -_TWO_OVER_ROOT_PI),)), (0,),
     unary_doc("erfc", "The complement of the error function, exact for large arguments.", "1 - erf(input)",
               "[0.0, 1.0]", "[1.0000, 0.1573]"),
 )  # fmt: skip

@@ -11,7 +11,10 @@ import numpy as np
 from ..backend import backend_of
 from ..tensor import Tensor
 
-__all__ = ["flat", "in_float32", "masked", "on_arrays", "scaled", "scipy_special", "wide_vjp"]
+__all__ = [
+    "by_kernel", "flat", "in_float32", "kernel_of", "masked", "on_arrays", "scaled", "scipy_special", "vjp_by_kernel",
+    "wide_vjp",
+]  # fmt: skip
 
 
 def flat(g: Any) -> Any:
@@ -67,6 +70,37 @@ def wide_vjp(vjp: Callable[..., tuple]) -> Callable[..., tuple]:
         return tuple([None if r is None else r.astype(g.dtype) for r in grads])
 
     return wrapped
+
+
+def kernel_of(function: str, x: Any) -> Any:
+    """The device's functions of each element, if they have this one for an array like `x`; else None."""
+    kernel = backend_of(x).kernel("activation")
+    return kernel if kernel is not None and kernel.takes(function, x) else None
+
+
+_LARGE = 1 << 12  # elements for which a kernel is looked for below: smaller ones wait for Python, not for maths
+
+
+def by_kernel(function: str, forward: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`forward`, by a kernel of the device where there is one for a large array."""
+
+    @wraps(forward)
+    def chosen(x: Any) -> Any:
+        kernel = kernel_of(function, x) if x.size >= _LARGE else None
+        return forward(x) if kernel is None else kernel.forward(function, x)
+
+    return chosen
+
+
+def vjp_by_kernel(function: str, vjp: Callable[..., tuple]) -> Callable[..., tuple]:
+    """`vjp` of one saved array, by a kernel of the device where there is one for a large array."""
+
+    def chosen(g: Any, needs: tuple, saved: Any) -> tuple:
+        large = not isinstance(g, Tensor) and g.size >= _LARGE
+        kernel = kernel_of(function, saved) if large else None
+        return vjp(g, needs, saved) if kernel is None else (kernel.backward(function, g, saved),)
+
+    return chosen
 
 
 def scipy_special(name: str, *first: Any) -> Callable[[Any], Any]:
