@@ -20,10 +20,16 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON)  TORCH=$(TORCH)  JOBS=$(JOBS)  ARGS='options for make train'"
 
+COUNT_GPUS := 'from cuframe.cli._driver import find_driver; d = find_driver(); print(len(d.gpus) if d else 0)'
+
+# One process a GPU, as many as can have equal shares of a batch.
 train: $(PY) ## train a character language model: examples/char_lm.py $(ARGS)
-	@cuda="$(CUDA)"; \
-	$(MAKE) -s --no-print-directory "$(VENV)/installed-plot,fast$${cuda:+,$$cuda}"
-	@$(PY) examples/char_lm.py $(ARGS)
+	@cuda="$(CUDA)"; gpus=0; ranks=1; \
+	$(MAKE) -s --no-print-directory "$(VENV)/installed-plot,fast$${cuda:+,$$cuda}" || exit; \
+	if [ -n "$$cuda" ]; then gpus=$$($(PY) -c $(COUNT_GPUS)); fi; \
+	while [ $$((2 * ranks)) -le "$$gpus" ]; do ranks=$$((2 * ranks)); done; \
+	if [ $$ranks -gt 1 ]; then set -- -m cuframe run --nproc-per-node $$ranks; fi; \
+	$(PY) "$$@" examples/char_lm.py $(ARGS)
 
 examples: $(VENV)/installed-examples,fast ## run the other examples: a kernel, digits, CO2, dates; each ends with its figure
 	@set -e; for script in own_kernel ctc_digits forecast_co2 dates_transformer; do \

@@ -3,9 +3,12 @@
     python examples/char_lm.py                     # on the English text that ships inside Python
     python examples/char_lm.py --text novel.txt    # on any UTF-8 text
     python examples/char_lm.py --resume            # go on where the last run stopped
+    cuframe run --nproc-per-node 2 examples/char_lm.py      # in two processes, each with half of every batch
+    cuframe run --nproc-per-node gpu --max-restarts 3 examples/char_lm.py    # one a GPU; after a crash they resume
 
 Checkpoint, loss curve and sample land in --out (default runs/char_lm). Ctrl-C stops after the step under way and
-leaves a checkpoint. Read it from the top to the bottom: that is how a training script in cuframe looks.
+leaves a checkpoint. However many processes there are, the loss curve is the same, and any other number of them can
+resume. Read it from the top to the bottom: that is how a training script in cuframe looks.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import math
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -23,7 +27,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 import cuframe as cf
+import cuframe.distributed as dist
 from cuframe import nn, optim
+from cuframe.distributed import checkpoint
 from cuframe.nn import functional as F
 
 LOG2 = math.log(2.0)
@@ -46,6 +52,8 @@ class CharLM(nn.Module):
 
 def fail(message: str, code: int = 2) -> NoReturn:
     console.print("error:", message, style="red", markup=False)
+    if dist.is_initialized():
+        dist.barrier()  # the launcher ends all as soon as one leaves, and rank 0 must have said why
     sys.exit(code)
 
 
@@ -75,8 +83,25 @@ def streams(ids: np.ndarray, batch: int) -> np.ndarray:
     return np.ascontiguousarray(ids[: rows * batch].reshape(batch, rows).T)
 
 
+def mean_over_ranks(device: cf.Device, *values: float) -> Sequence[float]:
+    """Each value averaged over the processes that train together."""
+    if dist.get_world_size() == 1:
+        return values
+    together = cf.tensor(values, dtype=cf.float64, device=device)
+    dist.all_reduce(together, "avg")
+    return together.tolist()
+
+
+def whole(state: tuple) -> tuple:
+    """The hidden state of the streams of all processes: [L, N / ranks, H] each -> [L, N, H]."""
+    parts = [[cf.empty_like(s) for _ in range(dist.get_world_size())] for s in state]
+    for part, s in zip(parts, state):
+        dist.all_gather(part, s)
+    return tuple(cf.cat(part, dim=1) for part in parts)
+
+
 def validate(model: CharLM, data: np.ndarray, steps: int) -> float:
-    """Bits per character over the validation streams."""
+    """Bits per character over the validation streams of all processes."""
     model.eval()
     total, state = 0.0, None
     with cf.no_grad():
@@ -86,7 +111,7 @@ def validate(model: CharLM, data: np.ndarray, steps: int) -> float:
             target = cf.from_numpy(chunk[1:].reshape(-1)).to(logits.device)
             total += F.cross_entropy(logits.flatten(0, 1), target, reduction="sum").item()
     model.train()
-    return total / (len(data) - 1) / data.shape[1] / LOG2
+    return mean_over_ranks(logits.device, total / (len(data) - 1) / data.shape[1] / LOG2)[0]
 
 
 def sample(model: CharLM, vocabulary: str, prompt: str, length: int, temperature: float) -> str:
@@ -164,6 +189,10 @@ SHAPING = ("batch_size", "steps", "embedding", "hidden", "lr", "clip", "seed")  
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
+    # Alone this is a group of one. With GPUs ranks talk by NCCL, unless all are to use the device that was asked for.
+    dist.init_process_group("shm" if args.device else None)
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    console.quiet = rank > 0
     text = read_text(args.text)
     vocabulary = "".join(sorted(set(text)))
     index = {c: i for i, c in enumerate(vocabulary)}
@@ -173,45 +202,53 @@ def main(argv: list[str] | None = None) -> int:
     if len(train) <= args.steps or len(valid) < 2:
         needed = max((args.steps + 1) * args.batch_size * 10 // 9 + 10, 20 * args.batch_size)
         fail(f"the text has {len(text):,} characters; this batch size and number of steps need {needed:,}")
+    if args.batch_size % ranks:
+        fail(f"--batch-size: {ranks} processes cannot have equal shares of {args.batch_size} streams")
+    share = args.batch_size // ranks
+    mine = slice(rank * share, (rank + 1) * share)  # this process's streams
+    train, valid = train[:, mine], valid[:, mine]
     steps_an_epoch = (len(train) - 1) // args.steps
     total_steps = args.epochs * steps_an_epoch
 
     cf.manual_seed(args.seed)
-    device = cf.device(args.device or ("cuda" if cf.cuda.is_available() else "cpu"))
+    gpus = cf.cuda.device_count()
+    device = cf.device(args.device or (f"cuda:{dist.get_local_rank() % gpus}" if gpus else "cpu"))
     model = CharLM(len(vocabulary), args.embedding, args.hidden).to(device)
+    trained = nn.parallel.DistributedDataParallel(model) if ranks > 1 else model  # averages gradients over the ranks
     optimizer = optim.Adam(model.parameters(), lr=args.lr)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    checkpoint = out / "checkpoint.safetensors"
+    path = out / "checkpoint.safetensors"
     step, state, seconds = 0, None, 0.0
     losses: list[float] = []
     validation: list[float] = []
     settings = {name: getattr(args, name) for name in SHAPING} | {"vocabulary": vocabulary, "characters": len(text)}
 
-    if args.resume:
-        if not checkpoint.exists():
-            fail(f"--resume: there is no {checkpoint}")
-        saved = cf.load(checkpoint, device=device)
+    if args.resume and not checkpoint.exists(path):
+        fail(f"--resume: there is no {path}")
+    if args.resume or checkpoint.of_this_job(path):
+        saved = checkpoint.load(path, device)
         for name, value in settings.items():
             if saved["settings"][name] != value:
-                fail(f"--resume: {name} was {saved['settings'][name]!r} in {checkpoint}, now it is {value!r}")
+                fail(f"--resume: {name} was {saved['settings'][name]!r} in {path}, now it is {value!r}")
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         cf.set_rng_state(saved["rng"])
-        step, state, seconds = saved["step"], saved["state"], saved["seconds"]
+        step, seconds = saved["step"], saved["seconds"]
+        state = saved["state"] and tuple(s[:, mine].contiguous() for s in saved["state"])
         losses, validation = saved["losses"].tolist(), saved["validation"]
         console.print(f"resuming after step {step:,} of {total_steps:,}")
 
-    def save() -> None:
+    def save() -> None:  # by all processes at the same step
         everything = {
             "settings": settings, "model": model.state_dict(), "optimizer": optimizer.state_dict(),
-            "rng": cf.get_rng_state(), "step": step, "state": state, "seconds": seconds,
+            "rng": cf.get_rng_state(), "step": step, "state": whole(state), "seconds": seconds,
             "losses": np.array(losses, np.float64), "validation": validation,
         }  # fmt: skip
         try:
-            cf.save(everything, checkpoint)
+            checkpoint.save(everything, path)
         except OSError as error:
-            fail(f"{checkpoint}: {error.strerror}", code=1)  # the checkpoint before it is intact
+            fail(f"{path}: {error.strerror}", code=1)  # the checkpoint before it is intact
 
     # A signal lets the step under way end, so that what is saved is one consistent moment; a second one stops at once.
     stop: list[int] = []
@@ -225,31 +262,35 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(number, on_signal)
 
     size = sum(p.numel() for p in model.parameters())
-    console.print(f"{len(text):,} characters, {len(vocabulary)} different; {size:,} parameters; {device}")
+    where = f"{device}, {ranks} processes" if ranks > 1 else device
+    console.print(f"{len(text):,} characters, {len(vocabulary)} different; {size:,} parameters; {where}")
     bar = Progress(
         TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"), BarColumn(bar_width=None),
         TextColumn("step {task.completed}/{task.total} loss {task.fields[loss]:.3f} {task.fields[rate]:,.0f} chars/s"),
-        TimeRemainingColumn(), console=console, refresh_per_second=4, disable=not console.is_terminal,
+        TimeRemainingColumn(), console=console, refresh_per_second=4, disable=rank > 0 or not console.is_terminal,
     )  # fmt: skip
     started = saved_at = shown_at = time.perf_counter()
-    before, first_step = seconds, step
+    before, first_step, stopped = seconds, step, 0.0
     with bar:
         task = bar.add_task("", total=total_steps, completed=step, epoch=1, epochs=args.epochs, loss=math.nan, rate=0)
-        while step < total_steps and not stop:
+        while step < total_steps and not stopped:
+            dist.mark_step(step)  # for the launcher's last words, should this process die
             epoch, t = divmod(step, steps_an_epoch)
             if t == 0:
                 state = None  # the streams start anew
             chunk = train[t * args.steps : (t + 1) * args.steps + 1]  # [T + 1, N]
             x = cf.from_numpy(chunk[:-1]).to(device)
             y = cf.from_numpy(chunk[1:].reshape(-1)).to(device)
-            logits, state = model(x, state)
+            logits, state = trained(x, state)
             loss = F.cross_entropy(logits.flatten(0, 1), y)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), args.clip)
             optimizer.step()
             state = tuple(s.detach() for s in state)
-            losses.append(loss.item())
+            due = time.perf_counter() - saved_at > args.save_every
+            mean, stopped, due = mean_over_ranks(device, loss.item(), bool(stop), due)  # they save and stop together
+            losses.append(mean)
             step += 1
 
             now = time.perf_counter()
@@ -267,24 +308,29 @@ def main(argv: list[str] | None = None) -> int:
                     f"validation {validation[-1]:.3f} bits/char, {rate:,.0f} chars/s"
                 )
                 save()
-            elif now - saved_at > args.save_every:
+            elif due:
                 saved_at = now
                 save()
         bar.update(task, completed=step)
 
-    if stop:
+    if stopped:
         save()
-        console.print(f"stopped by {signal.Signals(stop[0]).name} after step {step:,}; go on with --resume")
-        return 128 + stop[0]
+        dist.destroy_process_group()
+        number = stop[0] if stop else signal.SIGTERM  # that of another process
+        console.print(f"stopped by {signal.Signals(number).name} after step {step:,}; go on with --resume")
+        return 128 + number
+    dist.destroy_process_group()
+    if rank > 0:
+        return 0
     written = sample(model, vocabulary, args.prompt, args.sample, args.temperature)
     (out / "sample.txt").write_text(written + "\n", encoding="utf-8")
     console.rule("sample")
     console.print(written, markup=False)
     console.rule()
     if plot(out / "loss.png", losses, validation, steps_an_epoch):
-        console.print(f"loss curve: {out / 'loss.png'}   checkpoint: {checkpoint}")
+        console.print(f"loss curve: {out / 'loss.png'}   checkpoint: {path}")
     else:
-        console.print(f"checkpoint: {checkpoint}   (pip install 'cuframe[plot]' draws the loss curve, too)")
+        console.print(f"checkpoint: {path}   (pip install 'cuframe[plot]' draws the loss curve, too)")
     console.print(f"validation {validation[-1]:.2f} bits/char after {args.epochs} epochs, {seconds:.0f} s")
     return 0
 

@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,8 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["--batch-size", "4", "--steps", "16", "--hidden", "16", "--embedding", "8", "--sample", "40"]
 
 
-def command(*options):
-    return [sys.executable, str(ROOT / "examples" / "char_lm.py"), *SMALL, *map(str, options)]
+def command(*options, launcher=()):
+    return [sys.executable, *launcher, str(ROOT / "examples" / "char_lm.py"), *SMALL, *map(str, options)]
 
 
 def environment():
@@ -28,10 +29,31 @@ def environment():
     return os.environ | writes | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def run(*options, code=0, **more):
-    done = subprocess.run(command(*options), text=True, capture_output=True, env=environment(), timeout=120, **more)
+def run(*options, code=0, launcher=(), **more):
+    done = subprocess.run(
+        command(*options, launcher=launcher), text=True, capture_output=True, env=environment(), timeout=120, **more
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def start(*options, out, launcher=()):
+    """A run that has just written its first checkpoint, wherever that is in its epoch."""
+    before = changed(out)
+    process = subprocess.Popen(
+        command(*options, "--out", out, "--save-every", "0.05", launcher=launcher), env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while changed(out) == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return process
+
+
+def changed(folder):
+    """When its checkpoint was written, 0 where there is none."""
+    path = folder / "checkpoint.safetensors"
+    return path.stat().st_mtime_ns if path.exists() else 0
 
 
 @pytest.fixture(scope="module")
@@ -55,18 +77,18 @@ def test_trains_and_leaves_everything_promised(text, tmp_path):
     assert {"model", "optimizer", "rng", "step", "state"} <= saved.keys()
 
 
-def test_interrupted_and_resumed_is_bit_identical(text, tmp_path):
-    options = ["--text", text, "--epochs", 40]
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
-    run(*options, "--out", whole)
-    # The second run is interrupted as soon as it has a checkpoint, wherever that is in its epoch.
-    process = subprocess.Popen(
-        command(*options, "--out", parts, "--save-every", "0.05"), env=environment(),
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (parts / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+@pytest.fixture(scope="module")
+def whole(text, tmp_path_factory):
+    """A run to the end: its options, and the folder with what it left."""
+    folder, options = tmp_path_factory.mktemp("whole"), ["--text", text, "--epochs", 5]
+    run(*options, "--out", folder)
+    return options, folder
+
+
+def test_interrupted_and_resumed_is_bit_identical(whole, tmp_path):
+    options, whole = whole
+    parts = tmp_path / "parts"
+    process = start(*options, out=parts)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130 and "stopped by SIGINT" in output, output
@@ -82,20 +104,62 @@ def test_interrupted_and_resumed_is_bit_identical(text, tmp_path):
     assert (parts / "sample.txt").read_text() == (whole / "sample.txt").read_text()
 
 
-def test_resume_refuses_other_settings(text, tmp_path):
-    run("--text", text, "--out", tmp_path, "--epochs", 1)
-    out = run("--text", text, "--out", tmp_path, "--epochs", 2, "--resume", "--lr", 1e-3, code=2)
+LAUNCHER = ["-m", "cuframe", "run", "--nproc-per-node", "2", "--max-restarts", "1"]
+needs_launcher = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the launcher needs Linux")
+
+
+def same_curve(folder, other):
+    a, b = (cf.load(f / "checkpoint.safetensors") for f in (folder, other))
+    np.testing.assert_allclose(a["losses"], b["losses"], atol=1e-5, rtol=0)
+    np.testing.assert_allclose(a["validation"], b["validation"], atol=1e-5, rtol=0)
+    assert [s.shape for s in a["state"]] == [s.shape for s in b["state"]]
+
+
+@needs_launcher
+def test_two_processes_one_of_which_is_killed_have_the_curve_of_one(whole, tmp_path):
+    options, whole = whole
+    shutil.copy(whole / "checkpoint.safetensors", tmp_path)  # that of an older run is not taken up
+    process = start(*options, out=tmp_path, launcher=LAUNCHER)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    ranks = [int(c) for c in children if b"char_lm.py" in Path(f"/proc/{c}/cmdline").read_bytes()]
+    os.kill(ranks[-1], signal.SIGKILL)
+    output, _ = process.communicate(timeout=100)
+    assert process.returncode == 0 and re.search(r"rank 1 .* died of SIGKILL at step \d", output), output
+    assert len(re.findall(r"resuming after step [1-9]", output)) == len(re.findall("5/5: training", output)) == 1
+    assert len(re.findall(r"^validation .* bits/char after 5 epochs", output, flags=re.MULTILINE)) == 1
+    same_curve(tmp_path, whole)
+
+
+@needs_launcher
+def test_ctrl_c_in_two_processes_and_one_that_resumes(whole, tmp_path):
+    options, whole = whole
+    process = start(*options, out=tmp_path, launcher=LAUNCHER)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and output.count("stopped by SIGINT") == 1, output
+    assert "restart" not in output and "Traceback" not in output
+    assert 0 < cf.load(tmp_path / "checkpoint.safetensors")["step"] < 500
+    run(*options, "--out", tmp_path, "--resume")
+    same_curve(tmp_path, whole)
+    out = run(*options, "--out", tmp_path, "--batch-size", 5, code=2, launcher=LAUNCHER[:-2])
+    assert out.count("error: --batch-size: 2 processes cannot have equal shares of 5 streams") == 1
+
+
+def test_resume_refuses_other_settings(whole):
+    options, whole = whole
+    out = run(*options, "--out", whole, "--resume", "--lr", 1e-3, code=2)
     assert "lr was 0.004" in out and "now it is 0.001" in out
 
 
-def test_a_full_disk_keeps_the_old_checkpoint(text, tmp_path):
-    run("--text", text, "--out", tmp_path, "--epochs", 1)
+def test_a_full_disk_keeps_the_old_checkpoint(whole, tmp_path):
+    options, whole = whole
+    shutil.copy(whole / "checkpoint.safetensors", tmp_path)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
 
     def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
-    out = run("--text", text, "--out", tmp_path, "--epochs", 2, "--resume", code=1, preexec_fn=small_disk)
+    out = run(*options, "--out", tmp_path, "--epochs", 6, "--resume", code=1, preexec_fn=small_disk)
     assert re.search(r"checkpoint.safetensors: .*cannot write, nothing was changed: File too large", out)
     assert "Traceback" not in out
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before

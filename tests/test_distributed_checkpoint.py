@@ -77,6 +77,21 @@ def test_needs_a_job(tmp_path):
     dist.destroy_process_group()
 
 
+def test_only_a_restarted_job_goes_on_and_only_from_its_own_checkpoint(tmp_path, monkeypatch):
+    dist.init_process_group()
+    path = tmp_path / "c"
+    found = []
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "old")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    checkpoint.save({}, path)
+    for run, count in (("old", "0"), ("old", "1"), ("new", "1")):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", run)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", count)
+        found.append(checkpoint.of_this_job(path))
+    assert found == [False, True, False] and not checkpoint.of_this_job(tmp_path / "none")
+    dist.destroy_process_group()
+
+
 # A rank is killed after a random time in every attempt that the second argument allows.
 TRAIN = """
 import os, random, signal, sys, threading

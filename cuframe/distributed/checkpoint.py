@@ -1,8 +1,8 @@
 """Checkpoints of a job: one rank writes, all ranks read the same.
 
 A training script that begins with `load` where a checkpoint is there resumes by itself when `cuframe run
---max-restarts` starts it again. The file is what `cuframe.save` writes, so `cuframe.load` reads it in a process that is
-alone, too.
+--max-restarts` starts it again; `of_this_job` tells such a checkpoint from one that an older run has left. The file is
+what `cuframe.save` writes, so `cuframe.load` reads it in a process that is alone, too.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ from collections.abc import Callable
 from typing import Any
 
 from ..backend import Device
-from ..serialization import CheckpointError
+from ..serialization import CheckpointError, read_metadata
 from ..serialization import load as _load
 from ..serialization import save as _save
 from ..tensor import Tensor
 from .collectives import broadcast_object
 from .group import resolve
 
-__all__ = ["exists", "load", "save"]
+__all__ = ["exists", "load", "of_this_job", "save"]
+
+_RUN, _ATTEMPT = "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"  # of cuframe run and torchrun
 
 
 def _at_first(name: str, group: Any, job: Callable[[], Any], hand_out: bool) -> Any:
@@ -65,7 +67,8 @@ def save(state: Any, path: str | os.PathLike[str], group: Any = None) -> None:
     {'step': 3, 'w': tensor([1., 1.])}
     >>> dist.destroy_process_group()
     """
-    _at_first("checkpoint.save", group, lambda: _save(state, path), False)
+    metadata = {"run": os.environ.get(_RUN, "")}
+    _at_first("checkpoint.save", group, lambda: _save(state, path, metadata), False)
 
 
 def load(path: str | os.PathLike[str], device: Any = None, group: Any = None) -> Any:
@@ -89,6 +92,26 @@ def load(path: str | os.PathLike[str], device: Any = None, group: Any = None) ->
 def exists(path: str | os.PathLike[str], group: Any = None) -> bool:
     """Whether the first rank sees the file: the same answer on every rank, also while one is being written."""
     return _at_first("checkpoint.exists", group, lambda: os.path.exists(path), True)
+
+
+def of_this_job(path: str | os.PathLike[str], group: Any = None) -> bool:
+    """Whether the job was started again and an earlier attempt of it has saved the file: the same on every rank.
+
+    A script that loads then, and otherwise starts anew, never takes an older run's file for its own.
+
+    >>> import cuframe.distributed as dist
+    >>> from cuframe.distributed import checkpoint
+    >>> dist.init_process_group()
+    >>> checkpoint.of_this_job("model.safetensors")  # nobody started this process again
+    False
+    >>> dist.destroy_process_group()
+    """
+
+    def look() -> bool:
+        again = os.environ.get(_ATTEMPT, "0") != "0" and os.path.exists(path)
+        return again and read_metadata(path).get("run") == os.environ.get(_RUN)
+
+    return _at_first("checkpoint.of_this_job", group, look, True)
 
 
 def _moved(thing: Any, device: Device) -> Any:
