@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -274,19 +275,92 @@ def test_modules_and_programs(tmp_path, capfd):
     assert "no-such-program: No such file" in capfd.readouterr().err
 
 
-def test_two_hosts_meet_at_the_first(tmp_path):
-    """Two launchers on this machine, as on two hosts; the failure of one ends the other."""
-    import socket
-
+def hosts(tmp_path: Path, body: str, *options: str, count: int = 2) -> list[subprocess.Popen]:
+    """Launchers on this machine, as on several hosts; that of node 0 starts last."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    options = ("--nnodes", "2", "--nproc-per-node", "1", "--master-addr", "127.0.0.1", "--master-port", port)
-    body = 'here(os.getpid(), f"rank{rank}"); together(2); sys.exit(5 if rank == 1 else time.sleep(1000))'
-    jobs = [start(tmp_path, body, *options, "--node-rank", str(node)) for node in (1, 0)]
+    place = ("--nnodes", str(count), "--master-addr", "127.0.0.1", "--master-port", port)
+    return [start(tmp_path, body, *place, "--node-rank", str(n), *options) for n in reversed(range(count))][::-1]
+
+
+def ends(jobs: list[subprocess.Popen]) -> tuple[list[int], list[str]]:
     errors = [job.communicate(timeout=100)[1] for job in jobs]
-    assert [job.returncode for job in jobs] == [5, 1] and all_gone(tmp_path, 0)
+    return [job.returncode for job in jobs], errors
+
+
+def test_two_hosts_meet_at_the_first(tmp_path):
+    """The failure of one ends the other, and both say which rank it was."""
+    body = 'here(os.getpid(), f"rank{rank}"); together(2); sys.exit(5 if rank == 1 else time.sleep(1000))'
+    codes, errors = ends(hosts(tmp_path, body))
+    assert codes == [1, 5] and all_gone(tmp_path, 0)
     assert all(re.search(r"rank 1 \(pid \d+, host \S+\) exited with code 5\n", e) for e in errors), errors
+
+
+def test_all_hosts_start_again_together(tmp_path):
+    """Each time a rank of another host fails; the one whose ranks have ended well comes along."""
+    body = """
+attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+here(os.getpid(), f"attempt{attempt}rank{rank}")
+together(6 * (attempt + 1))
+if attempt < 2:
+    sys.exit(3 if rank == [4, 0][attempt] else 0 if rank == 3 else time.sleep(1000))
+here(os.environ["CUFRAME_STORE_TOKEN"], f"token{rank}")
+"""
+    jobs = hosts(tmp_path, body, "--nproc-per-node", "2", "--max-restarts", "2", count=3)
+    codes, errors = ends(jobs)
+    assert codes == [0, 0, 0], errors
+    for error in errors:
+        lines = [re.sub(r" \(pid .*?\)", "", line) for line in error.splitlines()]
+        assert [line for line in lines if line != "cuframe run: rank 3 had exited with code 0"] == [
+            "cuframe run: rank 4 exited with code 3", "cuframe run: restart 1 of 2",
+            "cuframe run: rank 0 exited with code 3", "cuframe run: restart 2 of 2",
+        ]  # fmt: skip
+    tokens = {(tmp_path / "pids" / f"token{r}.pid").read_text() for r in range(6)}
+    assert len(tokens) == 1
+
+
+@pytest.mark.parametrize("node", [0, 1])
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM"])
+def test_a_launcher_that_is_gone_ends_the_others_at_once(tmp_path, node, how):
+    body = "signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))\n" + GRANDCHILDREN + "time.sleep(1000)"
+    jobs = hosts(tmp_path, body, "--max-restarts", "5")
+    wait_for(tmp_path, 6)
+    time.sleep(0.1)
+    jobs[node].send_signal(getattr(signal, how))
+    begin = time.monotonic()
+    error = jobs[1 - node].communicate(timeout=60)[1]
+    assert time.monotonic() - begin < 10
+    text = f"the launcher of node {node} (pid {jobs[node].pid}, host {socket.gethostname()})"
+    if how == "SIGTERM":
+        text += " was ended by SIGTERM"
+    else:
+        text = text + " has gone" if node else "the launcher of node 0 (host 127.0.0.1) has gone"
+    assert error == f"cuframe run: {text}\n" and jobs[1 - node].returncode == 1
+    jobs[node].communicate(timeout=60)
+    assert jobs[node].returncode == (-9 if how == "SIGKILL" else 143) and all_gone(tmp_path, 10)
+
+
+def test_hosts_with_different_options_are_told(tmp_path):
+    jobs = hosts(tmp_path, "time.sleep(1000)")
+    jobs[1].kill()
+    jobs[1].communicate(timeout=60)
+    port = jobs[0].args[jobs[0].args.index("--master-port") + 1]
+    place = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", port, "--node-rank", "1")
+    codes, errors = ends([start(tmp_path, "", *place, "--nproc-per-node", "3"), jobs[0]])
+    assert codes == [2, 1]
+    text = "all hosts must be given the same: node 1 has --nnodes 2 --nproc-per-node 3 --max-restarts 0, node 0 "
+    assert all(text in error for error in errors), errors
+
+
+def test_waiting_for_the_first_host_can_be_ended(tmp_path):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        place = ("--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(silent.getsockname()[1]))
+        job = start(tmp_path, "", *place, "--node-rank", "1")
+        time.sleep(0.5)
+        job.send_signal(signal.SIGINT)
+        assert job.communicate(timeout=20) == ("", "") and job.returncode == 128 + signal.SIGINT
 
 
 def test_children_of_who_launches_are_left_alone(tmp_path):
@@ -300,8 +374,6 @@ def test_children_of_who_launches_are_left_alone(tmp_path):
 
 
 def test_a_taken_port_is_named(capfd):
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -318,7 +390,6 @@ def test_a_taken_port_is_named(capfd):
         (["--nnodes", "1:4"], "--nnodes must be a number above 0, got '1:4'"),
         (["--nnodes", "2"], "needs --master-addr"),
         (["--nnodes", "2", "--master-addr", "a", "--node-rank", "2"], "--node-rank must be from 0 to 1, got 2"),
-        (["--nnodes", "2", "--master-addr", "a", "--max-restarts", "1"], "--max-restarts works on one host only"),
         (["--max-restarts", "-1"], "must not be negative, got -1"),
         (["--master-port", "70000"], "--master-port must be from 0 to 65535, got 70000"),
         (["--rdzv-endpoint", "a:b"], "--rdzv-endpoint must be HOST:PORT, got 'a:b'"),

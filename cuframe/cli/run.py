@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rdzv-id", "--rdzv_id", metavar="ID", help="accepted; runs are told apart by themselves")
     add("--standalone", action="store_true", help="one host, and a free port whatever else is given")
     add("--max-restarts", "--max_restarts", type=int, default=0, metavar="N",
-        help="start the job again after a failure, at most so often (one host only)")
+        help="start the job again after a failure, on all hosts, at most so often")
     add("--log-dir", "--log_dir", metavar="DIR", help="write every rank's stdout and stderr to files there as well")
     add("-r", "--redirects", default="0", metavar="0-3",
         help="1: stdout to files only, 2: stderr, 3: both; or RANK:N,...")
@@ -65,8 +65,6 @@ def _plan(args: argparse.Namespace) -> "Plan":
         raise ValueError(f"--node-rank must be from 0 to {nodes - 1}, got {args.node_rank}")
     if nodes > 1 and not host:
         raise ValueError("--nnodes above 1 needs --master-addr, the address of host 0")
-    if nodes > 1 and args.max_restarts:
-        raise ValueError("--max-restarts works on one host only")
     if args.max_restarts < 0:
         raise ValueError(f"--max-restarts must not be negative, got {args.max_restarts}")
     if port is None:

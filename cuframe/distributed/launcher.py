@@ -1,6 +1,12 @@
 """The launcher behind `cuframe run`: starts ranks, serves their store, and ends all when one fails.
 
 One thread and one event loop: the ranks' deaths, their output, the store's sockets and the user's signals.
+
+Note [Launchers of several hosts]
+    The launcher of node 0 serves the store; the others wait there for the key `done`, or for the job's failure, so all
+    learn of a fault at once, and all start the job again, as often on one host as on another. A launcher that is gone
+    is the end: nobody would start its ranks. Each attempt has a store and a token of its own, so what is left of the
+    last attempt cannot speak to the next one.
 """
 
 from __future__ import annotations
@@ -30,6 +36,8 @@ __all__ = ["Plan", "launch"]
 _FAULT_GRACE = 0.25  # seconds from SIGTERM to SIGKILL once a rank has failed: the others cannot go on anyway
 _USER_GRACE = 4.5  # the same when the user ends a healthy job
 _FOREVER = 1e9
+_JOIN = 60.0  # seconds in which the launchers of all hosts meet
+_VERDICT = 5.0  # seconds in which node 0 has told whether there is another attempt
 _TERMINAL = {"stdout": 1, "stderr": 2}
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
@@ -81,16 +89,16 @@ def launch(plan: Plan) -> int:
     reader, writer = socket.socketpair()
     for end in (reader, writer):
         end.setblocking(False)
-    received: list[int] = []
+    received = _Received()
     caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    former = {number: signal.signal(number, lambda n, _: received.append(n)) for number in caught}
+    former = {number: signal.signal(number, received.note) for number in caught}
     former[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
     former_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         for attempt in range(plan.restarts + 1):
             job = _Attempt(plan, attempt, run_id, reader, received, others | {guardian.pid})
             code = job.run()
-            if code == 0 or received or attempt == plan.restarts:
+            if code == 0 or received or job.final or attempt == plan.restarts:
                 break
             print(f"cuframe run: restart {attempt + 1} of {plan.restarts}", file=sys.stderr, flush=True)
         return code
@@ -104,11 +112,22 @@ def launch(plan: Plan) -> int:
         guardian.dismiss()
 
 
+class _Received(list[int]):
+    """The user's signals."""
+
+    ends_waiting = False  # while the launcher waits for another, and its event loop does not run
+
+    def note(self, number: int, frame: object) -> None:
+        self.append(number)
+        if self.ends_waiting:
+            raise KeyboardInterrupt
+
+
 class _Attempt:
     """The job from one start to its end."""
 
     def __init__(
-        self, plan: Plan, attempt: int, run_id: str, signals: socket.socket, received: list[int], spared: set[int]
+        self, plan: Plan, attempt: int, run_id: str, signals: socket.socket, received: _Received, spared: set[int]
     ) -> None:
         self.plan, self.attempt, self.run_id = plan, attempt, run_id
         self.received, self.spared = received, spared
@@ -116,6 +135,11 @@ class _Attempt:
         self.ranks: list[_Rank] = []
         self.cause: _Rank | None = None
         self.failure: str | None = None  # the message, once the job has failed
+        self.failed_at = 0.0
+        self.early: list[_Rank] = []  # who had ended well before
+        self.final = False  # no restart will help
+        self.finished = False  # node 0 knows that all is well here
+        self.told = False  # it has said how the job ended
         self.killing_at: float | None = None
         self.selector = selectors.DefaultSelector()
         self.server: StoreServer | None = None
@@ -135,8 +159,10 @@ class _Attempt:
                 self._start(index)
             while not self._over():
                 self._step()
-            if self.store is not None and self.failure is None:
-                self.store.set(f"node/{self.plan.node}", b"")
+            self._take_leave()
+        except KeyboardInterrupt:
+            if not self.received:
+                raise
         finally:
             self._end_all()
             self._close()
@@ -150,17 +176,45 @@ class _Attempt:
             from .environment import job_token
 
             self.token = job_token(os.environ, plan.host, plan.port).hex()
+        if self.attempt:
+            self.token += f".{self.attempt}"
+        mine = f"{plan.nodes} {plan.ranks} {plan.restarts}".encode()
         if plan.node == 0:
             self.server = StoreServer(plan.host, plan.port, self.token.encode(), self.selector, self._lost)
+            self.server.put("plan", mine)
             self.port = self.server.port
             return
-        self.port = plan.port
-        self.store = Store(plan.host, plan.port, self.token.encode())
-        self.store.register(-1 - plan.node, f"launcher of node {plan.node}, host {socket.gethostname()}")
-        self.watch = self.store._connect(60.0)
-        request = {"op": "wait", "keys": ["never"], "ranks": [], "fetch": False, "timeout": _FOREVER}
+        self.received.ends_waiting = True
+        try:
+            self.store = store = self._join()
+            told = store.get("plan")
+            if told != mine:
+                words = "--nnodes {} --nproc-per-node {} --max-restarts {}"
+                node, first = (words.format(*text.decode().split()) for text in (mine, told))
+                message = f"all hosts must be given the same: node {plan.node} has {node}, node 0 {first}"
+                store.fail(message, final=True)
+                raise DistributedError(message)
+            store.register(-1 - plan.node, f"the launcher of {self._me()}")
+            self.watch = store._connect(_JOIN)
+        finally:
+            self.received.ends_waiting = False
+        request = {"op": "wait", "keys": ["done"], "ranks": [], "fetch": False, "timeout": _FOREVER}
         self.watch.sendall(encode(request))
         self.selector.register(self.watch, selectors.EVENT_READ)
+
+    def _join(self) -> Store:
+        """Meet node 0; after a restart, once it has closed the store of the last attempt."""
+        deadline = time.monotonic() + _JOIN
+        while True:
+            try:
+                return Store(self.plan.host, self.plan.port, self.token.encode(), _JOIN)
+            except DistributedError:
+                if not self.attempt or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    def _me(self) -> str:
+        return f"node {self.plan.node} (pid {os.getpid()}, host {socket.gethostname()})"
 
     def _start(self, index: int) -> None:
         plan, rank = self.plan, self.plan.node * self.plan.ranks + index
@@ -206,10 +260,33 @@ class _Attempt:
     def _over(self) -> bool:
         if any(r.code is None for r in self.ranks):
             return False
-        if self.failure is not None or self.received:
+        if self.received:
             return True
-        others = [f"node/{n}" for n in range(1, self.plan.nodes)]
-        return self.server is None or all(key in self.server.values for key in others)
+        if self.failure is not None:  # whether there is another attempt is node 0's to say
+            return self.server is not None or self.told or time.monotonic() > self.failed_at + _VERDICT
+        if self.server is not None:
+            return all(f"node/{n}" in self.server.values for n in range(1, self.plan.nodes))
+        if self.store is not None and not self.finished:
+            self.finished = True
+            try:
+                self.store.set(f"node/{self.plan.node}", b"")
+            except DistributedError as error:
+                self._fail(str(error), final=True)
+        return self.told
+
+    def _take_leave(self) -> None:
+        """Tell the other launchers how it ended here."""
+        if self.plan.nodes == 1:
+            return
+        if self.received:
+            message = f"the launcher of {self._me()} was ended by {signal.Signals(self.received[0]).name}"
+            if self.server is not None:
+                self.server.fail(message, final=True)
+            elif self.store is not None:
+                with contextlib.suppress(DistributedError):
+                    self.store.fail(message, final=True)
+        elif self.server is not None and self.failure is None:
+            self.server.put("done", b"")
 
     def _step(self) -> None:
         now = time.monotonic()
@@ -218,6 +295,8 @@ class _Attempt:
                 signal_group(r.process.pid, signal.SIGKILL)
             self.killing_at = now + 0.05
         moments = [m for r in self.ranks for p in r.pumps.values() if (m := p.due()) is not None]
+        if self.failure is not None and self.server is None:
+            moments.append(self.failed_at + _VERDICT)
         if self.killing_at is not None:
             moments.append(self.killing_at)
         patience = max(0.0, min(moments) - now) if moments else None
@@ -237,8 +316,8 @@ class _Attempt:
                     self.signals.recv(4096)
                 self._reap()
         self._obey()
-        if self.server is not None and self.server.failure is not None and self.failure is None:
-            self._fail(self.server.failure)
+        if self.server is not None and self.server.failure is not None and not self.received:
+            self._fail(self.server.failure, self.server.final)
         now = time.monotonic()
         for r in self.ranks:
             for pump in r.pumps.values():
@@ -274,28 +353,36 @@ class _Attempt:
             self.killing_at = 0.0  # asked twice
 
     def _told(self) -> None:
-        """Another host failed, or is gone."""
+        """The job is done, or another host failed, or is gone."""
         assert self.watch is not None
-        data = self.watch.recv(1 << 16)
+        frames, data = Frames(), b""
+        with contextlib.suppress(OSError):
+            data = self.watch.recv(1 << 16)
         self.selector.unregister(self.watch)
-        frames = Frames()
         frames.feed(data)
-        frame = frames.next() if data else None
-        self._fail(str(frame[0].get("message")) if frame else f"the launcher of node 0 ({self.plan.host}) has gone")
+        frame, self.told = frames.next(), True
+        if self.received:
+            return
+        if frame is None:
+            self._fail(f"the launcher of node 0 (host {self.plan.host}) has gone", final=True)
+        elif "error" in frame[0]:
+            self._fail(str(frame[0].get("message")), bool(frame[0].get("final")))
 
     def _lost(self, rank: int, name: str) -> None:
         if rank < 0 and f"node/{-1 - rank}" not in (self.server.values if self.server else {}):
-            self._fail(f"{name}, has gone")
+            self._fail(f"{name} has gone", final=True)
 
-    def _fail(self, message: str) -> None:
+    def _fail(self, message: str, final: bool = False) -> None:
+        self.final |= final
         if self.failure is not None:
             return
-        self.failure = message
+        self.failure, self.failed_at = message, time.monotonic()
+        self.early = [r for r in self.ranks if r.code == 0]
         if self.server is not None:
-            self.server.fail(message)
+            self.server.fail(message, final)
         elif self.store is not None and self.cause is not None:
             with contextlib.suppress(DistributedError):
-                self.store.fail(message)
+                self.store.fail(message, final)
         for r in self.ranks:
             if r.code is None:
                 signal_group(r.process.pid, signal.SIGTERM)
@@ -332,9 +419,8 @@ class _Attempt:
             for pump in r.pumps.values():
                 pump.close()
         if self.failure is not None:
-            early = [r for r in self.ranks if r.code == 0]
             lines = [f"cuframe run: {self.failure}"]
-            lines += [f"cuframe run: {r.name} had exited with code 0{self.where[r.index]}" for r in early]
+            lines += [f"cuframe run: {r.name} had exited with code 0{self.where[r.index]}" for r in self.early]
             if self.cause is not None and held[self.cause.rank]:
                 lines.append(held[self.cause.rank].rstrip("\n"))
             print("\n".join(lines), file=sys.stderr, flush=True)

@@ -48,6 +48,15 @@ def _name(host: str) -> Any:  # typeshed knows no bytes here
     return host.encode() if host.isascii() else host
 
 
+def _tune(sock: socket.socket) -> None:
+    """Send small messages at once, and notice in a quarter of a minute that the other host has lost its power."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 class _Connection:
     """A client as the server sees it."""
 
@@ -89,6 +98,7 @@ class StoreServer:
         port: where it listens.
         values: the table.
         failure: the message, once the job has been declared failed.
+        final: whether that means that it must not be started again.
 
     Raises:
         DistributedError: the port is taken, or the address is not this host's.
@@ -118,6 +128,7 @@ class StoreServer:
         self._connections: set[_Connection] = set()
         self._lost: dict[int, str] = {}
         self.failure: str | None = None
+        self.final = False
         self._thread: threading.Thread | None = None
         try:
             family = socket.getaddrinfo(_name(host), port, type=socket.SOCK_STREAM)[0][0]
@@ -208,8 +219,7 @@ class StoreServer:
             sock.close()
             return
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _tune(sock)
         connection = _Connection(sock)
         self._connections.add(connection)
         self._selector.register(sock, selectors.EVENT_READ, self)
@@ -281,7 +291,7 @@ class StoreServer:
     def _handle(self, connection: _Connection, request: dict[str, Any], body: bytes) -> None:
         match request["op"]:
             case "set":
-                self._set(_text(request["key"]), body)
+                self.put(_text(request["key"]), body)
                 self._reply(connection, {})
             case "wait":
                 keys, ranks = [_text(k) for k in request["keys"]], [int(r) for r in request["ranks"]]
@@ -293,13 +303,13 @@ class StoreServer:
             case "add":
                 key = _text(request["key"])
                 total = int(self.values.get(key, b"0")) + int(request["amount"])
-                self._set(key, b"%d" % total)
+                self.put(key, b"%d" % total)
                 self._reply(connection, {"value": total})
             case "compare_set":
                 key, cut = _text(request["key"]), int(request["cut"])
                 present = self.values.get(key)
                 if present == body[:cut] or (present is None and cut == 0):
-                    self._set(key, body[cut:])
+                    self.put(key, body[cut:])
                 self._reply(connection, {}, self.values.get(key, body[:cut]))
             case "check":
                 self._reply(connection, {"value": all(_text(k) in self.values for k in request["keys"])})
@@ -308,7 +318,7 @@ class StoreServer:
             case "count":
                 self._reply(connection, {"value": len(self.values)})
             case "fail":
-                self.fail(_text(request["message"]))
+                self.fail(_text(request["message"]), bool(request.get("final")))
                 self._reply(connection, {})
             case "register":
                 connection.rank, connection.name = int(request["rank"]), _text(request["name"])
@@ -319,14 +329,15 @@ class StoreServer:
             case other:
                 raise ValueError(f"unknown request {other!r}")
 
-    def _set(self, key: str, value: bytes) -> None:
+    def put(self, key: str, value: bytes) -> None:
+        """Write a value; those who wait for the key are woken."""
         self.values[key] = value
         self._answer_waits()
 
-    def fail(self, message: str) -> None:
+    def fail(self, message: str, final: bool = False) -> None:
         """Let all that wait, and all that ask to, fail with `message`; the first message stays."""
         if self.failure is None:
-            self.failure = message
+            self.failure, self.final = message, final
             self._answer_waits()
 
     def _answer_waits(self) -> None:
@@ -338,7 +349,7 @@ class StoreServer:
                 header: dict[str, Any] = {"lengths": [len(v) for v in values]}
                 body = b"".join(values)
             elif self.failure is not None:
-                header, body = {"error": "failed", "message": self.failure}, b""
+                header, body = {"error": "failed", "message": self.failure, "final": self.final}, b""
             elif lost:
                 header, body = {"error": "lost", "rank": lost[0], "name": self._lost[lost[0]]}, b""
             else:
@@ -459,9 +470,9 @@ class Store:
         members = list(ranks)
         return self._wait("watch", [key] * len(members), timeout, fetch=True, ranks=members)[0]
 
-    def fail(self, message: str) -> None:
-        """Declare the job failed: all waits, now and later, raise with `message`."""
-        self._ask({"op": "fail", "message": message})
+    def fail(self, message: str, final: bool = False) -> None:
+        """Declare the job failed: all waits, now and later, raise with `message`; `final`: no launcher restarts it."""
+        self._ask({"op": "fail", "message": message, "final": final})
 
     def close(self) -> None:
         """Close the connections; a registered rank takes its leave first."""
@@ -568,7 +579,7 @@ class Store:
                 if connection.getsockname() == connection.getpeername():
                     connection.close()  # TCP met itself on a port nobody listens to yet
                     continue
-                connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                _tune(connection)
                 greet(connection, self._token, where, _PATIENCE)
             except BaseException as error:
                 connection.close()
