@@ -6,10 +6,12 @@ defined in `cuframe.cpu.philox`, which every device computes alike.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import operator
 import os
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -130,6 +132,8 @@ class Generator:
             >>> g.reserve(3), g.reserve(1)
             ((1, 0), (1, 3))
         """
+        if _own.generator is not None and self is default_generator:
+            return _own.generator.reserve(blocks)
         with self._lock:
             first = self._offset
             if blocks < 0 or first + blocks > 2**64:
@@ -285,6 +289,34 @@ class Generator:
         """
         _, n = _shape("permutation", n)
         return philox.permutation(*self.reserve(philox.permutation_blocks(n)), n)
+
+
+class _Own(threading.local):
+    """What takes the place of the default generator in this thread."""
+
+    generator: Generator | None = None
+
+
+_own = _Own()
+
+
+@contextlib.contextmanager
+def forked(*key: int) -> Iterator[None]:
+    """A context in which this thread draws its default numbers from a stream of its own.
+
+    Threads that run at the same time would otherwise share them out differently in each run.
+
+    Args:
+        key: names the stream; for several threads, what `default_generator.reserve` gave and the thread's number.
+    """
+    from hashlib import blake2b
+
+    digest = blake2b(repr(key).encode(), digest_size=8).digest()
+    before, _own.generator = _own.generator, Generator(int.from_bytes(digest, "little"))
+    try:
+        yield
+    finally:
+        _own.generator = before
 
 
 #: Used where no generator is given.  It starts at seed 0: a program that sets no seed repeats itself.

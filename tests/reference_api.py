@@ -254,6 +254,8 @@ UTILITIES = [
 ]  # fmt: skip
 
 PARALLEL = [
+    Entry("nn.DataParallel", "(module, device_ids=None, output_device=None, dim=0)",
+          parameters={"module.weight": (2, 2), "module.bias": (2,)}, unkept="device_ids"),
     Entry(
         "nn.parallel.DistributedDataParallel",
         "(module, device_ids=None, output_device=None, dim=0, broadcast_buffers=True, process_group=None, "
@@ -276,8 +278,3 @@ SECTIONS: dict[str, list[Entry]] = {
     "Utilities": UTILITIES,
 }
 ENTRIES = [entry for entries in SECTIONS.values() for entry in entries]
-
-# Documented, and not here yet.
-LATER: dict[str, str] = {
-    "nn.DataParallel": "comes with distribution over devices",
-}

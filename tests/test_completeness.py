@@ -69,6 +69,9 @@ FILES: dict[str, str] = {
         "SequentialSampler Subset SubsetRandomSampler TensorDataset WeightedRandomSampler WorkerInfo "
         "default_collate get_worker_info pad_collate random_split"
     ),
+    "test_data_parallel.py": (
+        "DataParallel data_parallel parallel_apply replicate nn.parallel.gather nn.parallel.scatter"
+    ),
     "test_ddp.py": "DistributedDataParallel GradBucket",
     "test_ddp_data.py": "DistributedSampler",
     "test_ddp_options.py": (

@@ -14,6 +14,7 @@ from .. import tensor as _tensor
 from . import versions
 from .graph import CLONE, FREED, Leaf, Node, Output, mode
 from .modes import enable_grad, set_grad_enabled
+from .places import at_home, follow
 from .region import Region
 
 __all__ = ["backward", "end_of_backward", "grad"]
@@ -88,8 +89,12 @@ def backward(
     >>> x.grad
     tensor([ 2., 40.])
     """
+    with at_home(tensors):
+        _backward(tensors, gradients, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
+
+
+def _backward(tensors: Any, gradients: Any, keep: bool, create_graph: bool, inputs: Any) -> None:
     roots = _roots("backward", tensors, gradients, create_graph)
-    keep = create_graph if retain_graph is None else retain_graph
     if inputs is None:
         _run(roots, keep, create_graph, None)
         return
@@ -152,12 +157,22 @@ def grad(
     """
     if materialize_grads and allow_unused is False:
         raise ValueError("grad: materialize_grads=True needs allow_unused to be True or left out")
+    with at_home(outputs):
+        return _grad(
+            outputs, inputs, grad_outputs, create_graph if retain_graph is None else retain_graph, create_graph,
+            allow_unused, materialize_grads,
+        )  # fmt: skip
+
+
+def _grad(
+    outputs: Any, inputs: Any, grad_outputs: Any, keep: bool, create_graph: bool, allow_unused: bool | None,
+    materialize_grads: bool,
+) -> tuple[Tensor | None, ...]:  # fmt: skip
     targets = _listed(inputs)
     nodes = [_target("grad", t, i) for i, t in enumerate(targets)]
     roots = _roots("grad", outputs, grad_outputs, create_graph)
     if not targets:
         return ()
-    keep = create_graph if retain_graph is None else retain_graph
     captured = _run(roots, keep, create_graph, {n.seq: t for n, t in zip(nodes, targets)})
     found: dict[int, Any] = {}
     for i, (node, t) in enumerate(zip(nodes, targets)):
@@ -210,6 +225,8 @@ def _roots(name: str, tensors: Any, gradients: Any, create_graph: bool) -> list[
                 "(no input has requires_grad, or it was computed under no_grad)"
             )
         array = t.array
+        if array.__class__ is not ndarray:
+            follow(array)
         if seed is None:
             if array.size != 1:
                 raise RuntimeError(
@@ -280,6 +297,8 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                 if entry is None:
                     continue  # a leaf that was delivered early
                 node = entry[0]
+                if entry[1].__class__ is not ndarray:
+                    entry[1] = follow(entry[1])
                 if node.meta is not None:
                     entry[1] = _hooks(node, entry[1], create_graph)
                 inputs = node.inputs
@@ -294,8 +313,6 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                     _deliver(entry)
                     continue
                 g = entry[1]
-                if g.__class__ is not ndarray and isinstance(g, generic):
-                    g = np.asarray(g)  # NumPy's arithmetic on 0-d arrays gives scalars, vjps want arrays
                 if node.__class__ is Output:
                     parent = inputs[0]
                     i, n = node.saved
@@ -351,8 +368,12 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                             else:
                                 heappush(heap, -number)
                         elif entry[2]:
+                            if gi.__class__ is not ndarray:
+                                gi = follow(gi)
                             entry[1] += gi
                         else:
+                            if gi.__class__ is not ndarray:
+                                gi = follow(gi)
                             entry[1] = entry[1] + gi
                             entry[2] = not create_graph
                 if counts:
@@ -445,8 +466,8 @@ def _result(entry: list) -> Any:
     """The gradient of an entry as a Tensor (or as it is, if it is sparse)."""
     if isinstance(entry[1], Tensor) or getattr(entry[1], "is_sparse", False):
         return entry[1]
-    if isinstance(entry[1], np.generic):
-        return Tensor(np.asarray(entry[1]))
+    if entry[1].__class__ is not ndarray:
+        entry[1] = follow(entry[1])
     return Tensor(_owned(entry))
 
 
@@ -455,14 +476,14 @@ def _deliver(entry: list) -> None:
     and after the first one added in place."""
     leaf: Leaf = entry[0]
     old = leaf.grad
+    if entry[1].__class__ is not ndarray:
+        entry[1] = follow(entry[1])
     if isinstance(entry[1], Tensor):
         g = entry[1]
         leaf.grad = record(g.array.copy(), CLONE, (g,), ()) if old is None else old + g
     elif getattr(entry[1], "is_sparse", False):
         leaf.grad = entry[1] if old is None else entry[1] + old
     else:
-        if isinstance(entry[1], np.generic):
-            entry[1] = np.asarray(entry[1])
         if entry[1].shape != leaf.shape:
             raise RuntimeError(
                 f"backward: a gradient of shape {entry[1].shape} reached a leaf of shape {leaf.shape}"

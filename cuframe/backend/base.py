@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,27 @@ class Backend:
     def device_of(self, array: Any) -> Device:
         """The device that holds `array`."""
         raise NotImplementedError
+
+    def devices(self) -> list[Device]:
+        """All devices of this kind."""
+        return [Device(self.name)]
+
+    def current(self) -> Device:
+        """The device on which this thread's new arrays are made."""
+        return Device(self.name)
+
+    def use(self, where: Device) -> None:
+        """Make `where` the current device of this thread."""
+
+    def follow(self, array: Any) -> None:
+        """Make the device of `array` the current one of this thread."""
+
+    def on(self, where: Device) -> AbstractContextManager:
+        """A context in which `where` is current, with the stream that is current there for the caller.
+
+        Another thread than the caller may enter it.
+        """
+        return nullcontext()
 
     def from_host(self, array: np.ndarray, where: Device) -> Any:
         """A copy of a NumPy array on device `where` (the array itself where that is host memory)."""

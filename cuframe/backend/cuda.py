@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,29 @@ class CudaBackend(Backend):
     def device_of(self, array: Any) -> Device:
         return Device("cuda", array.device.id)
 
+    def devices(self) -> list[Device]:
+        return [Device("cuda", i) for i in range(self.count)]
+
+    def current(self) -> Device:
+        return Device("cuda", self.xp.cuda.runtime.getDevice())
+
+    def use(self, where: Device) -> None:
+        self.xp.cuda.Device(self._check(where)).use()
+
+    def follow(self, array: Any) -> None:
+        index = array.data.device_id
+        if self.xp.cuda.runtime.getDevice() != index:
+            self.xp.cuda.Device(index).use()
+
+    def on(self, where: Device) -> AbstractContextManager:
+        index = self._check(where)
+        return self._entered(index, self.xp.cuda.get_current_stream(index))
+
+    @contextmanager
+    def _entered(self, index: int, stream: Any) -> Iterator[None]:
+        with self.xp.cuda.Device(index), stream:
+            yield
+
     def from_host(self, array: np.ndarray, where: Device) -> Any:
         with self.xp.cuda.Device(self._check(where)):
             return self.xp.asarray(array)
@@ -59,11 +84,21 @@ class CudaBackend(Backend):
         return self.xp.asnumpy(array)
 
     def copy_to(self, array: Any, where: Device) -> Any:
-        index = self._check(where)
-        if array.device.id == index:
+        index, source = self._check(where), array.device.id
+        if source == index:
             return array
-        with self.xp.cuda.Device(index):
-            return self.xp.array(array)
+        # a copy between two GPUs is ordered with neither one's stream but the one it is given to
+        cuda = self.xp.cuda
+        with cuda.Device(source):
+            giving, ready = cuda.get_current_stream(), cuda.Event(disable_timing=True)
+            ready.record(giving)
+        with cuda.Device(index):
+            taking, done = cuda.get_current_stream(), cuda.Event(disable_timing=True)
+            taking.wait_event(ready)
+            made = self.xp.array(array)
+            done.record(taking)
+        giving.wait_event(done)  # or the memory could be used anew before it was read
+        return made
 
     def asarray(self, value: Any, like: Any) -> Any:
         with like.device:

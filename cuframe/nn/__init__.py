@@ -29,8 +29,10 @@ from .modules.vision import *  # noqa: F403
 
 if TYPE_CHECKING:
     from . import parallel
+    from .parallel import DataParallel
 
-__all__ = ["Module", "Parameter", "functional", "hooks", "init", "modules", "parallel", "utils", *containers.__all__]
+__all__ = ["DataParallel", "Module", "Parameter", "functional", "hooks", "init", "modules", "parallel", "utils"]
+__all__ += containers.__all__
 for _family in (
     modules.activation, modules.adaptive, modules.attention, modules.batchnorm, modules.conv, modules.ctc,
     modules.distance, modules.dropout, modules.embedding, modules.flatten, modules.linear, modules.loss,
@@ -43,4 +45,6 @@ for _family in (
 def __getattr__(name: str) -> Any:
     if name == "parallel":  # what one process does without is imported when it is first asked for
         return _import("cuframe.nn.parallel")
+    if name == "DataParallel":  # of that as well
+        return _import("cuframe.nn.parallel").DataParallel
     raise AttributeError(f"module 'cuframe.nn' has no attribute {name!r}")

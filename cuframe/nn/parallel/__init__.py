@@ -2,6 +2,14 @@
 
 from . import hooks
 from .buckets import GradBucket
+from .data_parallel import DataParallel, data_parallel
 from .ddp import DistributedDataParallel
+from .gather import gather
+from .parallel_apply import parallel_apply
+from .replicate import replicate
+from .scatter import scatter
 
-__all__ = ["DistributedDataParallel", "GradBucket", "hooks"]
+__all__ = [
+    "DataParallel", "DistributedDataParallel", "GradBucket", "data_parallel", "gather", "hooks", "parallel_apply",
+    "replicate", "scatter",
+]  # fmt: skip

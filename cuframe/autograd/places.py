@@ -1,0 +1,59 @@
+"""Where a backward pass works.
+
+Note [Backward on several devices]
+    CuPy makes results on the current device, whatever the operands' is. A graph may span devices, and its nodes come
+    in the order of their numbers, not device by device; so the device of the gradient at hand is made current before
+    a node runs, and the caller's is current again after the pass. On the host nothing is to be done, and what
+    tells is the class of the array, which the engine looks at anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+
+from ..backend import Backend, backend_of
+from ..tensor import Tensor
+from .region import Region
+
+__all__ = ["at_home", "follow"]
+
+_HOST = nullcontext()
+
+
+def at_home(outputs: Any) -> AbstractContextManager:
+    """A context after which the device that is current now is so again; the first of `outputs` tells its kind."""
+    first = outputs[0] if outputs.__class__ in (list, tuple) and outputs else outputs
+    if not isinstance(first, Tensor) or first.array.__class__ is np.ndarray:
+        return _HOST
+    return _back(backend_of(first.array))
+
+
+@contextmanager
+def _back(backend: Backend) -> Iterator[None]:
+    home = backend.current()
+    try:
+        yield
+    finally:
+        backend.use(home)
+
+
+def follow(g: Any) -> Any:
+    """Make the device of a gradient the current one; returns the gradient, an array where it was a scalar."""
+    if isinstance(g, np.generic):
+        return np.asarray(g)  # NumPy's arithmetic on 0-d arrays gives scalars, vjps want arrays
+    at = g
+    if at.__class__ is list:  # of a node with several outputs
+        at = next(x for x in at if x is not None)
+    if isinstance(at, Tensor):
+        at = at.array
+    elif isinstance(at, Region):
+        at = at.values
+    elif getattr(at, "is_sparse", False):
+        at = at.data
+    if at.__class__ is not np.ndarray and not isinstance(at, np.generic):
+        backend_of(at).follow(at)
+    return g
