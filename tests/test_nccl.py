@@ -309,3 +309,54 @@ def main(rank, size):
     dist.destroy_process_group()
 """
     nccl_ranks(2, source)
+
+
+CHOICE = """
+import warnings
+from cuframe.distributed import group
+
+group.driver_present = lambda: True
+GPUS = %s  # of each rank
+
+class Device(HostDevice):
+    @classmethod
+    def of_rank(cls, local_rank):
+        if GPUS[local_rank] is None:
+            raise ValueError("there is no such GPU")
+        return cls(GPUS[local_rank])
+
+nccl.CudaDevice = Device
+
+def main(rank, size):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        dist.init_process_group(timeout=60)
+    print(dist.get_backend(), *[w.message for w in said])
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize(
+    ("gpus", "backend", "lost"),
+    [
+        ([0, 1], "nccl", ""),
+        ([None, None], "shm", ""),
+        ([0, None], "shm", "rank 1"),
+        ([3, 3, None], "shm", "ranks 1 and 2"),
+    ],
+)
+def test_without_a_name_nccl_is_taken_where_every_rank_has_a_gpu(gpus, backend, lost):
+    lines = sorted(nccl_ranks(len(gpus), CHOICE % gpus).splitlines())
+    text = f"{backend} init_process_group: there is no GPU for {lost}, so all communicate through host memory ('shm')"
+    assert [line.partition(";")[0] for line in lines] == [backend] * (len(gpus) - bool(lost)) + [text] * bool(lost)
+
+
+def test_ranks_may_share_a_gpu_and_hosts_need_one_each():
+    assert nccl_ranks(2, CHOICE % [0, 0], NCCL_MULTI_RANK_GPU_ENABLE="1").split() == ["nccl", "nccl"]
+    nccl_ranks(2, CHOICE % [0, None] + """
+several = main
+def main(rank, size):
+    group.socket.gethostname = lambda: f"host{rank}"
+    expect(dist.DistributedError, "no GPU for rank 1, as 'nccl' needs, and 'shm' connects ranks of one host only",
+           lambda: several(rank, size))
+""")  # fmt: skip

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import socket
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from ..backend import backend_for
 from . import status
 from .environment import job_token, read_environment
-from .errors import DistributedError
+from .errors import DistributedError, name_ranks
 from .nccl_device import driver_present
 from .process_group import ProcessGroup, SingleGroup
 from .shm import SharedMemoryGroup
@@ -68,7 +69,8 @@ def init_process_group(
 
     Args:
         backend: `"nccl"` (ranks with a GPU each), `"shm"` (ranks on one host) or `"mpi"` (started by mpirun; needs
-            mpi4py). None: `nccl` where each rank of a host has a GPU, else `shm`.
+            mpi4py). None: `nccl` where every rank has a GPU of its own; else `shm`, with a warning where there are
+            GPUs, but fewer than ranks.
         timeout: seconds, or a timedelta: waiting longer than this for another rank is an error that names it.
         world_size, rank: in the place of the environment's.
         store: to meet in, in the place of the one at MASTER_ADDR and MASTER_PORT.
@@ -76,7 +78,8 @@ def init_process_group(
     Raises:
         RuntimeError: this process has joined already.
         ValueError: an unknown backend, or variables that make no sense.
-        DistributedError: the others cannot be reached; the message names who is missing, or what is in the way.
+        DistributedError: the others cannot be reached; the message names who is missing, or what is in the way. Or no
+            backend was named, and none fits.
 
     >>> import cuframe.distributed as dist
     >>> dist.init_process_group(timeout=30)
@@ -135,13 +138,32 @@ def _make(
 
 
 def _fitting(store: Store, ranks: tuple[int, ...], rank: int, local_rank: int, timeout: float) -> str:
-    """`nccl` if every rank could have a GPU of its own, `shm` otherwise."""
-    able = False
+    """`nccl` if every rank has a GPU of its own, `shm` otherwise; where some have one, a warning names the others."""
+    gpu, shared = "", False
     if driver_present():
-        with contextlib.suppress(RuntimeError):  # CuPy is not installed, or finds no GPU
-            able = local_rank < backend_for("cuda").xp.cuda.runtime.getDeviceCount()
-    votes = store.gather("backend", rank, ranks, b"nccl" if able else b"shm", timeout)
-    return "nccl" if set(votes) == {b"nccl"} else "shm"
+        from . import nccl
+
+        shared = nccl._shared_gpus()
+        with contextlib.suppress(RuntimeError, ValueError):  # CuPy is not installed, or there is no GPU for this rank
+            gpu = nccl.CudaDevice.of_rank(local_rank).identity()
+    mine = json.dumps([socket.gethostname(), gpu, shared]).encode()
+    hosts, gpus, sharing = zip(*map(json.loads, store.gather("backend", rank, ranks, mine, timeout)))
+    without = [r for r in ranks if not gpus[r] or gpus[r] in gpus[:r] and not all(sharing)]
+    if not without:
+        return "nccl"
+    who = name_ranks(without)
+    if len(set(hosts)) > 1:
+        raise DistributedError(
+            f"init_process_group: there is no GPU for {who}, as 'nccl' needs, and 'shm' connects ranks of one host "
+            "only; without GPUs start the script by mpirun or srun and name the backend 'mpi'"
+        )
+    if rank == 0 and any(gpus):
+        warnings.warn(
+            f"init_process_group: there is no GPU for {who}, so all communicate through host memory ('shm'); start one "
+            "process a GPU (cuframe run --nproc-per-node gpu), or name the backend",
+            stacklevel=3,
+        )
+    return "shm"
 
 
 def joined(name: str) -> _World:
