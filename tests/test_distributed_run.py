@@ -5,12 +5,16 @@ The scripts import nothing of cuframe where they need not: importing it takes lo
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -18,7 +22,7 @@ import pytest
 
 from cuframe.cli import main
 from cuframe.cli import run as run_command
-from cuframe.distributed.output import Pump
+from cuframe.distributed.output import Pump, Screen, same_size
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the launcher needs Linux")
@@ -412,7 +416,7 @@ def test_processes_can_be_counted_by_the_machine(monkeypatch):
 def test_tracebacks_are_held_back_until_it_is_clear_whose_counts(tmp_path):
     target = os.open(tmp_path / "terminal", os.O_RDWR | os.O_CREAT)
     reader, writer = os.pipe()
-    pump = Pump(reader, target, None, "", hold=True)
+    pump = Pump(reader, Screen(target), None, "", hold=True)
 
     def shown() -> str:
         return (tmp_path / "terminal").read_bytes().decode()
@@ -431,3 +435,73 @@ def test_tracebacks_are_held_back_until_it_is_clear_whose_counts(tmp_path):
     assert not pump.pump()
     pump.close()
     os.close(target)
+
+
+def test_rank_0_has_a_terminal_where_the_launcher_has_one(tmp_path):
+    """Its bar stays on the last line, and what the others say comes above it."""
+    script = tmp_path / "script.py"
+    script.write_text(START + """
+def told(name, count):
+    here(name, name)
+    together(count)
+size = tuple(os.get_terminal_size(2)) if os.isatty(2) else os.environ.get("COLUMNS")
+here((os.isatty(1), os.isatty(2), size, os.environ.get("TQDM_DISABLE")), f"rank{rank}")
+together(2)
+if rank == 0:
+    os.write(2, b"\\r40%\\r50%")
+    told("drawn", 3)
+    together(4)
+    os.write(2, b"\\r60%")
+    os.write(2, b"\\r100%\\n")
+    told("done", 5)
+else:
+    together(3)
+    time.sleep(0.2)
+    os.write(2, b"\\r1%\\r2%")
+    print("a line", flush=True)
+    time.sleep(0.2)
+    told("said", 5)
+    os.write(2, b"\\r3%\\n")
+""")
+    ours, theirs = os.openpty()
+    folder = tmp_path / "pids"
+    folder.mkdir()
+    fcntl.ioctl(ours, termios.TIOCSWINSZ, struct.pack("4H", 30, 77, 0, 0))
+    command = [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", "2", str(script), str(folder)]
+    environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"PYTHONPATH": str(ROOT)}
+    job = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    shown = b""
+    with contextlib.suppress(OSError):  # how the end of a terminal's output is told
+        while data := os.read(ours, 1 << 16):
+            shown += data
+    assert job.wait(timeout=60) == 0, shown
+    facts = [(folder / f"rank{r}.pid").read_text() for r in range(2)]
+    assert facts == ["(True, True, (77, 30), None)", "(False, False, '77', '1')"]
+    wiped = b"\r\x1b[K"
+    assert shown == b"\r40%\r50%" + wiped + b"a line\r\n\r50%" + b"\r60%\r100%\r\n" + b"3%\r\n"
+    os.close(ours)
+
+
+def test_a_bar_of_one_screen_is_drawn_again(tmp_path):
+    ours, theirs = os.openpty()
+    same_size(theirs, ours)
+    screen, bar, other = Screen(theirs), object(), object()
+    for owner, data, want in (
+        (bar, b"start\n\r\x1b[2K10%", b"start\r\n\r\x1b[2K10%"),
+        (bar, b"\r\x1b[2K20", b"\r\x1b[2K20"),
+        (bar, b"%", b"%"),
+        (other, b"x\n", b"\r\x1b[Kx\r\n\r\x1b[2K20%"),
+        (other, b"no end", b"\r\x1b[Kno end"),
+        (bar, b"\rback", b"\r\x1b[K\rback"),
+        (bar, b"\n", b"\r\n"),
+        (other, b"y\n", b"y\r\n"),
+    ):
+        screen.write(owner, data)
+        assert os.read(ours, 1 << 16) == want
+    screen.end_line()
+    screen.write(bar, b"z")
+    screen.end_line()
+    assert os.read(ours, 1 << 16) == b"z\r\n"
+    os.close(ours)
+    os.close(theirs)

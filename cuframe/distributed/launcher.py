@@ -22,7 +22,7 @@ import time
 
 from . import status
 from .errors import DistributedError, how_it_ended
-from .output import Pump
+from .output import Pump, Screen, make_terminal, same_size
 from .processes import RUN_ID, Guardian, adopt_orphans, children, end_children, reap, signal_group, spawn
 from .store import Store, StoreServer
 from .wire import Frames, encode
@@ -92,7 +92,7 @@ def launch(plan: Plan) -> int:
     received = _Received()
     caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     former = {number: signal.signal(number, received.note) for number in caught}
-    former[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda *_: None)
+    former |= {n: signal.signal(n, lambda *_: None) for n in (signal.SIGCHLD, signal.SIGWINCH)}
     former_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
     try:
         for attempt in range(plan.restarts + 1):
@@ -146,6 +146,10 @@ class _Attempt:
         self.store: Store | None = None
         self.watch: socket.socket | None = None
         self.page = status.Reader(plan.ranks)
+        self.screens = {stream: Screen(fd) for stream, fd in _TERMINAL.items()}
+        if all(screen.terminal for screen in self.screens.values()) and len({os.fstat(f).st_rdev for f in (1, 2)}) == 1:
+            self.screens["stdout"] = self.screens["stderr"]
+        self.terminals: list[tuple[int, int]] = []  # those that were made, and those they are like
         self.obeyed = 0  # signals of the user that were passed on
         self.port = plan.port
         self.token = ""
@@ -228,16 +232,24 @@ class _Attempt:
             "TORCHELASTIC_RUN_ID": self.run_id, "CUFRAME_STORE_TOKEN": self.token, "CUFRAME_STATUS": self.page.path,
             RUN_ID: self.run_id,
         }  # fmt: skip
+        if index and any(screen.terminal for screen in self.screens.values()):
+            environment = self._beside_a_bar() | environment
         ends: dict[str, int | None] = {"stdout": None, "stderr": None}
         pumps: dict[str, Pump] = {}
-        for stream in ends:
+        for stream, screen in self.screens.items():
             alone = stream in plan.redirects.get(index, ())
             teed = stream in plan.tee.get(index, ())
-            if stream == "stderr" or alone or teed or plan.log_dir is not None:
-                source, ends[stream] = os.pipe()
-                terminal = None if alone and not teed else _TERMINAL[stream]
+            shown = teed or not alone
+            if stream == "stderr" or not shown or teed or plan.log_dir is not None or screen.terminal:
+                whole = shown and not teed and screen.terminal and index > 0
+                if shown and not teed and screen.terminal and index == 0:
+                    source, ends[stream] = make_terminal(screen.fd)
+                    self.terminals.append((source, screen.fd))
+                else:
+                    source, ends[stream] = os.pipe()
                 prefix = f"[rank {rank}] " if teed else ""
-                pumps[stream] = Pump(source, terminal, self._log(index, stream), prefix, stream == "stderr")
+                log, hold = self._log(index, stream), stream == "stderr"
+                pumps[stream] = Pump(source, screen if shown else None, log, prefix, hold, whole)
         try:
             process = spawn(plan.command, environment, ends["stdout"], ends["stderr"])
         finally:
@@ -248,6 +260,12 @@ class _Attempt:
         for pump in pumps.values():
             self.selector.register(pump.source, selectors.EVENT_READ, pump)
         self.ranks.append(started)
+
+    def _beside_a_bar(self) -> dict[str, str]:
+        """What other ranks than the first are told where there is a terminal: its width, and to draw no bar beside."""
+        fd = next(screen.fd for screen in self.screens.values() if screen.terminal)
+        told = {"COLUMNS": str(os.get_terminal_size(fd).columns or 80), "TQDM_DISABLE": "1"}
+        return told if "NO_COLOR" in os.environ else told | {"PYTHON_COLORS": "1"}  # a traceback's
 
     def _log(self, index: int, stream: str) -> IO[bytes] | None:
         if self.plan.log_dir is None:
@@ -315,6 +333,8 @@ class _Attempt:
                 with contextlib.suppress(BlockingIOError):
                     self.signals.recv(4096)
                 self._reap()
+                for terminal, like in self.terminals:
+                    same_size(terminal, like)
         self._obey()
         if self.server is not None and self.server.failure is not None and not self.received:
             self._fail(self.server.failure, self.server.final)
@@ -403,6 +423,7 @@ class _Attempt:
                 pump.pump()
                 if self.failure is None:
                     pump.release()
+        self.terminals.clear()
         if self.server is not None:
             self.server.close()
         if self.store is not None:
@@ -423,6 +444,7 @@ class _Attempt:
             lines += [f"cuframe run: {r.name} had exited with code 0{self.where[r.index]}" for r in self.early]
             if self.cause is not None and held[self.cause.rank]:
                 lines.append(held[self.cause.rank].rstrip("\n"))
+            self.screens["stderr"].end_line()
             print("\n".join(lines), file=sys.stderr, flush=True)
             code = self.cause.code if self.cause is not None and self.cause.code else 1
             return 128 - code if code < 0 else code

@@ -1,4 +1,11 @@
-"""What ranks print, on its way to terminal and files; tracebacks are held back until it is clear whose counts."""
+"""What ranks print, on its way to terminal and files; tracebacks are held back until it is clear whose counts.
+
+Note [One progress bar]
+    Where the launcher's output is a terminal, rank 0 writes to a terminal as well: one that the launcher makes, of the
+    same size, and reads. So its bars move and its text has colour. The other ranks write to pipes, and what they say
+    comes in whole lines. While a bar of rank 0 stands on the terminal's last line, lines of others are put above it:
+    the bar is wiped off, and drawn again below.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +17,72 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import IO
 
-__all__ = ["Pump"]
+__all__ = ["Pump", "Screen", "make_terminal", "same_size"]
 
 _MARK = b"Traceback (most recent call last):"
+_WIPE = b"\r\x1b[K"  # the terminal's last line
 _PATIENCE = 0.5  # seconds after which a traceback of a process that lives on is let through
+
+
+def make_terminal(like: int) -> tuple[int, int]:
+    """A terminal of the size of another: the end to read what is written to it, and the end to write to.
+
+    Bytes pass through it as they are: the real one turns "\\n" into what it needs.
+    """
+    import termios
+
+    reader, writer = os.openpty()
+    modes = termios.tcgetattr(writer)
+    modes[1] &= ~termios.OPOST
+    modes[3] &= ~termios.ECHO
+    termios.tcsetattr(writer, termios.TCSANOW, modes)
+    same_size(reader, like)
+    return reader, writer
+
+
+def same_size(terminal: int, like: int) -> None:
+    """Give a terminal the size of another."""
+    import fcntl
+    import termios
+
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, fcntl.ioctl(like, termios.TIOCGWINSZ, b"\0" * 8))
+
+
+class Screen:
+    """Where several pumps write to; on a terminal, a line that one of them has not ended stays the last one."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.terminal = os.isatty(fd)
+        self._line = b""  # what stands on the last line
+        self._owner: object = None
+
+    def write(self, owner: object, data: bytes) -> None:
+        """Show `data` of a pump."""
+        if not self.terminal:
+            self._write(data)
+            return
+        beside = self._line and owner is not self._owner
+        if beside and data.endswith(b"\n"):
+            self._write(_WIPE + data + self._line)
+            return
+        _, newline, tail = data.rpartition(b"\n")
+        line = tail if newline or beside else self._line + tail
+        drawn = line.rstrip(b"\r").rfind(b"\r")  # what was drawn over needs no keeping
+        self._line, self._owner = line[max(0, drawn) :], owner
+        self._write(_WIPE + data if beside else data)
+
+    def end_line(self) -> None:
+        """Begin a new line if a bar stands on the last one."""
+        if self._line:
+            self._line = b""
+            self._write(b"\n")
+
+    def _write(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):  # the terminal went away: the job goes on
+            while data:
+                data = data[os.write(self.fd, data) :]
 
 
 class Pump:
@@ -21,21 +90,25 @@ class Pump:
 
     Args:
         source: the pipe's end, which becomes non-blocking.
-        terminal: file descriptor to write to, or None.
+        screen: where to write to, or None.
         file: where everything is written as it came, or None.
         prefix: put before every line on the terminal; empty: bytes pass as they come.
         hold: keep back what follows the head of a traceback until `release` or `take`.
+        whole: show lines when they have ended, and of what was drawn over in them the last state.
     """
 
-    def __init__(self, source: int, terminal: int | None, file: IO[bytes] | None, prefix: str, hold: bool) -> None:
+    def __init__(
+        self, source: int, screen: Screen | None, file: IO[bytes] | None, prefix: str, hold: bool, whole: bool = False
+    ) -> None:
         self.source = source
         os.set_blocking(source, False)
-        self._terminal = terminal
+        self._screen = screen
         self._file = file
         self._prefix = prefix.encode()
         self._hold = hold
+        self._whole = whole
         self._line = b""  # with a hold: the beginning of a line that may become a traceback's
-        self._partial = b""  # with a prefix: a line that has not ended
+        self._partial = b""  # with a prefix, or whole lines: a line that has not ended
         self._held = b""
         self._last = 0.0
         self._at_start = True
@@ -93,15 +166,17 @@ class Pump:
         return data.decode(errors="replace")
 
     def _show(self, data: bytes) -> None:
-        if self._terminal is None:
+        if self._screen is None:
             return
         if self._prefix:
             lines = (self._partial + data).splitlines(keepends=True)
             self._partial = b"" if lines[-1].endswith(b"\n") else lines.pop()
             data = b"".join(self._prefix + line for line in lines)
-        with contextlib.suppress(OSError):  # the terminal went away: the job goes on
-            while data:
-                data = data[os.write(self._terminal, data) :]
+        elif self._whole:
+            *ended, self._partial = (self._partial + data).split(b"\n")
+            data = b"".join(line.rstrip(b"\r").rpartition(b"\r")[2] + b"\n" for line in ended)
+        if data:
+            self._screen.write(self, data)
 
     def close(self) -> None:
         """Write what is left and close."""
