@@ -144,8 +144,8 @@ def test_the_smallest_results_are_denormal() -> None:
 def test_threads_and_ends_change_no_bit(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
     whole = activation.forward("gelu", np.concatenate([x, x]))
-    monkeypatch.setattr(activation, "_THREAD", 1)
-    monkeypatch.setattr(activation, "_CHUNK", 48)
+    monkeypatch.setattr(jit, "_THREAD", 1)
+    monkeypatch.setattr(jit, "_CHUNK", 48)
     monkeypatch.setattr(jit, "cpus", lambda: 3)
     parts = activation.forward("gelu", np.concatenate([x, x]))
     assert whole.tobytes() == parts.tobytes()

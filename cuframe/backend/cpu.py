@@ -14,7 +14,9 @@ from .base import Backend, Device, register_backend
 __all__ = ["CpuBackend"]
 
 # modules of `cuframe.cpu` that do what a family of kernels does on a GPU
-_FAMILIES = frozenset(("activation", "attention", "conv", "ctc", "norm", "optim", "rnn", "rnn_regularized"))
+_FAMILIES = frozenset((
+    "activation", "attention", "conv", "ctc", "norm", "optim", "rnn", "rnn_regularized", "softmax",
+))  # fmt: skip
 
 
 @cache

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from itertools import count
 from math import prod
 from typing import Any, Literal
 
@@ -24,8 +23,6 @@ __all__ = ["backward", "forward", "glu_backward", "glu_forward", "takes"]
 Array = npt.NDArray[Any]
 
 _LEAST = 1 << 12  # elements for which it is worth to compile
-_THREAD = 1 << 16  # elements that keep a thread busy for long enough
-_CHUNK = 1 << 14  # elements between two times that a thread asks for more
 
 
 def takes(function: str, x: Any) -> bool:
@@ -44,20 +41,6 @@ def _kernel(function: str, backward: bool, double: bool, settings: int) -> Calla
     return jit.load(code.build(name, code.FUNCTIONS[function][backward], settings, backward, lanes, double), name)
 
 
-def _run(kernel: Callable[[int, int], None], words: list[int], count_: int, width: int) -> None:
-    """The kernel over `count_` things of `width` elements each, of which a call takes some."""
-    threads = max(1, min(jit.cpus(), count_ * width // _THREAD))
-    chunk = max(1, count_) if threads == 1 else -(-_CHUNK // width)
-    table = np.array([*words, chunk], np.int64)
-    place, chunks, numbers = jit.address(table), -(-count_ // chunk), count()
-
-    def run(_: int, __: int) -> None:
-        while (i := next(numbers)) < chunks:
-            kernel(place, i)
-
-    jit.parallel(run, threads)
-
-
 def _wide(x: Array) -> Array:
     return x.astype(np.float32) if x.dtype.itemsize == 2 else x
 
@@ -71,7 +54,7 @@ def _elements(function: str, arrays: tuple[Array, ...], settings: tuple[float, .
     given = np.array(settings, y.dtype)
     kernel = _kernel(function, len(arrays) == 2, y.dtype == np.float64, len(settings))
     g = dense[0] if len(arrays) == 2 else None
-    _run(kernel, [jit.address(g), jit.address(dense[-1]), jit.address(y), jit.address(given), y.size], y.size, 1)
+    jit.spread(kernel, [jit.address(g), jit.address(dense[-1]), jit.address(y), jit.address(given)], y.size, 1)
     return y.astype(x.dtype, copy=False)
 
 
@@ -88,7 +71,7 @@ def backward(function: str, g: Array, x: Array, *settings: float) -> Array:
 def _glu(x: Array, g: Array | None, y: Array, axis: int) -> None:
     outer, span = prod(x.shape[:axis]), prod(x.shape[axis:]) // 2
     kernel = _kernel("glu", g is not None, y.dtype == np.float64, 0)
-    _run(kernel, [jit.address(g), jit.address(x), jit.address(y), outer, span], outer, max(1, span))
+    jit.spread(kernel, [jit.address(g), jit.address(x), jit.address(y), span], outer, max(1, span))
 
 
 def glu_forward(x: Array, axis: int) -> Array:

@@ -155,7 +155,7 @@ def build(name: str, formula: Formula, settings: int, backward: bool, lanes: int
     return e.module
 
 
-GLU_FIELDS = ("g", "x", "y", "outer", "span", "chunk")
+GLU_FIELDS = ("g", "x", "y", "span", "outer", "chunk")
 
 
 def build_glu(name: str, backward: bool, lanes: int, double: bool) -> Any:

@@ -7,12 +7,16 @@ import threading
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import count
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-__all__ = ["address", "available", "cpus", "lanes", "load", "parallel", "scratch", "yield_address"]
+__all__ = [
+    "address", "available", "cpus", "lanes", "load", "parallel", "scratch", "spread",
+    "yield_address",
+]  # fmt: skip
 
 
 @lru_cache(1)
@@ -64,6 +68,28 @@ def load(module: Any, name: str) -> Callable[[int, int], None]:
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64)(engine.get_function_address(name))
     function.engine = engine  # type: ignore[attr-defined]  # the code lives as long as the engine
     return function
+
+
+_THREAD = 1 << 16  # elements that keep a thread busy for long enough
+_CHUNK = 1 << 14  # elements between two times that a thread asks for more
+
+
+def spread(kernel: Callable[[int, int], None], words: list[int], things: int, width: int) -> None:
+    """A kernel over `things` of `width` elements each, of which call i sees to those from i * chunk on.
+
+    `words` are its arguments, after which come the number of things and the chunk. Threads take the next call when
+    they are through with one.
+    """
+    threads = max(1, min(cpus(), things * width // _THREAD))
+    chunk = max(1, things if threads == 1 else -(-_CHUNK // width))
+    table = np.array([*words, things, chunk], np.int64)
+    place, calls, numbers = address(table), -(-things // chunk), count()
+
+    def run(_: int, __: int) -> None:
+        while (i := next(numbers)) < calls:
+            kernel(place, i)
+
+    parallel(run, threads)
 
 
 @lru_cache(1)

@@ -52,7 +52,7 @@ def _run(kernel: Callable[[int, int], None], shape: tuple[int, int], eps: float,
     rows, size = shape
     chunk = _chunk(rows)
     numbers = np.array([1 / size, eps], np.float32)
-    words = np.array([*map(jit.address, arrays), rows, size, chunk, jit.address(numbers)], np.int64)
+    words = np.array([*map(jit.address, arrays), jit.address(numbers), size, rows, chunk], np.int64)
     place, chunks = jit.address(words), -(-rows // chunk)
 
     def one(thread: int, count: int) -> None:

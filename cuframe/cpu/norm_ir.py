@@ -7,12 +7,12 @@ from typing import Any
 
 from llvmlite import ir
 
-from .ir import Emitter
+from .rows_ir import Columns, Rows
 
 __all__ = ["FIELDS", "build"]
 
-# arguments of each kernel, 8 bytes each; after them `rows`, `size`, `chunk` and the address of two numbers,
-# 1 / size and eps
+# arguments of each kernel, 8 bytes each; after them the address of two numbers, 1 / size and eps, and `size`, `rows`
+# and `chunk`
 FIELDS = {
     "forward": ("x", "w", "b", "out", "mean", "rstd"),
     "backward": ("g", "x", "w", "mean", "rstd", "gx", "gw", "gb"),
@@ -20,58 +20,13 @@ FIELDS = {
     "sums": ("g", "x", "shift", "first", "second"),
     "apply": ("g", "a", "x", "slope", "constant", "out"),
 }
-_UNROLL = 4
 _ROWS = 4  # rows that backward takes together, so that the sums over rows pass through memory once for all of them
 
 
-class _Rows(Emitter):
-    """A kernel over rows `thread * chunk` to `(thread + 1) * chunk`."""
-
+class _Rows(Rows):
     def __init__(self, name: str, fields: tuple[str, ...], lanes: int) -> None:
-        super().__init__(name, (*fields, "rows", "size", "chunk", "numbers"), lanes)
-        self.first = self.mul(self.a["chunk"], self.thread)
-        self.last = self.least(self.add(self.first, self.a["chunk"]), self.a["rows"])
+        super().__init__(name, (*fields, "numbers"), lanes)
         self.inverse, self.eps = self.number(self.a["numbers"]), self.number(self.add(self.a["numbers"], 4))
-
-    def row(self, field: str, row: Any) -> Any:
-        return self.at(self.a[field], self.mul(row, self.a["size"]))
-
-    def one(self, field: str, row: Any) -> Any:
-        """The number of a row, in all lanes."""
-        return self.splat(self.number(self.at(self.a[field], row)))
-
-    def put(self, value: Any, field: str, row: Any) -> None:
-        self.store(value, self.at(self.a[field], row))
-
-    def sweep(self, body: _Body, sums: int = 0, unroll: int = _UNROLL) -> list[Any]:
-        """Run `body` over all columns and return its `sums` sums, vectors; `body` adds to the values it is given."""
-        totals: list[Any] = [self.const(0)] * (sums * unroll)
-        main = self.b.and_(self.a["size"], self.i(-unroll * self.lanes))
-        with self.loop(self.i(0), main, totals, step=unroll * self.lanes) as turn:
-            for u in range(unroll):
-                columns = _Columns(self, self.add(turn.index, u * self.lanes), None)
-                turn.values[u::unroll] = body(columns, turn.values[u::unroll])
-        totals = turn.values
-        parts = []
-        for s in range(sums):
-            part = totals[s * unroll : (s + 1) * unroll]
-            while len(part) > 1:
-                part = [self.b.fadd(*part[i : i + 2]) for i in range(0, len(part), 2)]
-            parts.append(part[0])
-        with self.loop(main, self.a["size"], parts, step=self.lanes) as turn:
-            columns = _Columns(self, turn.index, self.mask(self.b.sub(self.a["size"], turn.index)))
-            turn.values[:] = body(columns, turn.values)
-        return turn.values
-
-    def across(self, vector: Any) -> Any:
-        """The sum of a vector's lanes, by halves."""
-        width = self.lanes
-        while width > 1:
-            width //= 2
-            order = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes),
-                                [(i + width) % self.lanes for i in range(self.lanes)])  # fmt: skip
-            vector = self.b.fadd(vector, self.b.shuffle_vector(vector, vector, order))
-        return self.b.extract_element(vector, ir.Constant(ir.IntType(32), 0))
 
     def statistics(self, x: Any) -> tuple[Any, Any]:
         """Mean of the row at `x`, and the sum of squares about it."""
@@ -80,37 +35,13 @@ class _Rows(Emitter):
         return mean, self.squares(x, self.splat(mean))
 
     def squares(self, x: Any, mean: Any) -> Any:
-        def body(columns: _Columns, sums: list[Any]) -> list[Any]:
+        def body(columns: Columns, sums: list[Any]) -> list[Any]:
             d = columns.load(x)
             if mean is not None:
                 d = columns.inside(self.b.fsub(d, mean))
             return [self.fma(d, d, sums[0])]
 
         return self.across(self.sweep(body, 1)[0])
-
-
-class _Columns:
-    """A vector's worth of columns from `index` on, under a mask at the end of a row."""
-
-    def __init__(self, e: _Rows, index: Any, mask: Any) -> None:
-        self.e, self.index, self.mask = e, index, mask
-
-    def load(self, base: Any) -> Any:
-        place = self.e.at(base, self.index)
-        return self.e.load(place) if self.mask is None else self.e.masked_load(place, self.mask)
-
-    def store(self, value: Any, base: Any) -> None:
-        place = self.e.at(base, self.index)
-        if self.mask is None:
-            self.e.store(value, place)
-        else:
-            self.e.masked_store(value, place, self.mask)
-
-    def inside(self, value: Any) -> Any:
-        return value if self.mask is None else self.e.b.select(self.mask, value, self.e.const(0))
-
-
-_Body = Callable[[_Columns, list[Any]], list[Any]]
 
 
 def build(kind: str, name: str, lanes: int, *options: bool) -> ir.Module:
@@ -137,7 +68,7 @@ def _forward(e: _Rows, centred: bool, scaled: bool, shifted: bool) -> None:
         e.put(rstd, "rstd", row.index)
         factor = e.splat(rstd)
 
-        def body(columns: _Columns, sums: list[Any]) -> list[Any]:
+        def body(columns: Columns, sums: list[Any]) -> list[Any]:
             v = columns.load(x)
             v = b.fmul(v if mean is None else b.fsub(v, mean), factor)
             if scaled and shifted:
@@ -163,11 +94,11 @@ def _backward(e: _Rows, centred: bool, scaled: bool, for_x: bool, for_w: bool, f
         means = [e.one("mean", r) for r in rows] if centred else []
         rstds = [e.one("rstd", r) for r in rows]
 
-        def read(columns: _Columns, r: int) -> tuple[Any, Any]:
+        def read(columns: Columns, r: int) -> tuple[Any, Any]:
             d = columns.load(x[r])
             return columns.load(g[r]), b.fsub(d, means[r]) if centred else d
 
-        def collect(columns: _Columns, sums: list[Any]) -> list[Any]:
+        def collect(columns: Columns, sums: list[Any]) -> list[Any]:
             w = columns.load(e.a["w"]) if scaled else None
             into_w = columns.load(gw) if for_w else None
             into_b = columns.load(gb) if for_b else None
@@ -200,7 +131,7 @@ def _backward(e: _Rows, centred: bool, scaled: bool, for_x: bool, for_w: bool, f
             if centred:
                 constants.append(b.fmul(e.splat(b.fneg(b.fmul(e.across(sums[count + r]), e.inverse))), rstds[r]))
 
-        def spread(columns: _Columns, sums: list[Any]) -> list[Any]:
+        def spread(columns: Columns, sums: list[Any]) -> list[Any]:
             w = columns.load(e.a["w"]) if scaled else None
             for r in range(count):
                 u, d = read(columns, r)
@@ -228,7 +159,7 @@ def _sums(e: _Rows) -> None:
     with e.loop(e.first, e.last) as row:
         g, x, shift = e.row("g", row.index), e.row("x", row.index), e.one("shift", row.index)
 
-        def body(columns: _Columns, sums: list[Any]) -> list[Any]:
+        def body(columns: Columns, sums: list[Any]) -> list[Any]:
             u = columns.load(g)
             return [e.b.fadd(sums[0], u), e.fma(u, e.b.fsub(columns.load(x), shift), sums[1])]
 
@@ -243,7 +174,7 @@ def _apply(e: _Rows, sloped: bool, shifted: bool) -> None:
         slope = e.one("slope", row.index) if sloped else None
         constant = e.one("constant", row.index) if shifted else None
 
-        def body(columns: _Columns, sums: list[Any]) -> list[Any]:
+        def body(columns: Columns, sums: list[Any]) -> list[Any]:
             v = columns.load(g)
             v = e.fma(v, factor, constant) if shifted else e.b.fmul(v, factor)
             columns.store(e.fma(columns.load(x), slope, v) if sloped else v, out)

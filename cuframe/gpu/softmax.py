@@ -10,7 +10,7 @@ import numpy as np
 from cuframe.cuda.launch import Kernel
 from cuframe.gpu._arrays import FLOATS, dense
 
-__all__ = ["backward", "forward"]
+__all__ = ["backward", "forward", "takes"]
 
 _THREADS = 256
 # rows of up to this many values are a warp's, longer ones a block's
@@ -29,6 +29,11 @@ _COLUMNS_FORWARD = Kernel("softmax.cu", "softmax_columns_forward", (
 _COLUMNS_BACKWARD = Kernel("softmax.cu", "softmax_columns_backward", (
     "const T* g[outer, size, inner]", "const T* y[outer, size, inner]", "T* gx[outer, size, inner]", "int64 outer",
     "int32 size", "int64 inner"), **_COLUMNS)
+
+
+def takes(x: Any) -> bool:
+    """Whether there are kernels for an array like `x`."""
+    return x.dtype.name in FLOATS
 
 
 def forward(x: Any, axis: int, log: bool) -> Any:

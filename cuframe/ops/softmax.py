@@ -57,8 +57,14 @@ def exponentials(x: Any, axis: int) -> tuple[Any, Any, Any]:
     return e, _sums(e, axis), m
 
 
-def _softmax_array(x: Any, axis: int) -> Any:
+def _kernel_of(x: Any) -> Any:
+    """The device's softmax, if it has one for an array like `x`; else None."""
     kernel = backend_of(x).kernel("softmax")
+    return kernel if kernel is not None and kernel.takes(x) else None
+
+
+def _softmax_array(x: Any, axis: int) -> Any:
+    kernel = _kernel_of(x)
     if kernel is not None:
         return kernel.forward(x, axis, log=False)
     e, s, _ = exponentials(widened(x), axis)
@@ -67,7 +73,7 @@ def _softmax_array(x: Any, axis: int) -> Any:
 
 
 def _log_softmax_array(x: Any, axis: int) -> Any:
-    kernel = backend_of(x).kernel("softmax")
+    kernel = _kernel_of(x)
     if kernel is not None:
         return kernel.forward(x, axis, log=True)
     y = widened(x)
@@ -81,7 +87,7 @@ def _softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
     if isinstance(g, Tensor):
         g, out = widened(g), widened(out)
         return ((out * (g - (g * out).sum(axis=axis, keepdims=True))).astype(dtype),)
-    kernel = backend_of(out).kernel("softmax")
+    kernel = _kernel_of(out)
     if kernel is not None:
         return (kernel.backward(g, out, axis, log=False),)
     g, out = widened(g), widened(out)
@@ -94,7 +100,7 @@ def _softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
 
 def _log_softmax_vjp(g: Any, needs: tuple, out: Any, axis: int) -> tuple:
     dtype = out.dtype
-    kernel = None if isinstance(g, Tensor) else backend_of(out).kernel("softmax")
+    kernel = None if isinstance(g, Tensor) else _kernel_of(out)
     if kernel is not None:
         return (kernel.backward(g, out, axis, log=True),)
     g, out = widened(g), widened(out)
