@@ -44,7 +44,8 @@ SURFACE = {
     "cupy.cuda.Event.record": 2,
     "cupy.cuda.Event.synchronize": 1,
     "cupy.cuda.Event.done": None,
-    "cupy.cuda.get_current_stream": 0,
+    "cupy.cuda.get_current_stream": 1,
+    "cupy.array": 1,
     "cupy.cuda.get_elapsed_time": 2,
     "cupy.ndarray._c_contiguous": None,
     "cupy.cuda.MemoryPointer.ptr": None,
@@ -76,6 +77,28 @@ class Array(np.ndarray):
     @property
     def device(self) -> Any:
         return SimpleNamespace(id=self.device_index)
+
+
+class Streamed:
+    """A stream that is current somewhere."""
+
+    done = True
+
+    def __init__(self, outer: StandIn, ptr: int) -> None:
+        self.outer, self.ptr = outer, ptr
+
+    def __enter__(self) -> Streamed:
+        self.outer.stream_stack.append(self.ptr)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.outer.stream_stack.pop()
+
+    def synchronize(self) -> None:
+        pass
+
+    def wait_event(self, event: Any) -> None:
+        self.outer.calls.append(("stream.wait_event", (self.ptr, event)))
 
 
 class StandIn:
@@ -175,13 +198,25 @@ class StandIn:
             used_bytes=lambda: 300, total_bytes=lambda: 512, free_all_blocks=self._call("free_all_blocks"))
         cupy.ndarray = Array  # type: ignore[attr-defined]
         cupy.where, cupy.clip = np.where, np.clip  # type: ignore[attr-defined]
+        cupy.array = self._array  # type: ignore[attr-defined]
         cupy.get_default_memory_pool = lambda: pool  # type: ignore[attr-defined]
         cupy.cuda = SimpleNamespace(  # type: ignore[attr-defined]
             Device=Device, Stream=Stream, Event=Event, runtime=runtime, driver=driver,
-            get_current_stream=lambda: SimpleNamespace(ptr=self.stream_stack[-1], synchronize=lambda: None, done=True),
+            get_current_stream=self._current_stream,
             get_elapsed_time=lambda a, b: 1.5)
         self.driver, self.runtime = driver, runtime
         return cupy
+
+    def _current_stream(self, device: int | None = None) -> Any:
+        """The stream that the test has entered; else the default one of a device, with the number 100 * index."""
+        ptr = self.stream_stack[-1] or 100 * (self.current if device is None else device)
+        return Streamed(self, ptr)
+
+    def _array(self, given: Array) -> Array:
+        self.calls.append(("array", (given.device_index, self.current)))
+        made = np.array(given).view(Array)
+        made.device_index = self.current
+        return made
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put the fake modules where `import` finds them."""

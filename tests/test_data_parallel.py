@@ -19,6 +19,8 @@ from cuframe.autograd import versions
 from cuframe.backend import backend_for
 from cuframe.nn.parallel import data_parallel, gather, parallel_apply, replicate, scatter
 from cuframe.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
+from tests.cupy_stand_in import StandIn, array
+from tests.test_cuda_driver import cupy  # noqa: F401  (a fixture)
 
 SIMS = [f"sim:{i}" for i in range(4)]
 
@@ -555,9 +557,47 @@ def test_backward_follows_the_devices() -> None:
         def forward(self, x: cf.Tensor) -> cf.Tensor:
             return Note.apply(x)
 
-    wide = nn.DataParallel(nn.Sequential(nn.Linear(2, 2), Noting()).to("sim"), output_device="sim:3")
-    wide(cf.ones(4, 2)).sum().backward()
+    wide = nn.DataParallel(nn.Sequential(nn.Linear(2, 2), Noting()).to("sim"), output_device="cpu")
+    with backend_for("sim").on(cf.Device("sim:3")):
+        wide(cf.ones(4, 2)).sum().backward()
+        assert str(backend_for("sim").current()) == "sim:3" and wide.module[0].bias.grad.device == cf.Device("sim:0")
     assert sorted(places) == [(d, d) for d in SIMS]
     places.clear()
     cf.autograd.grad(wide(cf.ones(4, 2)).sum(), wide.module[0].weight, create_graph=True)
     assert sorted(places) == [(d, d) for d in SIMS]
+
+
+# -- what a GPU is asked ------------------------------------------------------------------------------------------
+def test_cuda_works_where_the_array_is(cupy: StandIn) -> None:  # noqa: F811
+    backend = backend_for("cuda")
+    assert [str(d) for d in backend.devices()] == ["cuda:0", "cuda:1"] and str(backend.current()) == "cuda:0"
+    with cf.cuda.stream(cf.cuda.Stream()):
+        there = backend.on(cf.Device("cuda:1"))
+        mine = cupy.stream_stack[-1]
+    seen: list = []
+
+    def work() -> None:
+        with there:
+            seen.extend([cupy.current, cupy.stream_stack[-1]])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [1, mine] and cupy.current == 0
+    backend.follow(array(2, device=1))
+    assert cupy.current == 1
+    backend.use(cf.Device("cuda:0"))
+    assert cupy.current == 0
+
+
+def test_a_copy_between_gpus_waits_for_both(cupy: StandIn) -> None:  # noqa: F811
+    backend = backend_for("cuda")
+    x = array(2)
+    assert backend.copy_to(x, cf.Device("cuda:0")) is x and not cupy.calls
+    y = backend.copy_to(x, cf.Device("cuda:1"))
+    assert y.device_index == 1 and cupy.current == 0
+    assert [(name, args[0]) for name, args in cupy.calls] == [
+        ("event.record", 0), ("stream.wait_event", 100), ("array", 0), ("event.record", 100), ("stream.wait_event", 0)
+    ]  # fmt: skip
+    waited = [args[1] for name, args in cupy.calls if name == "stream.wait_event"]
+    assert waited[0] is not waited[1]

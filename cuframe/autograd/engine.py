@@ -89,7 +89,7 @@ def backward(
     >>> x.grad
     tensor([ 2., 40.])
     """
-    with at_home(tensors):
+    with at_home():
         _backward(tensors, gradients, create_graph if retain_graph is None else retain_graph, create_graph, inputs)
 
 
@@ -157,7 +157,7 @@ def grad(
     """
     if materialize_grads and allow_unused is False:
         raise ValueError("grad: materialize_grads=True needs allow_unused to be True or left out")
-    with at_home(outputs):
+    with at_home():
         return _grad(
             outputs, inputs, grad_outputs, create_graph if retain_graph is None else retain_graph, create_graph,
             allow_unused, materialize_grads,

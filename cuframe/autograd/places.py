@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import Backend, backend_of
+from ..backend import Backend, backend_of, backends_in_use
 from ..tensor import Tensor
 from .region import Region
 
@@ -24,21 +24,20 @@ __all__ = ["at_home", "follow"]
 _HOST = nullcontext()
 
 
-def at_home(outputs: Any) -> AbstractContextManager:
-    """A context after which the device that is current now is so again; the first of `outputs` tells its kind."""
-    first = outputs[0] if outputs.__class__ in (list, tuple) and outputs else outputs
-    if not isinstance(first, Tensor) or first.array.__class__ is np.ndarray:
-        return _HOST
-    return _back(backend_of(first.array))
+def at_home() -> AbstractContextManager:
+    """A context after which the devices that are current now are so again."""
+    away = [b for b in backends_in_use() if not b.host]
+    return _back(away) if away else _HOST
 
 
 @contextmanager
-def _back(backend: Backend) -> Iterator[None]:
-    home = backend.current()
+def _back(backends: list[Backend]) -> Iterator[None]:
+    homes = [b.current() for b in backends]
     try:
         yield
     finally:
-        backend.use(home)
+        for backend, home in zip(backends, homes):
+            backend.use(home)
 
 
 def follow(g: Any) -> Any:

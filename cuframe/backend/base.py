@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Backend", "Device", "backend_for", "backend_of", "device", "device_types", "register_backend"]
+__all__ = [
+    "Backend", "Device", "backend_for", "backend_of", "backends_in_use", "device", "device_types", "register_backend",
+]  # fmt: skip
 
 
 class Device:
@@ -179,6 +181,11 @@ def register_backend(name: str, factory: Callable[[], Backend]) -> None:
 def device_types() -> tuple[str, ...]:
     """The device types that are known, usable here or not."""
     return tuple(_factories)
+
+
+def backends_in_use() -> list[Backend]:
+    """The backends that something has asked for."""
+    return list(_by_name.values())
 
 
 def backend_for(where: Device | str) -> Backend:

@@ -90,6 +90,7 @@ class CudaBackend(Backend):
         # a copy between two GPUs is ordered with neither one's stream but the one it is given to
         cuda = self.xp.cuda
         with cuda.Device(source):
+            array = array if array.flags.c_contiguous else array.copy()
             giving, ready = cuda.get_current_stream(), cuda.Event(disable_timing=True)
             ready.record(giving)
         with cuda.Device(index):
