@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 
@@ -360,3 +361,24 @@ def main(rank, size):
     expect(dist.DistributedError, "no GPU for rank 1, as 'nccl' needs, and 'shm' connects ranks of one host only",
            lambda: several(rank, size))
 """)  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_check_for_gpus_runs(size):
+    """What `make gpu-check` asks of NCCL, here of the stub; one rank uses it as well."""
+    out = nccl_ranks(size, """
+from benchmarks.gpu import nccl as checks
+from benchmarks.gpu.runner import Rows
+checks.MIB, checks.BUSY, checks.PATIENCE = 1, 50, 0.5
+
+def main(rank, size):
+    nccl._shared_gpus = lambda: True
+    group = checks.open_group()
+    checks.check(group, Rows(None))
+    group.barrier()
+    (dist.destroy_process_group if size > 1 else group.close)()
+""")  # fmt: skip
+    from benchmarks.gpu.nccl import CHECKS
+
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert [row["key"] for row in rows] == list(CHECKS) and {row["ranks"] for row in rows} == {size}
