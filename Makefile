@@ -14,7 +14,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all sanitize test-faults gpu-check bench docs docs-serve clean
+.PHONY: help train examples test test-all test-cuda lint parity kernels kernels-all sanitize test-faults gpu-check bench readme docs docs-serve clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -70,8 +70,11 @@ sanitize: $(VENV)/installed-test ## the kernels' tests under the address sanitiz
 test-faults: $(VENV)/installed-test ## kill, stop and starve ranks of a job and time what the others learn (minutes)
 	$(PY) benchmarks/faults.py
 
-bench: $(VENV)/installed-torch ## run every script in benchmarks/
-	@set -e; for script in $(filter-out benchmarks/gpu_check.py,$(wildcard benchmarks/[a-z]*.py)); do echo "== $$script"; $(PY) $$script; done
+bench: $(VENV)/installed-torch ## measure beside PyTorch, which is installed for this: cuframe bench run $(ARGS)
+	$(PY) -m cuframe bench run --baseline torch $(ARGS)
+
+readme: $(VENV)/installed-test ## write README's performance tables from benchmarks/results/
+	$(PY) -m cuframe bench readme --write
 
 # The theme prints a notice about the next major version of MkDocs, which pyproject.toml keeps away.
 MKDOCS := NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs

@@ -20,8 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import machine
 from .case import itemsize
-from .statistics import interval, ratio, summary, verdict
+from .statistics import interval, noted, ratio, summary, verdict
 
 __all__ = ["CollectiveCase", "bus_factor", "measure", "todo"]
 
@@ -75,9 +76,11 @@ def measure(cases: Sequence[CollectiveCase], kind: str, ranks: int, baseline: bo
     with tempfile.TemporaryDirectory(prefix="cuframe-bench-") as folder:
         path = Path(folder) / "rows"
         asked = json.dumps({"cases": [list(c) for c in cases], "kind": kind, "baseline": baseline, "rows": str(path)})
+        before = machine.load()
         code = launch(Plan([sys.executable, "-m", "cuframe.bench.collectives", asked], ranks))
+        noise = machine.noise(before, machine.load())  # of all the ranks' time, which has been added to ours
         for line in path.read_text().splitlines() if path.exists() else ():
-            yield json.loads(line)
+            yield noted(json.loads(line), noise)
         if code == 128 + signal.SIGINT:
             raise KeyboardInterrupt
         if code:

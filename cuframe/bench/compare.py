@@ -9,7 +9,7 @@ import numpy as np
 
 from .statistics import interval, ratio
 
-__all__ = ["Change", "changes", "percentage", "regressions"]
+__all__ = ["Change", "changes", "differences", "percentage", "regressions"]
 
 _CONFIDENCE = 0.99  # of a row; a file has a hundred of them
 
@@ -79,6 +79,13 @@ def _kind(value: float, low: float, high: float, least: float) -> str:
     if high < 1 and value <= 1 / (1 + least):
         return "faster"
     return "same" if low >= 1 / (1 + least) and high <= 1 + least else "unclear"
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What else than the code differs between two files."""
+    names = ("device", "cpu", "gpu", "cores", "threads", "timer", "compiled", "driver", "cupy", "nvrtc", "torch")
+    pairs = {name: (before["facts"].get(name), after["facts"].get(name)) for name in names}
+    return [f"{name}: {a} and {b}" for name, (a, b) in pairs.items() if a != b]
 
 
 def regressions(found: list[Change]) -> list[Change]:

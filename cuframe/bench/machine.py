@@ -121,27 +121,30 @@ def noise(before: Load | None, after: Load | None) -> dict[str, Any]:
     span = after.all - before.all
     steal = max(0.0, (after.steal - before.steal) / span)
     others = max(0.0, (after.busy - before.busy - (after.own - before.own)) / span)
-    found: dict[str, Any] = {"steal": round(steal, 3), "others": round(others, 3)}
+    found: dict[str, Any] = {"steal": round(steal, 3), "others": round(others, 3),
+                             "much": steal > 0.1 or others > 0.25}
     causes = [text for text, much in ((f"{steal:.0%} stolen by the hypervisor", steal > 0.02),
                                       (f"{others:.0%} taken by other programs", others > 0.1)) if much]
     if causes:
         found["warning"] = ", ".join(causes)
-    found["much"] = steal > 0.1 or others > 0.25
     return found
 
 
-def _best(run: Callable[[], Any], count: int = 5) -> float:
+def _best(run: Callable[[], Any], now: Callable[[], float], count: int = 5) -> float:
     """Seconds of the quickest of several runs: a limit is what was reached at least once."""
     best = np.inf
     for _ in range(count):
-        start = time.perf_counter()
+        start = now()
         run()
-        best = min(best, time.perf_counter() - start)
+        best = min(best, now() - start)
     return float(best)
 
 
-def peak_copy(clock: Any = None, cupy: Any = None) -> float:
-    """Bytes a second of a copy, read and written counted: on the GPU by its clock, else on all cores of the CPU."""
+def peak_copy(clock: Any = None, cupy: Any = None, now: Callable[[], float] = time.perf_counter) -> float:
+    """Bytes a second of a copy, read and written counted: on the GPU by its clock, else on all cores of the CPU.
+
+    `now` is the clock of the CPU's timer; with processor time it is the rate of one core.
+    """
     if clock is not None:
         size = min(1 << 30, cupy.cuda.runtime.memGetInfo()[0] // 8)
         a, b = (cupy.ones(size // 4, np.float32) for _ in range(2))
@@ -151,10 +154,10 @@ def peak_copy(clock: Any = None, cupy: Any = None) -> float:
     source, target = np.ones(size, np.uint8), np.zeros(size, np.uint8)
     parts = [slice(size * i // count, size * (i + 1) // count) for i in range(count)]
     with ThreadPoolExecutor(count) as pool:
-        return 2 * size / _best(lambda: list(pool.map(lambda p: np.copyto(target[p], source[p]), parts)))
+        return 2 * size / _best(lambda: list(pool.map(lambda p: np.copyto(target[p], source[p]), parts)), now)
 
 
-def peak_products(dtype: str, clock: Any = None) -> float:
+def peak_products(dtype: str, clock: Any = None, now: Callable[[], float] = time.perf_counter) -> float:
     """Operations a second of square matrix products, by cuframe's own path to the device's BLAS."""
     import cuframe as cf
 
@@ -164,6 +167,6 @@ def peak_products(dtype: str, clock: Any = None) -> float:
     with cf.no_grad():
         _ = a @ a
         if clock is None:
-            return 2 * size**3 / _best(lambda: a @ a)
+            return 2 * size**3 / _best(lambda: a @ a, now)
         times = [clock.sample(lambda: a @ a, 0) for _ in range(5)]
     return 2 * size**3 / (float(np.median(times)) * 1e-3)

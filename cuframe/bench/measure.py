@@ -13,7 +13,7 @@ from . import machine
 from .case import Case, Family, Side, Work, host_arrays, passes
 from .clocks import Clock, quiet_collector
 from .resources import Launched, launched, summed
-from .statistics import interval, ratio, summary, verdict
+from .statistics import interval, noted, ratio, summary, verdict
 
 __all__ = ["Session", "difference", "rows_of", "sample"]
 
@@ -242,11 +242,10 @@ def rows_of(case: Case, session: Session, known: Mapping[str, Any] | None = None
                 "within": None if not error else bool(error["value"] <= tolerance)}
         if session.arch is not None:
             row |= summed(kernels, session.arch)
-        if noise := machine.noise(before, machine.load()):
-            row["noise"] = noise
-            alone = session.clock.timer == "process" and machine.cores() == 1  # waits are not in its time
-            if noise["much"] and not alone and row["baseline"] and row["verdict"] != "unclear":
-                row["verdict"] = "disturbed"
+        noise = machine.noise(before, machine.load())
+        if session.clock.timer == "process" and machine.cores() == 1:
+            noise["much"] = False  # waiting is not in this time
+        noted(row, noise)
         if notes:
             row["notes"] = dict(notes)
         row["seconds"] = round(time.monotonic() - began, 2)

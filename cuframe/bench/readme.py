@@ -18,6 +18,9 @@ _HEADER = ("case", "mode", "cuframe", "PyTorch", "times as fast", "95% interval"
 _COLLECTIVE = ("collective", "bytes", "cuframe", "busbw GB/s", "PyTorch", "times as fast")
 
 
+_UNSURE = ("unclear", "disturbed")
+
+
 def _chosen(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Of each family and dtype the first size, in its last mode: training rather than forward."""
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
@@ -35,7 +38,7 @@ def _theirs(row: Mapping[str, Any]) -> list[str]:
         return ["", ""]
     name = "" if row["baseline"] == "torch" else f" ({row['baseline'].replace('_', ' ')})"
     median = row["us"][row["baseline"]][row["figure"]]["median"]
-    return [duration(median) + name, f"{row['speedup']:.2f}" + (" ?" if row["verdict"] == "unclear" else "")]
+    return [duration(median) + name, f"{row['speedup']:.2f}" + (" ?" if row["verdict"] in _UNSURE else "")]
 
 
 def _line(row: Mapping[str, Any]) -> list[str]:
@@ -57,13 +60,13 @@ def tables(folder: Path) -> str:
     latest: dict[tuple[Any, ...], dict[str, Any]] = {}
     for _, data in found:
         facts = data["facts"]
-        latest[facts["device"], facts.get("gpu") or facts.get("cpu"), facts.get("threads")] = data
+        latest[facts["device"], facts.get("gpu") or facts.get("cpu"), facts.get("threads"), facts.get("timer")] = data
     if not latest:
         return "No results have been committed yet: `cuframe bench run --json benchmarks/results/NAME.json` makes them."
     parts = []
     for data in latest.values():
         lines = [f"**{title(data)}**", ""]
-        disturbed = sum("warning" in r.get("noise", {}) for r in data["rows"])
+        disturbed = sum(r.get("noise", {}).get("much", False) for r in data["rows"])
         rows = _chosen(data)
         if rows:
             lines += markdown(_HEADER, [_line(r) for r in rows])
@@ -73,6 +76,8 @@ def tables(folder: Path) -> str:
                 [f"{r['family']}, {r['sizes']['ranks']} ranks", str(r["size"]),
                  duration(r["us"]["cuframe"][r["figure"]]["median"]), f"{r['busbw']:.2f}", *_theirs(r)]
                 for r in ranks])]
+        if any(r.get("verdict") in _UNSURE for r in (*rows, *ranks)):
+            lines += ["", "? the samples do not tell which is faster."]
         if disturbed:
             lines += ["", f"Other programs disturbed {disturbed} of {len(data['rows'])} rows of this file."]
         parts.append("\n".join(lines))

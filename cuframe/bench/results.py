@@ -177,6 +177,8 @@ def title(data: Mapping[str, Any]) -> str:
     for name in ("driver", "cupy", "nvrtc", "torch"):
         if facts.get(name):
             parts.append(f"{ {'cupy': 'CuPy', 'nvrtc': 'NVRTC', 'torch': 'PyTorch'}.get(name, name)} {facts[name]}")
+    if facts.get("timer") == "process":
+        parts.append("processor time")
     if facts.get("device") == "cpu":
         parts.append("with llvmlite" if facts.get("compiled") else "without llvmlite")
     if facts.get("commit"):

@@ -108,8 +108,10 @@ def open_session(options: Options) -> Session:
         threads = use_threads(options.threads)
         # caches are overwritten only where it is asked for: their loss hides behind what else a CPU does
         cold = options.cold and not options.warm
+        now = time.process_time if timer == "process" else time.perf_counter
         return Session("cpu", "cpu", HostClock(timer), _baseline(options.baseline, threads), cold, options.warm,
-                       options.seconds, machine.peak_copy(), measure_products=machine.peak_products)
+                       options.seconds, machine.peak_copy(now=now),
+                       measure_products=lambda dtype: machine.peak_products(dtype, now=now))
     import cuframe as cf
 
     try:

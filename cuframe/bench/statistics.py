@@ -7,12 +7,13 @@ round disturbs both, and cancels. Between two files there are no common rounds, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-__all__ = ["DRAWS", "EFFECT", "interval", "ratio", "summary", "verdict"]
+__all__ = ["DRAWS", "EFFECT", "interval", "noted", "ratio", "summary", "verdict"]
 
 DRAWS = 2000
 EFFECT = 0.03  # a smaller difference is none, however sure
@@ -63,7 +64,7 @@ def verdict(value: float, bounds: tuple[float, float], effect: float = EFFECT) -
     """What a ratio of times (theirs over ours) and its interval allow to say.
 
     `faster` and `slower` need an interval without 1 and a difference of at least `effect`; `same`: the whole interval
-    is within `effect` of 1; else `unclear`. A row that others disturbed much says `disturbed` instead.
+    is within `effect` of 1; else `unclear`.
 
     >>> verdict(1.5, (1.4, 1.6)), verdict(1.01, (1.005, 1.015)), verdict(1.1, (0.9, 1.3))
     ('faster', 'same', 'unclear')
@@ -74,3 +75,12 @@ def verdict(value: float, bounds: tuple[float, float], effect: float = EFFECT) -
     if high < 1 and value <= 1 / (1 + effect):
         return "slower"
     return "same" if low >= 1 / (1 + effect) and high <= 1 + effect else "unclear"
+
+
+def noted(row: dict[str, Any], noise: Mapping[str, Any]) -> dict[str, Any]:
+    """The row with `machine.noise` of its time; where that was much, its verdict is `disturbed`."""
+    if noise:
+        row["noise"] = dict(noise)
+        if noise["much"] and row["baseline"]:
+            row["verdict"] = "disturbed"
+    return row

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .selection import in_order
 
-__all__ = ["COLUMNS", "cells", "collective_cells", "disturbances", "disturbed", "duration", "failures", "markdown",
-           "print_rows"]
+if TYPE_CHECKING:
+    from rich.console import Console
 
-COLUMNS = ("case", "mode", "time", "IQR", "p5 - p95", "PyTorch", "x as fast", "95%", "verdict", "GB/s", "TFLOP/s",
-           "flop/B", "roofline", "error", "regs/spills")
+__all__ = ["COLUMNS", "cells", "collective_cells", "disturbances", "disturbed", "duration", "failures", "markdown",
+           "print_rows", "wide_console"]
+
+COLUMNS = ("case", "mode", "time", "IQR", "p5 - p95", "PyTorch", "x as fast", "95%", "verdict", "aim", "GB/s",
+           "TFLOP/s", "flop/B", "roofline", "error", "regs/spills")
 # in a narrow terminal these are left out, one after the other; the file has them
-_DISPENSABLE = ("p5 - p95", "flop/B", "TFLOP/s", "GB/s", "IQR", "regs/spills", "error", "roofline", "95%")
+_DISPENSABLE = ("p5 - p95", "aim", "flop/B", "TFLOP/s", "GB/s", "IQR", "regs/spills", "error", "roofline", "95%")
 COLLECTIVE_COLUMNS = ("collective", "size B", "count", "type", "redop", "time", "algbw GB/s", "busbw GB/s", "#wrong",
                       "PyTorch", "x as fast", "95%", "verdict")
 
@@ -43,6 +46,13 @@ def _beside(row: Mapping[str, Any]) -> list[str]:
     return [duration(theirs) + name, f"{row['speedup']:.2f}", f"{low:.2f} - {high:.2f}", row["verdict"]]
 
 
+def _aim(row: Mapping[str, Any]) -> str:
+    """How many times as fast it is meant to be, and whether it is."""
+    if not row.get("baseline") or "aim" not in row:
+        return ""
+    return f"{row['aim']:.2f} {'met' if row['speedup'] >= row['aim'] else 'missed'}"
+
+
 def cells(row: Mapping[str, Any]) -> list[str]:
     """The cells of a row, one for each of COLUMNS; `~` behind the time: other programs disturbed it."""
     ours = row["us"]["cuframe"][row["figure"]]
@@ -50,9 +60,9 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     shown = "" if not error else f"{error['value']:.1g}" + ("" if row["within"] else " OFF")
     bound = {"memory": " m", "products": " p"}.get(row.get("bound", ""), "")
     return [f"{row['family']} {row['label']} {row['dtype']}", row["mode"],
-            duration(ours["median"]) + ("" if row["figure"] == "warm" else f" {row['figure']}")
+            duration(ours["median"]) + (f" {row['figure']}" if row["figure"] in ("cold", "wall") else "")
             + ("~" if disturbed(row) else ""),
-            duration(ours["iqr"]), f"{duration(ours['p5'])} - {duration(ours['p95'])}", *_beside(row),
+            duration(ours["iqr"]), f"{duration(ours['p5'])} - {duration(ours['p95'])}", *_beside(row), _aim(row),
             f"{row['gbs']:.1f}" if "gbs" in row else "", f"{row['tflops']:.3g}" if "tflops" in row else "",
             f"{row['intensity']:.1f}" if "intensity" in row else "",
             f"{row['of_roofline']:.0%}{bound}" if "of_roofline" in row else "", shown,
@@ -107,16 +117,23 @@ def _fitting(header: Sequence[str], body: Sequence[Sequence[str]], width: int) -
     return kept
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> None:
-    """Print the tables, and below them what disturbed and what went wrong."""
-    from rich import box
+def wide_console(width: int | None = None) -> Console:
+    """Prints as wide as the terminal, and into files and pipes as wide as tables need to be."""
     from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
 
     console = Console(highlight=False, width=width)
     if width is None and not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = 200  # a file can be as wide as it needs to be
+        console.width = 200
+    return console
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], width: int | None = None) -> None:
+    """Print the tables, and below them what disturbed and what went wrong."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    console = wide_console(width)
     timed = [r for r in in_order(rows) if "us" in r]
     for header, some, make in ((COLUMNS, [r for r in timed if r["group"] != "collectives"], cells),
                                (COLLECTIVE_COLUMNS, [r for r in timed if r["group"] == "collectives"],

@@ -85,10 +85,10 @@ def _option(name: str, read: Any, text: str) -> Any:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from cuframe.bench.selection import choose
+    from cuframe.bench.table import wide_console
 
     kind = "cuda" if _kind(args.device).startswith("cuda") else "cpu"
     chosen = choose(args.pattern, kind)
@@ -100,7 +100,7 @@ def _list(args: argparse.Namespace) -> int:
                       " ".join(dict.fromkeys(c.dtype for c in own)))
     if chosen.collectives:
         table.add_row("collectives", "\n".join(chosen.collectives), "from 4 KiB on, among --ranks processes", "float32")
-    Console().print(table)
+    wide_console().print(table)
     return 0
 
 
@@ -172,13 +172,12 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
-    from cuframe.bench.compare import changes, percentage, regressions
+    from cuframe.bench.compare import changes, differences, percentage, regressions
     from cuframe.bench.results import BadResults, read, title
     from cuframe.bench.statistics import EFFECT
-    from cuframe.bench.table import duration
+    from cuframe.bench.table import duration, wide_console
 
     least = EFFECT if args.fail_over is None else _option("--fail-over", percentage, args.fail_over)
     before, after = read(args.a), read(args.b)
@@ -187,13 +186,15 @@ def _compare(args: argparse.Namespace) -> int:
         raise BadResults(f"{args.a} and {args.b} have no row in common" +
                          (" that has the same baseline" if args.relative else ""))
     print(f"A: {title(before)}\nB: {title(after)}")
+    if other := differences(before, after):
+        print(f"A and B differ in {', '.join(other)}")
     show = (lambda v: f"{v:.3f}") if args.relative else duration
     table = Table("row", "A", "B", "B / A", "99%", "verdict")
     for c in found:
         if args.all or c.kind in ("faster", "slower"):
             table.add_row(c.key, show(c.before), show(c.after), f"{c.ratio:.3f}", f"{c.low:.3f} - {c.high:.3f}", c.kind)
     if table.row_count:
-        Console(highlight=False).print(table)
+        wide_console().print(table)
     slower = regressions(found)
     counts = {kind: sum(c.kind == kind for c in found) for kind in ("faster", "same", "unclear", "slower")}
     print(f"{len(found)} rows, at least {least:.0%}: " + ", ".join(f"{n} {k}" for k, n in counts.items()))
@@ -224,12 +225,11 @@ def _plot(args: argparse.Namespace) -> int:
 
 
 def _history(args: argparse.Namespace) -> int:
-    from rich.console import Console
     from rich.table import Table
 
     from cuframe.bench import history
     from cuframe.bench.results import BadResults
-    from cuframe.bench.table import duration
+    from cuframe.bench.table import duration, wide_console
 
     if not args.folder.is_dir():
         raise BadResults(f"{args.folder}: no such folder")
@@ -246,7 +246,7 @@ def _history(args: argparse.Namespace) -> int:
         known = [v for v in values if v is not None]
         change = f"{known[-1] / known[0]:.2f}" if len(known) > 1 else ""
         table.add_row(key, *("" if v is None else duration(v) for v in values), history.spark(values), change)
-    Console(highlight=False).print(table)
+    wide_console().print(table)
     return 0
 
 
