@@ -98,6 +98,7 @@ FILES: dict[str, str] = {
     "test_function.py": "Function FunctionCtx once_differentiable",
     "test_functional_derivatives.py": "hessian hvp jacobian jvp vhp vjp",
     "test_kernel_launch.py": "Kernel",
+    "test_kernel_rnn_both.py": "allow_tf32 set_allow_tf32",
     "test_kernel_rnn_persistent.py": "persistent_limits",
     "test_sim_device.py": "device_count is_available set_sim_device_count sim_device_count",
     "test_init.py": (

@@ -14,7 +14,7 @@ import pytest
 
 import cuframe as cf
 from cuframe.cpu import rnn as host
-from cuframe.cuda import sim
+from cuframe.cuda import sim, tuned
 from cuframe.cuda.persistent import GPUS, DeviceFacts, persistent_plan
 from cuframe.gpu import _rnn_persistent as persistent
 from cuframe.gpu import rnn
@@ -79,7 +79,7 @@ def off(got: list[Array], expected: list[Array]) -> float:
 UNIT = {"float64": 2.0**-53, "float32": 2.0**-24, "float16": 2.0**-11, "bfloat16": 2.0**-8}
 
 
-def check(*args: Any, exchanges: tuple[str, ...] = persistent.EXCHANGES, **kwargs: Any) -> None:
+def check(*args: Any, exchanges: tuple[str, ...] = tuned.EXCHANGES, **kwargs: Any) -> None:
     """Errors are at most twice those of single steps, of gradients three times, or half a rounding where none."""
     case = Case(*args, **kwargs)
     expected, steps = case.expected(), case.results("steps")
@@ -92,10 +92,12 @@ def check(*args: Any, exchanges: tuple[str, ...] = persistent.EXCHANGES, **kwarg
             assert found <= limit, f"{exchange}, part {what}: off by {found:.3g}, allowed {limit:.3g}"
 
 
-def small_blocks(cell: str, x: Any, hidden: int, batch: int) -> Any:
+def small_blocks(cell: str, x: Any, hidden: int, batch: int, directions: int = 1) -> Any:
     """A GPU of many little multiprocessors: many blocks, with weights in registers and shared memory."""
-    gpus = (DeviceFacts("sm_90", 16, kib * 1024) for kib in (48, 55))
-    return next(filter(None, (persistent_plan(gpu, cell, x.dtype.name, hidden, batch) for gpu in gpus)))
+    gpus = (DeviceFacts("sm_90", 16 * directions, kib * 1024) for kib in (48, 55))
+    kind = "tf32" if x.dtype.name == "float32" and cf.cuda.allow_tf32() else x.dtype.name
+    plans = (persistent_plan(gpu, cell, kind, hidden, batch, directions=directions) for gpu in gpus)
+    return next(filter(None, plans))
 
 
 @pytest.fixture
@@ -160,7 +162,7 @@ def test_without_bias_and_states(device: str, poisoned: None) -> None:
     check("lstm", 3, 1, 9, "float32", device, bias=False, states=False)
 
 
-@pytest.mark.parametrize("exchange", persistent.EXCHANGES)
+@pytest.mark.parametrize("exchange", tuned.EXCHANGES)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_bits_are_the_same_in_every_order(dtype: str, exchange: str, device: str,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +186,7 @@ def test_both_exchanges_give_the_same_bits(device: str) -> None:
 def test_without_backward(cell: str, reverse: bool, lengths: Any, device: str) -> None:
     how = {} if lengths is None else {"lengths": np.array(lengths)}
     case = Case(cell, 5, 3, 20, "float32", device, reverse=reverse, **how)
-    for exchange in persistent.EXCHANGES:
+    for exchange in tuned.EXCHANGES:
         *with_it, _ = case.forward("persistent", exchange)
         *without, saved = case.forward("persistent", exchange, need_backward=False)
         assert saved is None
@@ -213,7 +215,7 @@ def test_layers_take_it_where_it_fits(device: str, monkeypatch: pytest.MonkeyPat
         true = getattr(persistent, name)
         monkeypatch.setattr(persistent, name, lambda *a, true=true, name=name: (calls.append(name), true(*a))[1])
     layer = cf.nn.LSTM(3, 8, bidirectional=True).double()
-    x = cf.randn(persistent.LEAST_STEPS, 2, 3, dtype="float64")
+    x = cf.randn(8, 2, 3, dtype="float64")
     y = layer(x)[0]
     (y * y).sum().backward()
     there = cf.nn.LSTM(3, 8, bidirectional=True).double().to(device)
@@ -221,14 +223,14 @@ def test_layers_take_it_where_it_fits(device: str, monkeypatch: pytest.MonkeyPat
     there.eval()
     z = there(x.to(device))[0]
     (z * z).sum().backward()
-    assert calls == ["forward", "forward", "backward", "backward"]
+    assert calls == ["forward", "backward"]
     np.testing.assert_allclose(z.detach().cpu().numpy(), y.detach().numpy(), atol=1e-12)
     for a, b in zip(there.parameters(), layer.parameters()):
         np.testing.assert_allclose(a.grad.cpu().numpy(), b.grad.numpy(), atol=1e-11)  # type: ignore[union-attr]
     there(x[1:].to(device))
     monkeypatch.setattr(persistent, "plan_of", lambda *a: None)
     there(x.to(device))
-    assert len(calls) == 4
+    assert len(calls) == 2
 
 
 def test_engines_by_name(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +290,7 @@ def changed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
         (tmp_path / file).write_text(text.join(parts[: occurrence + 1]) + instead + text.join(parts[occurrence + 1:]))
         forward, backward = persistent.kernels(
             tmp_path / "rnn_persistent.cu", types={"T": ("float32",)}, declare=False,
-            constants={"CELL": (0,)})
+            constants={"CELL": (0,), "TF32": (False,)})
         monkeypatch.setattr(persistent, "_FORWARD", forward)
         monkeypatch.setattr(persistent, "_BACKWARD", backward)
 
@@ -316,7 +318,7 @@ def caught(exchange: str) -> bool:
 def test_a_faithful_copy_is_right(changed: Any, device: str) -> None:
     if device != "sim":
         pytest.skip("what is broken on purpose stays in the simulator")
-    for exchange in persistent.EXCHANGES:
+    for exchange in tuned.EXCHANGES:
         changed("rnn_persistent.cu", "// Recurrent", 0, "// Recurrent", exchange)
         assert not caught(exchange)
 

@@ -94,7 +94,8 @@ class Saved:
 def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = None, b_hh: Array | None = None,
             w_hr: Array | None = None, h0: Array | None = None, c0: Array | None = None, *,
             lengths: npt.ArrayLike | None = None, batch_sizes: npt.ArrayLike | None = None, reverse: bool = False,
-            need_backward: bool = True) -> tuple[Array, Array, Array | None, Saved | None]:
+            need_backward: bool = True,
+            recompute: bool = False) -> tuple[Array, Array, Array | None, Saved | None]:
     """Run one direction of one recurrent layer over a whole sequence.
 
     LSTM: c_t = f c_{t-1} + i g, h_t = W_hr (o tanh(c_t)) with i, f, o = sigmoid(.), g = tanh(.) of
@@ -115,6 +116,7 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
         batch_sizes: [T] non-increasing numbers of sequences in the steps of packed `x`.
         reverse: run from the last step to the first.
         need_backward: keep what `backward` needs; without it only `y` and a span's workspace are allocated.
+        recompute: changes nothing here; on a GPU, gates are made again in the place of keeping them.
 
     Returns:
         y [T, N, P] (rows [S, P] for packed `x`), h_n [N, P], c_n [N, H] or None, and a `Saved` or None.

@@ -6,11 +6,12 @@ from ..backend.sim import set_sim_device_count, sim_device_count
 from . import streams
 from .launch import Kernel, kernel
 from .persistent import persistent_limits
+from .precision import allow_tf32, set_allow_tf32
 from .streams import *  # noqa: F403
 
 __all__ = [
-    "Kernel", "device_count", "is_available", "kernel", "persistent_limits", "set_sim_device_count",
-    "sim_device_count", *streams.__all__,
+    "Kernel", "allow_tf32", "device_count", "is_available", "kernel", "persistent_limits", "set_allow_tf32",
+    "set_sim_device_count", "sim_device_count", *streams.__all__,
 ]  # fmt: skip
 
 

@@ -12,10 +12,13 @@ __all__ = ["DeviceFacts", "GPUS", "GATES", "Part", "Plan", "persistent_limits", 
 
 _KIB = 1024
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
-_SIZES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+# "tf32" is float32 by tensor cores
+_SIZES = {"float64": 8, "float32": 4, "tf32": 4, "float16": 2, "bfloat16": 2}
+_TENSOR = ("tf32", "float16", "bfloat16")
+# the first architecture that has tensor cores for it
+_LEAST = {"bfloat16": 80, "tf32": 80}
 # as kernels/common/resident.cuh has them
 _WARPS, _PIECE = 8, 32 * 64
-_HELD = {8: 6, 4: 6, 2: 8}
 _THREADS = 32 * _WARPS
 _STAGE = _WARPS * _PIECE
 # static shared memory of the kernels, rounded up
@@ -54,54 +57,56 @@ class Part(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """How a layer is laid out: blocks of `units` hidden units each, forward and backward."""
+    """How a layer is laid out: blocks of `units` hidden units each in every direction, forward and backward."""
 
     blocks: int
     units: int
     forward: Part
     backward: Part
+    directions: int = 1
+    tf32: bool = False
+    exchange: str = "barrier"
 
 
 @lru_cache(1024)
-def persistent_plan(facts: DeviceFacts, cell: str, dtype: str, hidden: int, batch: int,
-                    units: int | None = None) -> Plan | None:
+def persistent_plan(facts: DeviceFacts, cell: str, dtype: str, hidden: int, batch: int, units: int = 8,
+                    directions: int = 1, tile: int = 0) -> Plan | None:
     """How the layer is laid out on such a GPU, or None where it does not fit.
 
     Args:
-        facts: of the GPU; cell: "lstm", "gru", "rnn_tanh" or "rnn_relu"; dtype: "float32", ...; hidden, batch: sizes.
-        units: hidden units a block; default: 8, or what one block a multiprocessor needs if that is more.
+        facts: of the GPU; cell: "lstm", "gru", "rnn_tanh" or "rnn_relu"; hidden, batch: sizes.
+        dtype: "float32", ..., or "tf32".
+        units: hidden units that a block is to have; more, or fewer, where the layer fits no other way.
+        directions: 2 for both of a layer in one launch.
+        tile: sequences at a time, at most; 0 for as many as fit.
     """
-    # sm_75 has no tensor cores for bfloat16
-    if dtype == "bfloat16" and facts.arch == "sm_75" or hidden < 1 or batch < 1:
+    if hidden < 1 or batch < 1 or int(facts.arch[3:].rstrip("a")) < _LEAST.get(dtype, 0):
         return None
-    fewest = -(-hidden // facts.multiprocessors)
-    for chosen in dict.fromkeys((max(fewest, min(8, hidden)), fewest) if units is None else (units,)):
-        if chosen < fewest or chosen > _THREADS:
+    # one block a multiprocessor
+    fewest = -(-hidden // max(facts.multiprocessors // directions, 1))
+    for chosen in dict.fromkeys((max(fewest, min(units, hidden)), max(fewest, min(8, hidden)), fewest)):
+        if chosen > _THREADS or facts.multiprocessors < directions:
             continue
         gates = GATES[cell]
         # a thread has a unit, and of the sequences at a time one
-        most = min(_batch(dtype), batch, _THREADS // chosen)
+        most = min(tile or batch, batch, 8 if dtype in _TENSOR else 4, _THREADS // chosen)
         forward = _part(facts.shared, dtype, gates * chosen, hidden, chosen, most)
         backward = _part(facts.shared, dtype, chosen, gates * hidden, gates * chosen, most)
         if forward and backward:
-            return Plan(-(-hidden // chosen), chosen, forward, backward)
+            return Plan(-(-hidden // chosen), chosen, forward, backward, directions, dtype == "tf32")
     return None
-
-
-def _batch(dtype: str) -> int:
-    return 8 if _SIZES[dtype] == 2 else 4
 
 
 def _part(limit: int, dtype: str, rows: int, columns: int, sent: int, most: int) -> Part | None:
     """The launch for weights [rows, columns] a block; it hands on `sent` numbers a sequence, of `most` at a time."""
-    size = _SIZES[dtype]
-    height, width = (16, 64) if size == 2 else (4, 32 * 16 // size)
+    size, tensor = _SIZES[dtype], dtype in _TENSOR
+    height, width, held, together = (16, 128 // size, 8, 8) if tensor else (4, 512 // size, 6, 4)
     groups, chunks = -(-rows // height), -(-columns // width)
     # the fewest pieces a warp; of equals, the fewest sums to add
     pieces, split = min((-(-groups // (_WARPS // k)) * -(-chunks // k), k) for k in (1, 2, 4, 8))
-    weights = _WARPS * (pieces - min(_HELD[size], -(-chunks // split))) * _PIECE
-    vector = chunks * width + (8 if size == 2 else 0)
-    sums = split * _batch(dtype) * groups * height * max(size, 4)
+    weights = _WARPS * (pieces - min(held, -(-chunks // split))) * _PIECE
+    vector = chunks * width + (8 if tensor else 0)
+    sums = split * together * groups * height * max(size, 4)
     for tile in range(most, 0, -1):
         shared = weights + max(_up(tile * vector * size) + _up(sums) + _up(2 * tile * sent * size), _STAGE)
         if shared + _STATIC <= limit:
@@ -113,7 +118,7 @@ def _up(count: int) -> int:
     return -(-count // 16) * 16
 
 
-def persistent_limits(device: str, cell: str, dtype: str = "float32") -> int:
+def persistent_limits(device: str, cell: str, dtype: str = "float32", directions: int = 1) -> int:
     """The hidden size up to which recurrent weights stay on chip for a whole sequence; 0 where none does.
 
     Some larger ones fit, too; the others run step by step, with the same results.
@@ -121,10 +126,11 @@ def persistent_limits(device: str, cell: str, dtype: str = "float32") -> int:
     Args:
         device: a GPU's name ("H200", "A100", "RTX 4090"), or a device that is here ("cuda:0", "sim").
         cell: "lstm", "gru", "rnn_tanh" or "rnn_relu".
-        dtype: "float32", "float64", "float16" or "bfloat16".
+        dtype: "float32", "float64", "float16" or "bfloat16"; "tf32" for float32 with `set_allow_tf32(True)`.
+        directions: 2 for both directions of a layer in one launch; where they do not fit, each has a launch of its own.
 
     Raises:
-        ValueError: a name that is none of these.
+        ValueError: a name that is none of these, or another number of directions.
 
     >>> import cuframe as cf
     >>> cf.cuda.persistent_limits("H200", "lstm", "float16") > cf.cuda.persistent_limits("A100", "lstm", "float16")
@@ -133,13 +139,15 @@ def persistent_limits(device: str, cell: str, dtype: str = "float32") -> int:
     for name, value, known in (("cell", cell, GATES), ("dtype", dtype, _SIZES)):
         if value not in known:
             raise ValueError(f"persistent_limits: {name} must be one of {', '.join(known)}, got {value!r}")
-    return _limit(_facts(device), cell, dtype)
+    if directions not in (1, 2):
+        raise ValueError(f"persistent_limits: directions must be 1 or 2, got {directions!r}")
+    return _limit(_facts(device), cell, dtype, directions)
 
 
 @lru_cache(256)
-def _limit(facts: DeviceFacts, cell: str, dtype: str) -> int:
+def _limit(facts: DeviceFacts, cell: str, dtype: str, directions: int) -> int:
     hidden = 0
-    while persistent_plan.__wrapped__(facts, cell, dtype, hidden + 1, 1):
+    while persistent_plan.__wrapped__(facts, cell, dtype, hidden + 1, 1, 8, directions):
         hidden += 1
     return hidden
 

@@ -16,16 +16,20 @@ from .join import cat, chunk, stack
 from .linear import linear
 from .mask import where
 
-__all__: list[str] = ["layer_arrays", "needs_backward", "rnn_layer", "rnn_layer_composite", "walk"]
+__all__: list[str] = ["layer_arrays", "needs_backward", "rnn_both", "rnn_layer", "rnn_layer_composite", "walk"]
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 
-def _rnn_vjp(g: list, needs: tuple, *saved: Any) -> tuple:
-    x, kept = saved[0], saved[-1]
-    gy, gh, gc = [None if gi is None else np.asarray(gi) if isinstance(gi, np.generic) else gi for gi in g]
-    kernel = backend_of(x).kernel("rnn")
-    return tuple(kernel.backward(kept, gy, gh, gc, [n is not None for n in needs]))
+def _vjp_of(family: str) -> Any:
+    """The vjp of a family that keeps in one object what its backward needs."""
+
+    def vjp(g: list, needs: tuple, *saved: Any) -> tuple:
+        x, kept = saved[0], saved[-1]
+        grads = [None if gi is None else np.asarray(gi) if isinstance(gi, np.generic) else gi for gi in (*g, None)[:3]]
+        return tuple(backend_of(x).kernel(family).backward(kept, *grads, [n is not None for n in needs]))
+
+    return vjp
 
 
 def rnn_layer(
@@ -38,6 +42,7 @@ def rnn_layer(
     lengths: Any = None,
     batch_sizes: Any = None,
     reverse: bool = False,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """One direction of one recurrent layer over all time steps.
 
@@ -50,6 +55,7 @@ def rnn_layer(
         lengths: [N] integers in [0, T]: padded steps give zeros and take no gradient.
         batch_sizes: [T] how many sequences reach each step of packed rows.
         reverse: from each sequence's last step to its first.
+        recompute: keep no gates for backward, which makes them again, where the device's kernel can.
 
     Returns:
         y [T, N, P] (or [S, P]), h_n [N, P], c_n [N, H] (None unless LSTM).
@@ -70,20 +76,69 @@ def rnn_layer(
     y, h_n, c_n, kept = kernel.forward(
         cell, arrays[0], *arrays[3:], arrays[1], arrays[2],
         lengths=lengths, batch_sizes=batch_sizes, reverse=reverse,
-        need_backward=needs_backward(tensors),
+        need_backward=needs_backward(tensors), recompute=recompute,
     )  # fmt: skip
     # The kernel keeps its outputs for backward: y is among the saved, so that a change in place is noticed.
     saved = (*arrays, cell, lengths, batch_sizes, reverse, y, kept)
     outputs = (y, h_n) if c_n is None else (y, h_n, c_n)
-    outs = record_outputs(outputs, RNN if c_n is not None else RNN_NO_CELL, tensors, saved)
+    outs = record_outputs(outputs, RNN, tensors, saved)
     return outs[0], outs[1], outs[2] if c_n is not None else None
+
+
+def rnn_both(
+    cell: str,
+    x: Tensor,
+    weights: tuple[Tensor | None, ...],
+    weights_2: tuple[Tensor | None, ...],
+    h0: Tensor | None = None,
+    c0: Tensor | None = None,
+    *,
+    lengths: Any = None,
+    recompute: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Both directions of a layer in one launch; None where the device has no kernel for that, or they do not fit it.
+
+    Args:
+        x: [T, N, I]; weights: (w_ih, w_hh, b_ih, b_hh) from the first step on; weights_2: those from the last step on.
+        h0, c0: [2, N, H], zeros if None; lengths, recompute: as for `rnn_layer`.
+
+    Returns:
+        y [T, N, 2 * H], h_n [2, N, H], c_n [2, N, H] (None unless LSTM).
+
+    Raises:
+        ValueError: a shape, dtype or length does not fit.
+    """
+    kernel = backend_of(x.array).kernel("rnn_both")
+    if kernel is None or not kernel.fits(cell, x.array, weights[1].array):  # type: ignore[union-attr]
+        return None
+    tensors = (x, h0, c0, *weights, *weights_2)
+    arrays = layer_arrays(cell, tensors)
+    lengths = lengths.array if isinstance(lengths, Tensor) else lengths
+    y, h_n, c_n, kept = kernel.forward(
+        cell, arrays[0], arrays[3:7], arrays[7:], arrays[1], arrays[2], lengths=lengths,
+        need_backward=needs_backward(tensors), recompute=recompute,
+    )  # fmt: skip
+    outs = record_outputs((y, h_n) if c_n is None else (y, h_n, c_n), BOTH, tensors, (*arrays, cell, lengths, y, kept))
+    return outs[0], outs[1], outs[2] if c_n is not None else None
+
+
+def _both_composite(x: Tensor, h0: Any, c0: Any, *rest: Any) -> tuple[Tensor, ...]:
+    """`rnn_both` in basic operations, for its double backward."""
+    *weights, cell, lengths = rest
+    sides = []
+    for d in range(2):
+        h, c = (None if s is None else s[d] for s in (h0, c0))
+        w_ih, w_hh, b_ih, b_hh = weights[4 * d : 4 * d + 4]
+        sides.append(rnn_layer_composite(x, h, c, w_ih, w_hh, b_ih, b_hh, None, cell, lengths, None, d == 1))
+    ys, *states = zip(*sides)
+    return (cat(list(ys), -1), *(stack(list(pair)) for pair in states))
 
 
 def layer_arrays(cell: str, tensors: tuple) -> list[Any]:
     """The arrays of a layer's tensors (input, hx, cx, weights), refused unless they are on one device."""
     x = tensors[0]
     names = ("hx", "cx", "weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
-    for name, t in zip((*names, *("gain of a layer norm",) * (len(tensors) - 8)), tensors[1:]):
+    for name, t in zip((*names, *("a weight",) * (len(tensors) - 8)), tensors[1:]):
         if t is not None and t.array.__class__ is not x.array.__class__:
             raise RuntimeError(f"{cell}: {name} is on {t.device}, the input on {x.device}")
     return [None if t is None else t.array for t in tensors]
@@ -92,10 +147,6 @@ def layer_arrays(cell: str, tensors: tuple) -> list[Any]:
 def needs_backward(tensors: tuple) -> bool:
     """True if the layer will be recorded."""
     return mode.grad and any(t is not None and t.node is not None for t in tensors)
-
-
-def _rnn_vjp_no_cell(g: list, needs: tuple, *saved: Any) -> tuple:
-    return _rnn_vjp([*g, None], needs, *saved)
 
 
 def rnn_layer_composite(
@@ -194,5 +245,5 @@ def _step(cell: str, gx: Tensor, h: Any, c: Any, w_hh: Any, b_hh: Any, w_hr: Any
 
 
 _SAVES = (0, 1, 2, 3, 4, 5, 6, 7, "constant", "constant", "constant", "constant", None, None)
-RNN = Op("rnn", _rnn_vjp, _SAVES, rnn_layer_composite)
-RNN_NO_CELL = Op("rnn", _rnn_vjp_no_cell, _SAVES, rnn_layer_composite)
+RNN = Op("rnn", _vjp_of("rnn"), _SAVES, rnn_layer_composite)
+BOTH = Op("rnn_both", _vjp_of("rnn_both"), (*range(11), "constant", "constant", None, None), _both_composite)

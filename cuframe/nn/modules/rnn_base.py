@@ -8,7 +8,7 @@ from typing import Any
 
 from ...ops.create import empty
 from ...ops.join import cat, stack
-from ...ops.rnn import rnn_layer
+from ...ops.rnn import rnn_both, rnn_layer
 from ...ops.rnn_options import held_dropout, rnn_options_layer
 from ...tensor import Parameter, Tensor
 from .. import functional as F
@@ -76,6 +76,7 @@ class RNNBase(Module):
         recurrent_dropout: float = 0.0,
         zoneout: float | tuple[float, float] = 0.0,
         layer_norm: bool = False,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -110,6 +111,7 @@ class RNNBase(Module):
         self.recurrent_dropout = check_probability(name, "recurrent_dropout", recurrent_dropout)
         self.zoneout = zoneout
         self.layer_norm = check_switch(name, "layer_norm", layer_norm)
+        self.recompute = check_switch(name, "recompute", recompute)
         out_size = proj_size or hidden_size
         gates = GATES[cell] * hidden_size
         for layer in range(num_layers):
@@ -162,7 +164,7 @@ class RNNBase(Module):
         for name, default in (("proj_size", 0), ("num_layers", 1), ("bias", True), ("batch_first", False),
                               ("dropout", 0.0), ("bidirectional", False), ("variational", False),
                               ("input_dropout", 0.0), ("recurrent_dropout", 0.0), ("zoneout", 0.0),
-                              ("layer_norm", False)):  # fmt: skip
+                              ("layer_norm", False), ("recompute", False)):  # fmt: skip
             value = getattr(self, name)
             if value != default:
                 parts.append(f"{name}={value}")
@@ -247,26 +249,45 @@ class RNNBase(Module):
         if self.input_dropout and self.training:
             x = held_dropout(x, self.input_dropout, sizes, order)
         for layer in range(self.num_layers):
-            ys = []
-            for direction in range(directions):
-                row = layer * directions + direction
-                y, h, c = self._direction(
-                    layer, direction, x, None if hx is None else hx[row], None if cx is None else cx[row],
-                    lengths, sizes, order,
-                )  # fmt: skip
-                ys.append(y)
-                hs.append(h)
-                if c is not None:
-                    cs.append(c)
-            x = ys[0] if directions == 1 else cat(ys, -1)
+            at = slice(layer * directions, (layer + 1) * directions)
+            x, h, c = self._layer(
+                layer, x, None if hx is None else hx[at], None if cx is None else cx[at], lengths, sizes, order
+            )
+            hs.append(h)
+            if c is not None:
+                cs.append(c)
             if self.dropout and layer + 1 < self.num_layers:
                 if not self.variational:
                     x = F.dropout(x, self.dropout, self.training)
                 elif self.training:
                     x = held_dropout(x, self.dropout, sizes, order)
         if len(hs) == 1:
-            return x, hs[0].unsqueeze(0), cs[0].unsqueeze(0) if cs else None
-        return x, stack(hs), stack(cs) if cs else None
+            return x, hs[0], cs[0] if cs else None
+        return x, cat(hs), cat(cs) if cs else None
+
+    def _layer(
+        self, layer: int, x: Tensor, hx: Any, cx: Any, lengths: Any, sizes: Any, order: Any
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """One layer: its output, and its last states with a row for each direction."""
+        if self.bidirectional and sizes is None and self._plain():
+            first, second = (self._weights(layer, direction)[:4] for direction in range(2))
+            both = rnn_both(self.cell, x, first, second, hx, cx, lengths=lengths, recompute=self.recompute)
+            if both is not None:
+                return both
+        ys, hs, cs = [], [], []
+        for d in range(2 if self.bidirectional else 1):
+            h0, c0 = (None if s is None else s[d] for s in (hx, cx))
+            y, h, c = self._direction(layer, d, x, h0, c0, lengths, sizes, order)
+            ys.append(y)
+            hs.append(h)
+            cs += [] if c is None else [c]
+        if len(ys) == 1:
+            return ys[0], hs[0].unsqueeze(0), cs[0].unsqueeze(0) if cs else None
+        return cat(ys, -1), stack(hs), stack(cs) if cs else None
+
+    def _plain(self) -> bool:
+        """Whether a layer is what PyTorch's is, without a projection."""
+        return not (self.proj_size or self.layer_norm or self.recurrent_dropout or self.zoneout)
 
     def _direction(
         self, layer: int, direction: int, x: Tensor, h0: Any, c0: Any, lengths: Any, sizes: Any, order: Any
@@ -281,7 +302,7 @@ class RNNBase(Module):
                 zoneout_pair(type(self).__name__, self.cell, self.zoneout), self.training,
             )  # fmt: skip
         if not norms and not noise:
-            return rnn_layer(self.cell, x, weights, h0, c0, **where)
+            return rnn_layer(self.cell, x, weights, h0, c0, **where, recompute=self.recompute)
         return rnn_options_layer(self.cell, x, weights, norms or None, h0, c0, **where, **noise)
 
 
