@@ -178,6 +178,8 @@ def finfo(dtype: Any) -> Any:
     (65504.0, 0.0078125)
     """
     kind = as_dtype(dtype)
+    if not is_floating(kind):
+        raise TypeError(f"finfo: dtype must be floating point, got {kind.name}")
     return ml_dtypes.finfo(kind) if kind == _BFLOAT16 else np.finfo(kind)
 
 
@@ -185,10 +187,13 @@ def iinfo(dtype: Any) -> np.iinfo:
     """Limits of an integer dtype.
 
     Raises:
-        ValueError: it is no integer dtype.
+        TypeError: it is no integer dtype.
 
     >>> import cuframe as cf
     >>> cf.iinfo(cf.int8).max
     127
     """
-    return np.iinfo(as_dtype(dtype))
+    kind = as_dtype(dtype)
+    if kind.kind not in "iu":
+        raise TypeError(f"iinfo: dtype must be an integer dtype, got {kind.name}")
+    return np.iinfo(kind)

@@ -105,6 +105,13 @@ class DataLoader:
         self._pool: Pool | None = None
 
     def _check(self) -> None:
+        ordered = self.sampler is not None or self.batch_sampler is not None
+        needs = ["__getitem__"] if ordered else ["__getitem__", "__len__"]
+        if not self._iterable and not all(hasattr(self.dataset, name) for name in needs):
+            raise TypeError(
+                f"DataLoader: dataset must have {' and '.join(needs)}, or be an IterableDataset, "
+                f"got {type(self.dataset).__name__}"
+            )
         if self.num_workers < 0:
             raise ValueError(f"DataLoader: num_workers must not be negative, got {self.num_workers}")
         if self.timeout < 0:

@@ -22,7 +22,12 @@ def _position(name: str, index: SupportsIndex, length: int) -> int:
 
 def _need_module(name: str, module: Any) -> None:
     if not isinstance(module, Module):
-        raise TypeError(f"{name}: expected a Module, got {type(module).__name__}")
+        hint = ""
+        if isinstance(module, (list, tuple)):
+            hint = f"; give them one by one: {name}(*modules)"
+        elif callable(module):
+            hint = "; functions have modules of their own, nn.ReLU() for F.relu"
+        raise TypeError(f"{name}: expected a Module, got {type(module).__name__}{hint}")
 
 
 class _Row(Module):

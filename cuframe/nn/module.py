@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ..autograd import versions
 from ..backend import Device, backend_for, backend_of, device_types
 from ..dtypes import as_dtype, is_floating
+from ..ops.convert import target_dtype
 from ..tensor import HookHandle, Parameter, Tensor
 from . import hooks as _hooks
 from .state import IncompatibleKeys, array_of, load, plan_assign, plan_copy
@@ -644,7 +645,7 @@ def _parse_to(*args: Any, **kwargs: Any) -> tuple[Device | None, Any]:
         else:
             dtype = value
     if dtype is not None:
-        dtype = as_dtype(dtype)
+        dtype = target_dtype(dtype)
         if not is_floating(dtype):
             raise TypeError(f"to: a module can be cast to floating point dtypes only, got {dtype.name}")
     return (None if device is None else Device(device)), dtype

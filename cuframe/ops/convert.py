@@ -72,6 +72,15 @@ def _is_device(value: Any) -> bool:
     return isinstance(value, str) and value.partition(":")[0] in device_types()
 
 
+def target_dtype(value: Any) -> np.dtype:
+    """The dtype that `to` is asked for; it may have been meant as a device."""
+    try:
+        return as_dtype(value)
+    except TypeError:
+        known = ", ".join(device_types())
+        raise TypeError(f"to: {value!r} is neither a dtype nor a device; devices are {known}") from None
+
+
 def to(
     self: Tensor,
     *args: Any,
@@ -106,6 +115,8 @@ def to(
             device = rest.pop(0)
         if rest and not isinstance(rest[0], bool):
             dtype = rest.pop(0)
+            if dtype is not None:
+                dtype = target_dtype(dtype)
     if len(rest) == 2:
         copy = rest[1]
     if len(rest) > 2:

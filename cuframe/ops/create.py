@@ -20,6 +20,25 @@ __all__ = [
 ]  # fmt: skip
 
 
+def _kind(data: Any) -> str:
+    """The type of data that are no numbers; of a list, that of what is in it."""
+    inner = data
+    while isinstance(inner, (list, tuple)) and inner:
+        inner = next((item for item in inner if not isinstance(item, (int, float, complex))), inner[0])
+    if isinstance(inner, np.ndarray):
+        return f"an array of {inner.dtype.name}"
+    return type(data).__name__ if inner is data else f"{type(data).__name__} with {type(inner).__name__}"
+
+
+def _is_array(name: str, data: Any) -> bool:
+    """True for arrays of NumPy and CuPy; what is only like one (a column of pandas, say) goes through np.array."""
+    if not isinstance(data, np.ndarray) and not hasattr(data, "__cuda_array_interface__"):
+        return False
+    if data.dtype.kind in "OUSMm":
+        raise TypeError(f"{name}: data must be numbers, got {_kind(data)}")
+    return True
+
+
 def _host_array(name: str, data: Any, dtype: Any) -> np.ndarray:
     """`data` as a NumPy array of its own, with PyTorch's dtypes: Python floats take the default dtype."""
     given = None if dtype is None else as_dtype(dtype)
@@ -30,7 +49,7 @@ def _host_array(name: str, data: Any, dtype: Any) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{name}: data must be a rectangular nest of numbers ({error})") from None
     if array.dtype.kind in "OUSMm":
-        raise TypeError(f"{name}: data must be numbers, got {type(data).__name__} of {array.dtype.name}")
+        raise TypeError(f"{name}: data must be numbers, got {_kind(data)}")
     if given is None and not hasattr(data, "dtype"):
         if array.dtype.kind == "f" and not _holds_arrays(data):
             given = get_default_dtype()
@@ -67,7 +86,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Device | str | None = None, 
     """
     if isinstance(data, Tensor):
         data = data.array
-    if hasattr(data, "dtype") and hasattr(data, "shape") and not isinstance(data, np.generic):
+    if _is_array("tensor", data):
         array = data.astype(as_dtype(dtype)) if dtype is not None else data.copy()  # both copy
     else:
         array = _host_array("tensor", data, dtype)
@@ -105,7 +124,7 @@ def as_tensor(data: Any, dtype: Any = None, device: Device | str | None = None) 
     """
     if isinstance(data, Tensor):
         out = data
-    elif hasattr(data, "dtype") and hasattr(data, "shape") and not isinstance(data, np.generic):
+    elif _is_array("as_tensor", data):
         out = Tensor(data)
     else:
         out = Tensor(_host_array("as_tensor", data, dtype))
@@ -239,7 +258,11 @@ def scalar_tensor(value: Any, *, dtype: Any = None, device: Any = None, requires
     >>> cf.scalar_tensor(3)
     tensor(3.)
     """
-    return full((), float(value) if dtype is None else value, dtype=dtype, device=device, requires_grad=requires_grad)
+    try:
+        number = float(value) if dtype is None else value
+    except (TypeError, ValueError):
+        raise TypeError(f"scalar_tensor: value must be a number, got {type(value).__name__}") from None
+    return full((), number, dtype=dtype, device=device, requires_grad=requires_grad)
 
 
 def _like(name: str, input: Tensor, dtype: Any, device: Any) -> tuple[np.dtype, Any]:

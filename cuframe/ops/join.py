@@ -506,4 +506,4 @@ def column_stack(tensors: Any) -> Tensor:
             [2, 4]])
     """
     parts = [reshape(x, x.array.size, 1) if x.array.ndim <= 1 else x for x in _tensors("column_stack", tensors)]
-    return hstack(parts)
+    return _cat("column_stack", parts, 1)

@@ -393,7 +393,7 @@ def kl_div(
     """
     reduction = reduction_of("kl_div", reduction, size_average, reduce, ("batchmean",))
     check_floating("kl_div", "input", input)
-    need_tensor("kl_div", "target", target)
+    need_broadcast("kl_div", input=input, target=target)
     batch = input.array.shape[0] if input.array.ndim and reduction == "batchmean" else None
     if log_target:
         return _pair_loss(_KL_LOG, lambda x, y: np.exp(y) * (y - x), input, target, reduction, divide_by=batch)

@@ -125,6 +125,13 @@ def cosine_embedding_loss(
             f"cosine_embedding_loss: expected inputs (N, D) with target (N,), or (D,) with (), got "
             f"{tuple(input1.array.shape)}, {tuple(input2.array.shape)} and {tuple(target.array.shape)}"
         )
+    try:
+        np.broadcast_shapes(input1.array.shape[:-1], input2.array.shape[:-1], target.array.shape)
+    except ValueError:
+        raise RuntimeError(
+            f"cosine_embedding_loss: target must be {tuple(input1.array.shape[:-1])} for inputs of shapes "
+            f"{tuple(input1.array.shape)} and {tuple(input2.array.shape)}, got {tuple(target.array.shape)}"
+        ) from None
     y: Any = target
     cos: Any = cosine_similarity(input1, input2, dim=-1)
     return reduced(np.where(y == 1, 1 - cos, 0.0) + np.where(y == -1, _positive(cos - margin), 0.0), reduction)

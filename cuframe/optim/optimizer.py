@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,17 @@ required: Any = type("_Required", (), {"__repr__": lambda self: "<required>"})()
 def check_at_least(name: str, low: float = 0.0, **values: float) -> None:
     """Raise ValueError unless every value is a number of at least `low`."""
     for argument, value in values.items():
-        if not value >= low:
+        try:
+            fits = value >= low
+        except TypeError:
+            raise TypeError(f"{name}: {argument} must be a number, got {type(value).__name__}") from None
+        if not fits:
             raise ValueError(f"{name}: {argument} must be >= {low:g}, got {value}")
 
 
 def check_betas(name: str, betas: Any) -> None:
     """Raise ValueError unless `betas` are two numbers in [0, 1)."""
-    if len(betas) != 2:
+    if not isinstance(betas, Sequence) or len(betas) != 2:
         raise ValueError(f"{name}: betas must be two numbers, got {betas!r}")
     for i, beta in enumerate(betas):
         if not 0.0 <= beta < 1.0:
@@ -109,6 +113,10 @@ class Optimizer:
         name = type(self).__name__
         if isinstance(params, Tensor):
             raise TypeError(f"{name}: params must be a list of Tensors or dicts, got one Tensor")
+        if not isinstance(params, Iterable):
+            hint = "; call it" if callable(params) else ""
+            hint = "; pass its parameters()" if hasattr(params, "parameters") else hint
+            raise TypeError(f"{name}: params must be a list of Tensors or dicts, got {type(params).__name__}{hint}")
         self.defaults = defaults
         self.state: defaultdict[Any, dict[str, Any]] = defaultdict(dict)
         self.param_groups: list[dict[str, Any]] = []
@@ -145,7 +153,8 @@ class Optimizer:
         """
         name = type(self).__name__
         if not isinstance(param_group, dict) or "params" not in param_group:
-            raise TypeError(f'{name}: a parameter group must be a dict with "params", got {type(param_group).__name__}')
+            came = f"one with {list(param_group)}" if isinstance(param_group, dict) else type(param_group).__name__
+            raise TypeError(f'{name}: a parameter group must be a dict with "params", got {came}')
         params = param_group["params"]
         if isinstance(params, Tensor):
             params = [params]

@@ -145,7 +145,7 @@ def tensor_ref(data: Any, dtype: Any = None) -> Any:
 def tensor_errors(make: Make) -> Iterable[ErrorInput]:
     yield ErrorInput(([[1, 2], [3]],), {}, ValueError, "data must be a rectangular nest of numbers")
     yield ErrorInput(("text",), {}, TypeError, "data must be numbers, got str")
-    yield ErrorInput(([None],), {}, TypeError, "data must be numbers, got list of object")
+    yield ErrorInput(([None],), {}, TypeError, "data must be numbers, got list with NoneType")
 
 
 def arrays(make: Make) -> Iterable[Sample]:

@@ -8,6 +8,7 @@ from ...ops.create import full
 from ...tensor import Parameter, Tensor
 from .. import functional as F
 from ..module import Module
+from .checks import check_flag
 
 __all__ = [
     "CELU", "ELU", "GELU", "GLU", "SELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "LeakyReLU",
@@ -38,7 +39,7 @@ class CELU(Module):
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.alpha = alpha
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.celu(input, self.alpha, inplace=self.inplace)
@@ -65,7 +66,7 @@ class ELU(Module):
     def __init__(self, alpha: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
         self.alpha = alpha
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.elu(input, self.alpha, inplace=self.inplace)
@@ -165,7 +166,7 @@ class Hardsigmoid(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.hardsigmoid(input, inplace=self.inplace)
@@ -190,7 +191,7 @@ class Hardswish(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.hardswish(input, inplace=self.inplace)
@@ -217,7 +218,7 @@ class LeakyReLU(Module):
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
         super().__init__()
         self.negative_slope = negative_slope
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.leaky_relu(input, self.negative_slope, inplace=self.inplace)
@@ -257,7 +258,7 @@ class Mish(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.mish(input, inplace=self.inplace)
@@ -282,7 +283,7 @@ class ReLU(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu(input, inplace=self.inplace)
@@ -307,7 +308,7 @@ class ReLU6(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu6(input, inplace=self.inplace)
@@ -332,7 +333,7 @@ class SELU(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.selu(input, inplace=self.inplace)
@@ -357,7 +358,7 @@ class SiLU(Module):
 
     def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.silu(input, inplace=self.inplace)
@@ -508,7 +509,7 @@ class Hardtanh(Module):
         super().__init__()
         self.min_val = min_val if min_value is None else min_value
         self.max_val = max_val if max_value is None else max_value
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
         if not self.max_val > self.min_val:
             raise ValueError(f"Hardtanh: max_val must be above min_val {self.min_val}, got {self.max_val}")
 
@@ -539,7 +540,7 @@ class Threshold(Module):
         super().__init__()
         self.threshold = threshold
         self.value = value
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.threshold(input, self.threshold, self.value, self.inplace)
@@ -567,7 +568,7 @@ class RReLU(Module):
         super().__init__()
         self.lower = lower
         self.upper = upper
-        self.inplace = inplace
+        self.inplace = check_flag(type(self).__name__, "inplace", inplace)
 
     def forward(self, input: Tensor) -> Tensor:
         return F.rrelu(input, self.lower, self.upper, self.training, self.inplace)

@@ -9,6 +9,7 @@ from ...ops.create import empty, ones, tensor, zeros
 from ...tensor import Parameter, Tensor
 from .. import functional as F
 from ..module import Module
+from .checks import check_sizes_of
 from .normalization import ones_and_zeros
 
 __all__ = [
@@ -31,6 +32,7 @@ class _ChannelNorm(Module):
         device: Any, dtype: Any, bias: bool,
     ) -> None:  # fmt: skip
         super().__init__()
+        check_sizes_of(type(self).__name__, num_features=num_features)
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -98,6 +100,10 @@ class _BatchNorm(_ChannelNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
+        shape = input.array.shape
+        if shape[1] != self.num_features and (self.affine or self.track_running_stats):
+            name = type(self).__name__
+            raise RuntimeError(f"{name}: input must have {self.num_features} channels, got shape {tuple(shape)}")
         factor = 0.0 if self.momentum is None else self.momentum
         counted = self.num_batches_tracked
         if self.training and self.track_running_stats and counted is not None:

@@ -11,6 +11,7 @@ from ...tensor import Parameter, Tensor
 from .. import functional as F
 from .. import init
 from ..module import Module
+from .checks import check_sizes_of
 
 __all__ = [
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Fold", "Unfold",
@@ -33,6 +34,7 @@ class _Conv(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         name, dims = type(self).__name__, self.dims
+        check_sizes_of(name, in_channels=in_channels, out_channels=out_channels)
         if groups <= 0:
             raise ValueError(f"{name}: groups must be positive, got {groups}")
         for argument, value in (("in_channels", in_channels), ("out_channels", out_channels)):

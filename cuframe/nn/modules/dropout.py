@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 from ...tensor import Tensor
 from .. import functional as F
 from ..module import Module
+from .checks import check_flag
 
 __all__ = ["AlphaDropout", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "FeatureAlphaDropout"]
 
@@ -17,12 +20,19 @@ class _Dropout(Module):
         inplace: write into the input.
     """
 
+    p: float
+    inplace: bool
+
     def __init__(self, p: float = 0.5, inplace: bool = False) -> None:
         super().__init__()
+        name = type(self).__name__
+        if not isinstance(p, Real):
+            hint = f"; make the module first, then call it: {name}()(input)" if isinstance(p, Tensor) else ""
+            raise TypeError(f"{name}: p must be a number, got {type(p).__name__}{hint}")
         if not 0 <= p <= 1:
-            raise ValueError(f"{type(self).__name__}: p must be in [0, 1], got {p}")
+            raise ValueError(f"{name}: p must be in [0, 1], got {p}")
         self.p = p
-        self.inplace = inplace
+        self.inplace = check_flag(name, "inplace", inplace)
 
     def extra_repr(self) -> str:
         return f"p={self.p}, inplace={self.inplace}"

@@ -10,15 +10,14 @@ from ...tensor import Parameter, Tensor
 from .. import functional as F
 from .. import init
 from ..module import Module
+from .checks import check_sizes_of
 
 __all__ = ["Embedding", "EmbeddingBag"]
 
 
 def _padding_row(name: str, padding_idx: int | None, num_embeddings: int, embedding_dim: int) -> int | None:
     """A padding row's number, counted from the first, after the sizes have been checked."""
-    for argument, size in (("num_embeddings", num_embeddings), ("embedding_dim", embedding_dim)):
-        if size < 0:
-            raise RuntimeError(f"{name}: {argument} must not be negative, got {size}")
+    check_sizes_of(name, num_embeddings=num_embeddings, embedding_dim=embedding_dim)
     if padding_idx is None:
         return None
     if not -num_embeddings <= padding_idx < num_embeddings:

@@ -10,6 +10,7 @@ from ...tensor import Parameter, Tensor
 from .. import functional as F
 from .. import init
 from ..module import Module
+from .checks import check_sizes_of
 
 __all__ = ["Bilinear", "Identity", "Linear"]
 
@@ -60,6 +61,7 @@ class Linear(Module):
         self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None
     ) -> None:
         super().__init__()
+        check_sizes_of("Linear", in_features=in_features, out_features=out_features)
         self.in_features = in_features
         self.out_features = out_features
         self.weight = Parameter(empty(out_features, in_features, device=device, dtype=dtype))
@@ -116,7 +118,8 @@ class Bilinear(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        if in1_features <= 0:
+        check_sizes_of("Bilinear", in1_features=in1_features, in2_features=in2_features, out_features=out_features)
+        if in1_features == 0:
             raise ValueError(f"Bilinear: in1_features must be positive, got {in1_features}")
         self.in1_features = in1_features
         self.in2_features = in2_features

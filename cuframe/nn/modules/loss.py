@@ -22,7 +22,13 @@ class _Loss(Module):
 
     def __init__(self, size_average: bool | None = None, reduce: bool | None = None, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = reduction_of(type(self).__name__, reduction, size_average, reduce, self._others)
+        name = type(self).__name__
+        for argument, value in (("size_average", size_average), ("reduce", reduce), ("reduction", reduction)):
+            if isinstance(value, Tensor):
+                raise TypeError(
+                    f"{name}: {argument} must not be a Tensor; make the module, then call it: {name}()(input, target)"
+                )
+        self.reduction = reduction_of(name, reduction, size_average, reduce, self._others)
 
 
 class _WeightedLoss(_Loss):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ...ops.create import empty
 from ...tensor import Parameter, Tensor
 from .. import functional as F
@@ -11,6 +13,13 @@ from .. import init
 from ..module import Module
 
 __all__ = ["GroupNorm", "LayerNorm", "LocalResponseNorm", "RMSNorm"]
+
+
+def _shape(name: str, normalized_shape: Any) -> tuple[int, ...]:
+    shape = (normalized_shape,) if isinstance(normalized_shape, (int, str)) else tuple(normalized_shape)
+    if not all(isinstance(size, (int, np.integer)) for size in shape):
+        raise TypeError(f"{name}: normalized_shape must be an int or ints, got {normalized_shape!r}")
+    return shape
 
 
 class LayerNorm(Module):
@@ -41,8 +50,7 @@ class LayerNorm(Module):
         device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.normalized_shape = shape
+        self.normalized_shape = shape = _shape(type(self).__name__, normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         for name, wanted in (("weight", elementwise_affine), ("bias", elementwise_affine and bias)):
@@ -87,8 +95,7 @@ class RMSNorm(Module):
         device: Any = None, dtype: Any = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
-        self.normalized_shape = shape
+        self.normalized_shape = shape = _shape(type(self).__name__, normalized_shape)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         value = Parameter(empty(*shape, device=device, dtype=dtype)) if elementwise_affine else None

@@ -25,6 +25,8 @@ _PIECE = 8192
 def _grad_arrays(name: str, parameters: Tensor | Iterable[Tensor]) -> list[Any]:
     """The arrays of all gradients; of sparse ones, summed by row first, their values."""
     found = []
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"{name}: parameters must be Tensors, got {type(parameters).__name__}")
     for p in [parameters] if isinstance(parameters, Tensor) else list(parameters):
         if not isinstance(p, Tensor):
             raise TypeError(f"{name}: parameters must be Tensors, got {type(p).__name__}")

@@ -253,6 +253,8 @@ def pad_packed_sequence(
     >>> pad_packed_sequence(pack_sequence([cf.tensor([1, 2]), cf.tensor([3])]), batch_first=True)
     (tensor([[1, 2], [3, 0]]), tensor([2, 1]))
     """
+    if not isinstance(sequence, PackedSequence):
+        raise TypeError(f"pad_packed_sequence: sequence must be a PackedSequence, got {type(sequence).__name__}")
     data, batch_sizes, sorted_indices, _ = sequence
     sizes = batch_sizes.numpy(force=True)
     batch, longest = (int(sizes[0]) if sizes.size else 0), sizes.size

@@ -9,11 +9,12 @@ Note [Chained and closed forms]
 from __future__ import annotations
 
 import warnings
+from numbers import Real
 from typing import Any
 
 from ..optimizer import Optimizer
 
-__all__ = ["LRScheduler", "per_group"]
+__all__ = ["LRScheduler", "need_numbers", "per_group"]
 
 
 def per_group(name: str, argument: str, value: Any, optimizer: Optimizer) -> list[Any]:
@@ -24,6 +25,13 @@ def per_group(name: str, argument: str, value: Any, optimizer: Optimizer) -> lis
     if len(value) != groups:
         raise ValueError(f"{name}: {argument} must have one entry for each of {groups} group(s), got {len(value)}")
     return list(value)
+
+
+def need_numbers(name: str, **values: Any) -> None:
+    """Raise TypeError unless all are numbers."""
+    for argument, value in values.items():
+        if not isinstance(value, Real):
+            raise TypeError(f"{name}: {argument} must be a number, got {type(value).__name__}")
 
 
 def need_optimizer(name: str, optimizer: Any) -> None:
