@@ -159,6 +159,24 @@ def fault(name: str, ranks: int) -> tuple[float, str]:
         return ended - began, said
 
 
+def host_lost(ranks: int) -> tuple[float, str]:
+    """Two launchers, as on two hosts, with half of the ranks each; that of the second is killed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1])]
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [start(folder, "none", ranks // 2, *place, "--node-rank", str(node)) for node in range(2)]
+        while len(list(Path(folder).glob("running*"))) < ranks:
+            time.sleep(0.01)
+        began = time.monotonic()
+        jobs[1].kill()
+        said = jobs[0].communicate()[1]
+        jobs[1].communicate()
+        while any(map(alive, processes(folder))):
+            time.sleep(0.002)
+        return time.monotonic() - began, said
+
+
 def port_taken(ranks: int) -> tuple[float, str]:
     with socket.socket() as stranger, tempfile.TemporaryDirectory() as folder:
         stranger.bind(("127.0.0.1", 0))
@@ -232,6 +250,7 @@ ROWS: dict[str, tuple[str, str, float, Callable[[int], tuple[float, str]]]] = {
              lambda n: fault("hang", n)),
     "deaf": ("SIGTERM is ignored", "^$", 5.5, lambda n: fault("deaf", n)),
     "launcher": ("kill -9 of the launcher", "", 1.0, lambda n: fault("launcher", n)),
+    "host": ("kill -9 of another host's", r"the launcher of node 1 \(pid \d+, host \S+\) has gone\n", 1.0, host_lost),
     "port": ("the port is taken", "port .* is taken by another process", 5.0, port_taken),
     "restart": ("a restart after kill -9", r"restart 1 of 1\n(.|\n)*resumed at 0: the same bits$", 0.0, restart),
     "ports": ("50 jobs at once", r"^50 ports$", 0.0, many_ports),
