@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import numpy as np
 import pytest
 
 import cuframe as cf
 import cuframe.nn.functional as F
 from cuframe import nn
-from cuframe.cpu import ctc
+from cuframe.cpu import ctc, ctc_compiled, jit
 from cuframe.ops import ctc as ops_ctc
 from tests.opinfo.ctc import path_sum
 
 RNG = np.random.default_rng(7)
+
+
+@pytest.fixture(autouse=True, params=["numpy", "compiled"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test runs both ways, for small targets, too."""
+    if request.param == "compiled" and importlib.util.find_spec("llvmlite") is None:
+        pytest.skip("llvmlite is not installed")
+    monkeypatch.setattr(jit, "available", lambda: request.param == "compiled")
+    monkeypatch.setattr(ctc_compiled, "_LEAST", 1)
+    return request.param
 
 
 def log_probs(*shape: int, dtype: str = "float64", scale: float = 1.0) -> cf.Tensor:
@@ -165,6 +177,33 @@ def test_it_is_deterministic():
 
 
 # -- numbers ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_threads_change_no_bit(dtype, monkeypatch):
+    x = log_probs(40, 9, 6, dtype=dtype)
+    given = batch(9, 40, 11, 6)
+    one = loss_and_grad(x, *given, reduction="none")
+    monkeypatch.setattr(ctc_compiled, "_THREAD", 1)
+    monkeypatch.setattr(jit, "cpus", lambda: 3)
+    for a, b in zip(loss_and_grad(x, *given, reduction="none"), one):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_both_paths_agree(path, monkeypatch):
+    x = log_probs(60, 7, 40, dtype="float32", scale=3.0)
+    given = batch(7, 60, 19, 40)
+    here = loss_and_grad(x, *given, reduction="none")
+    monkeypatch.setattr(jit, "available", lambda: path == "numpy" and importlib.util.find_spec("llvmlite") is not None)
+    for a, b in zip(loss_and_grad(x, *given, reduction="none"), here):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)
+
+
+def test_nan_in_a_sequence_is_its_own():
+    x = log_probs(12, 3, 5).detach().array.copy()
+    x[4, 1, 0] = np.nan
+    loss = F.ctc_loss(cf.tensor(x), [[1, 2]] * 3, [12] * 3, [2] * 3, reduction="none")
+    assert np.isnan(loss.array).tolist() == [False, True, False]
+
+
 def test_logits_in_the_hundreds_lose_no_digits():
     targets, lengths, sizes = batch(4, 200, 30, 10)
     logits = RNG.normal(size=(200, 4, 10)) * 300

@@ -23,7 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Saved", "backward", "forward"]
+from . import ctc_compiled
+
+__all__ = ["Saved", "alignments", "backward", "forward"]
 
 Array = npt.NDArray[Any]
 
@@ -67,7 +69,21 @@ def forward(
     >>> np.exp(-loss)  # 3 of the 4 paths: 1-, -1 and 11
     array([0.75])
     """
-    steps, batch, classes = x.shape
+    find = ctc_compiled.alignments if ctc_compiled.applies(x, labels) else alignments
+    log_p, posteriors = find(x, labels, lengths, sizes, blank, need_backward)
+    impossible = log_p < _NEVER
+    loss = np.where(impossible, np.inf, -log_p) + 0.0  # never -0
+    if posteriors is None:
+        return loss, None
+    columns, sums = posteriors
+    return loss, Saved(x, sums, columns, lengths, impossible)
+
+
+def alignments(
+    x: Array, labels: Array, lengths: Array, sizes: Array, blank: int, need_backward: bool
+) -> tuple[Array, tuple[Array, Array] | None]:
+    """The log probability of all paths of each sequence, [N] float64, and `columns` and `posterior` of `Saved`."""
+    classes = x.shape[2]
     labels = labels.T
     dtype = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
     e = _emissions(x, labels, lengths, blank, dtype)
@@ -77,20 +93,17 @@ def forward(
     last = 2 * sizes + 2
     a, base = _run(e, skip, lengths, last, need_backward)
 
-    end, columns = np.maximum(lengths, 1) - 1, np.arange(batch)
+    end, columns = np.maximum(lengths, 1) - 1, np.arange(x.shape[1])
     label_last = np.where(sizes > 0, a[end, 0, last - 1, columns], _ZERO).astype(np.float64)
     log_p = np.logaddexp(a[end, 0, last, columns], label_last) + base[end, 0, columns]
     log_p = np.where(lengths > 0, log_p, np.where(sizes > 0, _ZERO, 0.0))
-    impossible = log_p < _NEVER
-    loss = np.where(impossible, np.inf, -log_p) + 0.0  # never -0
     if not need_backward:
-        return loss, None
+        return log_p, None
     posterior = a[:, 0, 2:] + a[::-1, 1, :1:-1]
     posterior -= e
-    posterior += (base[:, 0] + base[::-1, 1] - np.where(impossible, 0, log_p)).astype(dtype)[:, None]
+    posterior += (base[:, 0] + base[::-1, 1] - np.where(log_p < _NEVER, 0, log_p)).astype(dtype)[:, None]
     np.exp(posterior, posterior)
-    places, sums = _by_label(posterior, labels, blank, classes)
-    return loss, Saved(x, sums, places, lengths, impossible)
+    return log_p, _by_label(posterior, labels, blank, classes)
 
 
 def _emissions(x: Array, labels: Array, lengths: Array, blank: int, dtype: np.dtype[Any]) -> Array:

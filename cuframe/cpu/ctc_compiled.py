@@ -1,0 +1,83 @@
+"""The recursions of CTC as compiled code, where llvmlite is installed.
+
+Note [Compiled CTC]
+    The rules are those of Note [CTC on the CPU], for one sequence a call: its states are the lanes of vectors, and a
+    step and its exponentials stay in registers. Each step is set back by the best state of the step before. The
+    beginnings are kept for all steps, in the cache; ends meet them step by step, and add their posteriors to the sums
+    of the labels. Threads take the next sequence when they are through with one, and change no bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from itertools import count
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import jit
+
+__all__ = ["alignments", "applies"]
+
+Array = npt.NDArray[Any]
+
+_ZERO = -1e30  # log 0
+_LEAST = 1 << 12  # states and steps for which compiling is worth its time
+_THREAD = 1 << 14  # that keep a thread busy for long enough
+
+
+def applies(x: Array, labels: Array) -> bool:
+    """Whether `alignments` serves x [T, N, C] and labels [N, S]."""
+    steps, batch, _ = x.shape
+    return (
+        steps * batch * (2 * labels.shape[1] + 1) >= _LEAST
+        and x.dtype.kind in "fV"
+        and x.dtype.itemsize in (2, 4, 8)
+        and jit.available()
+    )
+
+
+@lru_cache(None)
+def _kernel(backward: bool, double: bool) -> Callable[[int, int], None]:
+    from . import ctc_ir
+
+    name = "_".join(["ctc", str(int(backward)), str(int(double))])
+    return jit.load(ctc_ir.build(name, backward, jit.lanes() >> double, double), name)
+
+
+def alignments(
+    x: Array, labels: Array, lengths: Array, sizes: Array, blank: int, need_backward: bool
+) -> tuple[Array, tuple[Array, Array] | None]:
+    """As `ctc.alignments`."""
+    steps, batch, classes = x.shape
+    dtype = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+    x = np.ascontiguousarray(x, dtype)
+    double = dtype.itemsize == 8
+    lanes, most = jit.lanes() >> double, 2 * labels.shape[1] + 1
+    width = -(-most // lanes) * lanes
+    offsets = np.full((batch, width), blank)
+    offsets[:, 1:most:2] = labels
+    offsets += np.arange(batch)[:, None] * classes
+    jump = np.full((batch, width + lanes), _ZERO, dtype)
+    jump[:, 3:most:2][labels[:, 1:] != labels[:, :-1]] = 0
+    columns, slots = np.unique(offsets, return_inverse=True)
+    slots = slots.reshape(offsets.shape)
+    lengths, states = (np.ascontiguousarray(v, np.int64) for v in (lengths, 2 * sizes + 1))
+    log_p = np.where(sizes > 0, _ZERO, 0.0)
+    posterior = np.zeros((steps, len(columns)) if need_backward else (0, 0), dtype)
+    tables = (offsets, jump, slots, lengths, states, log_p, posterior)
+    shared = [jit.address(x), batch * classes, *map(jit.address, tables), len(columns), width]
+    kernel, numbers = _kernel(need_backward, double), count()
+
+    def run(_: int, __: int) -> None:
+        line = (width + lanes) * dtype.itemsize
+        places = np.cumsum([0, -(-steps // 8) * 64, steps * line, 3 * line])
+        room = jit.scratch(int(places[-1]) // 4)
+        words = np.array([*shared, *(jit.address(room) + places[:3]), 0, batch, 1], np.int64)
+        while (n := next(numbers)) < batch:
+            kernel(jit.address(words), n)
+
+    jit.parallel(run, max(1, min(jit.cpus(), batch, steps * batch * most // _THREAD)))
+    return log_p, (columns, posterior) if need_backward else None
