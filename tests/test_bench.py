@@ -305,7 +305,3 @@ def test_readme_markers() -> None:
     for bad in ("nothing", text + text, f"{readme.END} {readme.BEGIN}"):
         with pytest.raises(ValueError, match="README.md must hold the lines"):
             readme.replaced(bad, "x")
-
-
-def test_readme_is_what_the_results_say(capsys: pytest.CaptureFixture) -> None:
-    assert main(["bench", "readme"]) == 0, capsys.readouterr().err
