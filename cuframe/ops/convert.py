@@ -34,7 +34,13 @@ def clone(input: Tensor, *, memory_format: Any = None) -> Tensor:
 
 
 def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
-    """The tensor in row-major memory: itself where it is so already, else a copy."""
+    """The tensor in row-major memory: itself where it is so already, else a copy.
+
+    >>> import cuframe as cf
+    >>> x = cf.ones(2, 3).T
+    >>> x.is_contiguous(), x.contiguous().is_contiguous()
+    (False, True)
+    """
     x = self.array
     if x.flags.c_contiguous:
         return self
@@ -42,7 +48,12 @@ def contiguous(self: Tensor, memory_format: Any = None) -> Tensor:
 
 
 def is_contiguous(self: Tensor) -> bool:
-    """True if the elements lie in memory in row-major order without gaps."""
+    """True if the elements lie in memory in row-major order without gaps.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2, 3).is_contiguous(), cf.ones(2, 3).T.is_contiguous()
+    (True, False)
+    """
     return bool(self.array.flags.c_contiguous)
 
 
@@ -130,7 +141,12 @@ def to(
 
 
 def cpu(self: Tensor) -> Tensor:
-    """The tensor in host memory; itself where it is there."""
+    """The tensor in host memory; itself where it is there.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2, device="sim").cpu().device
+    device(type='cpu')
+    """
     return move(self, Device("cpu"))
 
 
@@ -139,6 +155,13 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor
 
     Args:
         device: an index, a device or its name; by default the first.
+
+    Raises:
+        RuntimeError: there is no GPU, or no CuPy.
+
+    >>> import cuframe as cf
+    >>> if cf.cuda.is_available():
+    ...     assert cf.ones(2).cuda().is_cuda
     """
     if device is None or isinstance(device, int):
         return move(self, Device("cuda", device))
@@ -146,17 +169,32 @@ def cuda(self: Tensor, device: Any = None, non_blocking: bool = False) -> Tensor
 
 
 def astype(self: Tensor, dtype: Any, copy: bool = True) -> Tensor:
-    """The tensor in another dtype (NumPy's name for `to`)."""
+    """The tensor in another dtype (NumPy's name for `to`).
+
+    >>> import cuframe as cf
+    >>> cf.tensor([1.7]).astype(cf.int32)
+    tensor([1], dtype=cuframe.int32)
+    """
     return cast(self, as_dtype(dtype))
 
 
 def type_(self: Tensor, dtype: Any = None, non_blocking: bool = False) -> Any:
-    """The tensor in another dtype; without an argument the name of its own."""
+    """The tensor in another dtype; without an argument the name of its own.
+
+    >>> import cuframe as cf
+    >>> cf.ones(1).type(), cf.ones(1).type(cf.int64)
+    ('cuframe.float32', tensor([1]))
+    """
     return f"cuframe.{self.array.dtype.name}" if dtype is None else cast(self, as_dtype(dtype))
 
 
 def type_as(self: Tensor, other: Tensor) -> Tensor:
-    """The tensor in the dtype and on the device of another."""
+    """The tensor in the dtype and on the device of another.
+
+    >>> import cuframe as cf
+    >>> cf.tensor([1.7]).type_as(cf.arange(2))
+    tensor([1])
+    """
     need_tensor("type_as", "other", other)
     return to(self, other)
 
@@ -168,7 +206,12 @@ def _to_dtype(name: str, kind: Any) -> Callable[[Tensor], Tensor]:
         return cast(self, dtype)
 
     method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"The tensor as {dtype.name}."
+    method.__doc__ = f"""The tensor as {dtype.name}; itself where it is that already.
+
+>>> import cuframe as cf
+>>> cf.tensor([1, 0]).{name}().dtype
+{dtype!r}
+"""
     return method
 
 
@@ -184,7 +227,12 @@ def numel(input: Tensor) -> int:
 
 
 def size(self: Tensor, dim: int | None = None) -> Any:
-    """The sizes of all dimensions, or of one."""
+    """The sizes of all dimensions, or of one.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2, 3).size(), cf.ones(2, 3).size(1)
+    (cuframe.Size([2, 3]), 3)
+    """
     shape = self.array.shape
     if dim is None:
         return Size(shape)
@@ -194,24 +242,45 @@ def size(self: Tensor, dim: int | None = None) -> Any:
 
 
 def dim(self: Tensor) -> int:
-    """The number of dimensions."""
+    """The number of dimensions.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2, 3).dim()
+    2
+    """
     return self.array.ndim
 
 
 def stride(self: Tensor, dim: int | None = None) -> Any:
-    """How many elements apart neighbours in each dimension lie, or in one."""
+    """How many elements apart neighbours in each dimension lie, or in one.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2, 3).stride(), cf.ones(2, 3).T.stride(1)
+    ((3, 1), 3)
+    """
     x = self.array
     strides = tuple([s // x.dtype.itemsize for s in x.strides])
     return strides if dim is None else strides[wrap_dim("stride", "dim", dim, x.ndim)]
 
 
 def element_size(self: Tensor) -> int:
-    """Bytes of one element."""
+    """Bytes of one element.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2, dtype=cf.float16).element_size()
+    2
+    """
     return self.array.dtype.itemsize
 
 
 def data_ptr(self: Tensor) -> int:
-    """The address of the first element."""
+    """The address of the first element.
+
+    >>> import cuframe as cf
+    >>> x = cf.ones(2)
+    >>> x.data_ptr() == x.array.ctypes.data
+    True
+    """
     x = self.array
     return x.ctypes.data if isinstance(x, np.ndarray) else x.data.ptr
 
@@ -243,6 +312,11 @@ def copy_(self: Tensor, src: Any, non_blocking: bool = False) -> Tensor:
 
     Raises:
         RuntimeError: the shapes do not broadcast, or self is a leaf that requires a gradient.
+
+    >>> import cuframe as cf
+    >>> cf.zeros(2, 2).copy_(cf.tensor([1, 2]))
+    tensor([[1., 2.],
+            [1., 2.]])
     """
     check_writable(self, "copy_")
     if not isinstance(src, Tensor):
@@ -271,7 +345,12 @@ def _fits(shape: tuple, into: tuple) -> bool:
 
 
 def fill_(self: Tensor, value: Any) -> Tensor:
-    """Write one number, or a 0-d tensor (which then gets a gradient), everywhere; returns self."""
+    """Write one number, or a 0-d tensor (which then gets a gradient), everywhere; returns self.
+
+    >>> import cuframe as cf
+    >>> cf.zeros(2).fill_(7.0)
+    tensor([7., 7.])
+    """
     if isinstance(value, Tensor):
         if value.array.ndim:
             raise RuntimeError(f"fill_: value must be a number or a 0-d tensor, got shape {tuple(value.array.shape)}")
@@ -280,7 +359,12 @@ def fill_(self: Tensor, value: Any) -> Tensor:
 
 
 def zero_(self: Tensor) -> Tensor:
-    """Write zeros everywhere; returns self."""
+    """Write zeros everywhere; returns self.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2).zero_()
+    tensor([0., 0.])
+    """
     return overwrite(self, 0, "zero_")
 
 
@@ -293,6 +377,11 @@ def fill_diagonal_(self: Tensor, fill_value: float, wrap: bool = False) -> Tenso
 
     Raises:
         RuntimeError: fewer than two dimensions, or more than two of different sizes.
+
+    >>> import cuframe as cf
+    >>> cf.zeros(2, 2).fill_diagonal_(1.0)
+    tensor([[1., 0.],
+            [0., 1.]])
     """
     check_writable(self, "fill_diagonal_")
     shape = self.array.shape
@@ -311,13 +400,26 @@ def fill_diagonal_(self: Tensor, fill_value: float, wrap: bool = False) -> Tenso
 
 
 def get_device(self: Tensor) -> int:
-    """The index of the CUDA device that holds the tensor; -1 on the CPU."""
+    """The index of the CUDA device that holds the tensor; -1 on the CPU.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2).get_device()
+    -1
+    """
     index = self.device.index
     return -1 if index is None else index
 
 
 def is_nonzero(self: Tensor) -> bool:
-    """True unless the single element is zero."""
+    """True unless the single element is zero.
+
+    Raises:
+        RuntimeError: the tensor has another number of elements than one.
+
+    >>> import cuframe as cf
+    >>> cf.tensor([0.5]).is_nonzero()
+    True
+    """
     return bool(self)
 
 
@@ -334,23 +436,43 @@ def reverse(self: Tensor) -> Tensor:
 
 
 def is_cpu(self: Tensor) -> bool:
-    """True if the array lives in host memory."""
+    """True if the array lives in host memory.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2).is_cpu, cf.ones(2, device="sim").is_cpu
+    (True, False)
+    """
     return self.device.type == "cpu"
 
 
 def is_sparse(self: Tensor) -> bool:
-    """False: a Tensor is dense; the gradient of a sparse embedding is of a type of its own."""
+    """False: a Tensor is dense; the gradient of a sparse embedding is of a type of its own.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2).is_sparse
+    False
+    """
     return False
 
 
 def is_same_size(self: Tensor, other: Tensor) -> bool:
-    """True if both tensors have the same shape."""
+    """True if both tensors have the same shape.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2).is_same_size(cf.zeros(2))
+    True
+    """
     need_tensor("is_same_size", "other", other)
     return self.array.shape == other.array.shape
 
 
 def is_signed(self: Tensor) -> bool:
-    """True if the dtype holds negative numbers."""
+    """True if the dtype holds negative numbers.
+
+    >>> import cuframe as cf
+    >>> cf.arange(2).is_signed(), cf.arange(2, dtype=cf.uint8).is_signed()
+    (True, False)
+    """
     return self.array.dtype.kind not in "ub"
 
 

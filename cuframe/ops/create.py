@@ -515,7 +515,12 @@ def from_dlpack(ext_tensor: Any) -> Tensor:
 def new_tensor(
     self: Tensor, data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False
 ) -> Tensor:
-    """`cf.tensor(data)` in the dtype and on the device of this tensor, unless given otherwise."""
+    """`cf.tensor(data)` in the dtype and on the device of this tensor, unless given otherwise.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2, dtype=cf.float16).new_tensor([1, 2])
+    tensor([1., 2.], dtype=cuframe.float16)
+    """
     where = self.device if device is None else device
     return tensor(data, dtype=self.array.dtype if dtype is None else dtype, device=where, requires_grad=requires_grad)
 
@@ -532,7 +537,14 @@ def _new(creation: Callable[..., Tensor]) -> Callable[..., Tensor]:
         )
 
     method.__name__ = method.__qualname__ = name
-    method.__doc__ = f"`cf.{creation.__name__}` in the dtype and on the device of this tensor, unless given otherwise."
+    size = "(2,), 7" if creation is full else "2"
+    method.__doc__ = f"""`cf.{creation.__name__}` in the dtype and on the device of this tensor, unless given otherwise.
+
+>>> import cuframe as cf
+>>> x = cf.zeros(3, dtype=cf.float16).{name}({size})
+>>> x.shape, x.dtype
+(cuframe.Size([2]), dtype('float16'))
+"""
     return method
 
 

@@ -445,6 +445,10 @@ def uniform_(self: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: An
     Raises:
         RuntimeError: from is above to, or self is a leaf that requires a gradient.
         TypeError: self is not floating point.
+
+    >>> import cuframe as cf
+    >>> bool((cf.empty(100).uniform_(-1.0, 1.0).abs() <= 1).all())
+    True
     """
     low = named.pop("from", from_)
     if named:
@@ -476,6 +480,10 @@ def exponential_(self: Tensor, lambd: float = 1.0, *, generator: Any = None) -> 
     Raises:
         RuntimeError: lambd is not positive, or self is a leaf that requires a gradient.
         TypeError: self is not floating point.
+
+    >>> import cuframe as cf
+    >>> bool((cf.empty(100).exponential_() >= 0).all())
+    True
     """
     kind = _ready(self, "exponential_")
     if not lambd > 0:
@@ -505,6 +513,10 @@ def random_(self: Tensor, from_: Any = None, to: Any = None, *, generator: Any =
 
     Raises:
         RuntimeError: the range is empty or does not fit, or self is a leaf that requires a gradient.
+
+    >>> import cuframe as cf
+    >>> bool((cf.empty(100).random_(6) < 6).all())
+    True
     """
     check_writable(self, "random_")
     kind = self.array.dtype

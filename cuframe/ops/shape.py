@@ -398,7 +398,12 @@ def adjoint(input: Tensor) -> Tensor:
 
 
 def reversed_dims(input: Tensor) -> Tensor:
-    """What `.T` gives: the dimensions in reverse order."""
+    """What `.T` gives: the dimensions in reverse order.
+
+    >>> import cuframe as cf
+    >>> cf.ones(2, 3).T.shape
+    cuframe.Size([3, 2])
+    """
     n = input.array.ndim
     return t(input) if n <= 2 else permute(input, tuple(range(n))[::-1])
 
