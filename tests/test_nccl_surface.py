@@ -13,6 +13,7 @@ import pytest
 
 from cuframe.distributed import nccl_library
 from cuframe.distributed.nccl_library import OLDEST, Nccl, library_path
+from cuframe.distributed.reduction import REDUCTIONS
 from tests.ranks import ROOT
 
 pytestmark = pytest.mark.cupy
@@ -83,7 +84,8 @@ def test_the_library_has_all_functions_with_these_parameters():
 
 def test_numbers_of_types_operations_and_errors():
     text = header()
-    for name, number in (nccl_library.TYPES | nccl_library.OPERATIONS).items():
+    operations = {op.value: reduction.nccl for op, reduction in REDUCTIONS.items()}
+    for name, number in (nccl_library.TYPES | operations).items():
         short = {"product": "Prod"}.get(name, name.capitalize())
         assert re.search(rf"\bnccl{short}\s*=\s*{number}\b", text), (name, number)
     assert re.search(rf"\bncclInProgress\s*=\s*{nccl_library.IN_PROGRESS}\b", text)

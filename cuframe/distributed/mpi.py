@@ -25,8 +25,10 @@ import numpy as np
 
 from .._paths import install_command
 from . import status
+from .arrays import as_bytes, check_other, describe
 from .errors import DistributedError, DistributedTimeout, name_ranks
 from .process_group import ProcessGroup, ReduceOp, Work, check_reduction
+from .reduction import REDUCTIONS, is_short
 
 __all__ = ["MpiGroup"]
 
@@ -99,8 +101,6 @@ class MpiGroup(ProcessGroup):
         self._before: Callable[..., Any] = sys.excepthook
         self._answerer = threading.Thread(target=self._answer, name="cuframe mpi questions", daemon=True)
         self._answerer.start()
-        self._ops = {ReduceOp.SUM: mpi.SUM, ReduceOp.AVG: mpi.SUM, ReduceOp.MIN: mpi.MIN, ReduceOp.MAX: mpi.MAX,
-                     ReduceOp.PRODUCT: mpi.PROD}  # fmt: skip
 
     @classmethod
     def of_world(cls, rank: int, world_size: int, timeout: float) -> MpiGroup:
@@ -221,16 +221,18 @@ class MpiGroup(ProcessGroup):
             self._comm.Allreduce(self._mpi.IN_PLACE, x, how)
             self._deliver(array, x, op)
 
-        return self._run("all_reduce", f"{_describe(array)} {op.value}", job, background)
+        return self._run("all_reduce", f"{describe(array)} {op.value}", job, background)
 
     def _operand(self, array: np.ndarray, op: ReduceOp) -> tuple[np.ndarray, Any]:
         """Numbers that MPI can reduce, on the array's memory where possible, and MPI's operation."""
         if array.dtype.kind == "b":  # "or" and "and", as NumPy's
-            either = op in (ReduceOp.SUM, ReduceOp.MAX)
-            return np.ascontiguousarray(array).view(np.uint8), self._mpi.MAX if either else self._mpi.MIN
-        if array.dtype.kind == "V" or array.dtype == np.float16:
-            return array.astype(np.float32, order="C"), self._ops[op]
-        return np.asarray(array, order="C"), self._ops[op]
+            return np.ascontiguousarray(array).view(np.uint8), self._named(REDUCTIONS[op].boolean)
+        if is_short(array.dtype):
+            return array.astype(np.float32, order="C"), self._named(op)
+        return np.asarray(array, order="C"), self._named(op)
+
+    def _named(self, op: ReduceOp) -> Any:
+        return getattr(self._mpi, REDUCTIONS[op].mpi)
 
     def _deliver(self, array: np.ndarray, x: np.ndarray, op: ReduceOp) -> None:
         if op is ReduceOp.AVG:
@@ -241,18 +243,18 @@ class MpiGroup(ProcessGroup):
     def broadcast(self, array: np.ndarray, root: int, background: bool = False) -> Work:
         def job() -> None:
             x = np.asarray(array, order="C")
-            self._comm.Bcast(_bytes(x), root)
+            self._comm.Bcast(as_bytes(x), root)
             _put(array, x)
 
-        return self._run("broadcast", f"{_describe(array)} from {self.ranks[root]}", job, background)
+        return self._run("broadcast", f"{describe(array)} from {self.ranks[root]}", job, background)
 
     def all_gather(self, out: np.ndarray, array: np.ndarray, background: bool = False) -> Work:
         def job() -> None:
             y = np.asarray(out, order="C")
-            self._comm.Allgather(_bytes(np.asarray(array, order="C")), _bytes(y))
+            self._comm.Allgather(as_bytes(np.asarray(array, order="C")), as_bytes(y))
             _put(out, y)
 
-        return self._run("all_gather", _describe(array), job, background)
+        return self._run("all_gather", describe(array), job, background)
 
     def reduce_scatter(
         self, out: np.ndarray, stacked: np.ndarray, op: ReduceOp = ReduceOp.SUM, background: bool = False
@@ -265,64 +267,60 @@ class MpiGroup(ProcessGroup):
             self._comm.Reduce_scatter_block(x, y, how)
             self._deliver(out, y, op)
 
-        return self._run("reduce_scatter", f"{_describe(out)} {op.value}", job, background)
+        return self._run("reduce_scatter", f"{describe(out)} {op.value}", job, background)
 
     def gather(self, out: np.ndarray | None, array: np.ndarray, root: int, background: bool = False) -> Work:
         def job() -> None:
             y = None if out is None else np.asarray(out, order="C")
-            self._comm.Gather(_bytes(np.asarray(array, order="C")), None if y is None else _bytes(y), root)
+            self._comm.Gather(as_bytes(np.asarray(array, order="C")), None if y is None else as_bytes(y), root)
             if out is not None and y is not None:
                 _put(out, y)
 
-        return self._run("gather", f"{_describe(array)} to {self.ranks[root]}", job, background)
+        return self._run("gather", f"{describe(array)} to {self.ranks[root]}", job, background)
 
     def scatter(
         self, array: np.ndarray, stacked: np.ndarray | None, root: int, background: bool = False
     ) -> Work:
         def job() -> None:
             x = np.asarray(array, order="C")
-            rows = None if stacked is None else _bytes(np.asarray(stacked, order="C"))
-            self._comm.Scatter(rows, _bytes(x), root)
+            rows = None if stacked is None else as_bytes(np.asarray(stacked, order="C"))
+            self._comm.Scatter(rows, as_bytes(x), root)
             _put(array, x)
 
-        return self._run("scatter", f"{_describe(array)} from {self.ranks[root]}", job, background)
+        return self._run("scatter", f"{describe(array)} from {self.ranks[root]}", job, background)
 
     def all_to_all(self, out: np.ndarray, stacked: np.ndarray, background: bool = False) -> Work:
         def job() -> None:
             y = np.asarray(out, order="C")
-            self._comm.Alltoall(_bytes(np.asarray(stacked, order="C")), _bytes(y))
+            self._comm.Alltoall(as_bytes(np.asarray(stacked, order="C")), as_bytes(y))
             _put(out, y)
 
-        return self._run("all_to_all", _describe(out[0]), job, background)
+        return self._run("all_to_all", describe(out[0]), job, background)
 
     def barrier(self, background: bool = False) -> Work:
         return self._run("barrier", "", self._comm.Barrier, background)
 
     # -- between two ranks ----------------------------------------------------------------------------------------
     def send(self, array: np.ndarray, peer: int, tag: int = 0, background: bool = False) -> Work:
-        self._check_peer("send", peer)
+        check_other("send", self, peer)
 
         def job() -> None:
-            self._comm.Send(_bytes(np.asarray(array, order="C")), peer, tag)
+            self._comm.Send(as_bytes(np.asarray(array, order="C")), peer, tag)
 
-        return self._run(f"send to rank {self.ranks[peer]}", _describe(array), job, background, ("send", peer))
+        return self._run(f"send to rank {self.ranks[peer]}", describe(array), job, background, ("send", peer))
 
     def recv(self, array: np.ndarray, peer: int, tag: int = 0, background: bool = False) -> Work:
-        self._check_peer("recv", peer)
+        check_other("recv", self, peer)
         where = f"recv from rank {self.ranks[peer]}"
 
         def job() -> None:
             x, state = np.asarray(array, order="C"), self._mpi.Status()
-            self._comm.Recv(_bytes(x), peer, tag, state)
+            self._comm.Recv(as_bytes(x), peer, tag, state)
             if state.Get_count() != x.nbytes:
                 raise DistributedError(f"{where}: expected {x.nbytes:,} bytes, but {state.Get_count():,} were sent")
             _put(array, x)
 
-        return self._run(where, _describe(array), job, background, ("recv", peer))
-
-    def _check_peer(self, name: str, peer: int) -> None:
-        if peer == self.rank:
-            raise ValueError(f"{name}: rank {self.ranks[peer]} is this rank itself")
+        return self._run(where, describe(array), job, background, ("recv", peer))
 
     def close(self) -> None:
         if self._closed:
@@ -334,14 +332,6 @@ class MpiGroup(ProcessGroup):
         self._answerer.join()
         if self._hook is not None and sys.excepthook is self._hook:
             sys.excepthook = self._before
-
-
-def _describe(array: np.ndarray) -> str:
-    return f"{array.dtype.name}, {array.size:,}"
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1).view(np.uint8)
 
 
 def _put(array: np.ndarray, x: np.ndarray) -> None:

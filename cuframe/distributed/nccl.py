@@ -23,12 +23,14 @@ from typing import Any
 import numpy as np
 
 from . import status
+from .arrays import check_other, describe
 from .errors import DistributedError, name_ranks
 from .nccl_channel import Channel, NcclWork
 from .nccl_device import CudaDevice
-from .nccl_library import OPERATIONS, TYPES, Nccl, NcclError, library_path, load, version_text
+from .nccl_library import TYPES, Nccl, NcclError, library_path, load, version_text
 from .nccl_watchdog import Watchdog
 from .process_group import ProcessGroup, ReduceOp, Work, check_reduction
+from .reduction import REDUCTIONS
 from .store import Store
 
 __all__ = ["CudaDevice", "NcclGroup"]
@@ -213,7 +215,7 @@ class NcclGroup(ProcessGroup):
         calls = [self._call("ncclAllReduce", x, x, count, kind, code)]
         if root is not None:
             calls = [self._call("ncclReduce", x, x, count, kind, code, root)]
-        return self._collective(name, _describe(array), x, calls if count else (), background, after)
+        return self._collective(name, describe(array), x, calls if count else (), background, after)
 
     def broadcast(self, array: Any, root: int, background: bool = False) -> Work:
         self._check_open("broadcast")
@@ -223,7 +225,7 @@ class NcclGroup(ProcessGroup):
             x = self._target("broadcast", "tensor", array, after, read=True)
         count, kind = _units(x)
         calls = [self._call("ncclBroadcast", x, x, count, kind, root)] if count else ()
-        return self._collective("broadcast", _describe(array), x, calls, background, after)
+        return self._collective("broadcast", describe(array), x, calls, background, after)
 
     def all_gather(self, out: Any, array: Any, background: bool = False) -> Work:
         self._check_open("all_gather")
@@ -233,7 +235,7 @@ class NcclGroup(ProcessGroup):
             x, y = self._source("all_gather", "tensor", array), self._target("all_gather", "output", out, after)
         count, kind = _units(x)
         calls = [self._call("ncclAllGather", x, y, count, kind)] if count else ()
-        return self._collective("all_gather", _describe(array), (x, y), calls, background, after)
+        return self._collective("all_gather", describe(array), (x, y), calls, background, after)
 
     def reduce_scatter(
         self, out: Any, stacked: Any, op: ReduceOp = ReduceOp.SUM, background: bool = False
@@ -250,7 +252,7 @@ class NcclGroup(ProcessGroup):
                 after[:] = [lambda: out.__setitem__(..., y.astype(out.dtype))]
         count, kind = _units(y)
         calls = [self._call("ncclReduceScatter", x, y, count, kind, code)] if count else ()
-        return self._collective(name, _describe(out), (x, y), calls, background, after)
+        return self._collective(name, describe(out), (x, y), calls, background, after)
 
     def gather(self, out: Any, array: Any, root: int, background: bool = False) -> Work:
         return self._exchange("gather", array, None, out, self._peer("gather", root), background)
@@ -282,11 +284,12 @@ class NcclGroup(ProcessGroup):
                 at = self.device.pointer(buffer)
                 peers = [root] if whole else range(self.size)
                 calls += [(call, at if whole else at + r * one.nbytes, count, kind, r) for r in peers]
-        return self._collective(name, _describe(one), (x, y), calls if count else (), background, after)
+        return self._collective(name, describe(one), (x, y), calls if count else (), background, after)
 
     def barrier(self, background: bool = False) -> Work:
         self._check_open("barrier")
-        calls = [self._call("ncclAllReduce", self._token, self._token, 1, TYPES["uint8"], OPERATIONS["max"])]
+        largest = REDUCTIONS[ReduceOp.MAX].nccl
+        calls = [self._call("ncclAllReduce", self._token, self._token, 1, TYPES["uint8"], largest)]
         work = self._collective("barrier", "", None, calls, True, [])
         if not background:
             work.block()
@@ -302,8 +305,7 @@ class NcclGroup(ProcessGroup):
     def _one(self, name: str, array: Any, peer: int, work_after: list) -> tuple[Any, tuple[int, str, int], str]:
         """A message: its buffer, what the peer must count, and its description."""
         self._check_open(name)
-        if self._peer(name, peer) == self.rank:
-            raise ValueError(f"{name}: rank {self.ranks[peer]} is this rank itself")
+        check_other(name, self, self._peer(name, peer))
         with self.device.active():
             take = self._source if name == "send" else self._target
             x = take(name, "tensor", array, *(() if name == "send" else (work_after,)))
@@ -312,7 +314,7 @@ class NcclGroup(ProcessGroup):
             mine, theirs = (f"{peer}>{self.rank} received", f"{peer}>{self.rank} sent")
         number = self.messages[mine] = self.messages.get(mine, 0) + 1
         way = "to" if name == "send" else "from"
-        return x, (peer, theirs, number), f"{name} #{number} {way} rank {self.ranks[peer]} ({_describe(array)})"
+        return x, (peer, theirs, number), f"{name} #{number} {way} rank {self.ranks[peer]} ({describe(array)})"
 
     def _message(self, name: str, array: Any, peer: int, background: bool) -> Work:
         after: list[Callable[[], None]] = []
@@ -404,10 +406,6 @@ def _shared_gpus() -> bool:
     return os.environ.get("NCCL_MULTI_RANK_GPU_ENABLE", "0") not in ("", "0")
 
 
-def _describe(array: Any) -> str:
-    return f"{array.dtype.name}, {array.size:,}"
-
-
 def _units(array: Any) -> tuple[int, int]:
     """How many elements of which of NCCL's types; bytes where NCCL has no such type."""
     kind = TYPES.get(array.dtype.name)
@@ -422,11 +420,11 @@ def _reduction(name: str, dtype: np.dtype, op: ReduceOp) -> tuple[int, str | Non
     """NCCL's number of a reduction, and the wider dtype that it must be done in, if any."""
     check_reduction(name, dtype, op)
     if dtype.kind == "b":  # one byte, 0 or 1: "or" and "and" as NumPy's
-        return OPERATIONS["max" if op in (ReduceOp.SUM, ReduceOp.MAX) else "min"], None
+        return REDUCTIONS[REDUCTIONS[op].boolean].nccl, None
     if dtype.kind == "c" and op is ReduceOp.PRODUCT:
         raise TypeError(f"{name}: NCCL multiplies no complex numbers; got {dtype.name}")
     if dtype.name in ("int16", "uint16"):
-        return OPERATIONS[op.value], "int32"
+        return REDUCTIONS[op].nccl, "int32"
     if dtype.kind != "c" and dtype.name not in TYPES:
         raise TypeError(f"{name}: NCCL reduces {', '.join(TYPES)}, got {dtype.name}")
-    return OPERATIONS[op.value], None
+    return REDUCTIONS[op].nccl, None

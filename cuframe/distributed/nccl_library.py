@@ -17,13 +17,12 @@ from typing import Any
 from .._paths import install_command
 from .errors import DistributedError
 
-__all__ = ["IN_PROGRESS", "OPERATIONS", "TYPES", "Nccl", "NcclError", "library_path", "load", "version_text"]
+__all__ = ["IN_PROGRESS", "TYPES", "Nccl", "NcclError", "library_path", "load", "version_text"]
 
 IN_PROGRESS = 7
 OLDEST = 21400  # the first that makes communicators without blocking
 TYPES = {"int8": 0, "uint8": 1, "int32": 2, "uint32": 3, "int64": 4, "uint64": 5, "float16": 6, "float32": 7,
          "float64": 8, "bfloat16": 9}  # fmt: skip
-OPERATIONS = {"sum": 0, "product": 1, "max": 2, "min": 3, "avg": 4}
 
 _pointer, _size, _int = ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int
 _MAGIC = 0xCAFEBEEF

@@ -11,25 +11,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..cpu import jit
 from .process_group import ReduceOp
 
-__all__ = ["reduce_into", "reduce_to"]
+__all__ = ["REDUCTIONS", "Reduction", "is_short", "reduce_into", "reduce_to"]
+
+
+class Reduction(NamedTuple):
+    """What a reduction is called.
+
+    Attributes:
+        ufunc: NumPy's function of two arrays; averages are divided afterwards.
+        mpi: MPI's name; averages are divided afterwards.
+        nccl: NCCL's number.
+        boolean: what does the same to bytes that are 0 or 1, "or" and "and" as NumPy's.
+    """
+
+    ufunc: Callable[..., Any]
+    mpi: str
+    nccl: int
+    boolean: ReduceOp
+
+
+REDUCTIONS = {
+    ReduceOp.SUM: Reduction(np.add, "SUM", 0, ReduceOp.MAX),
+    ReduceOp.PRODUCT: Reduction(np.multiply, "PROD", 1, ReduceOp.MIN),
+    ReduceOp.MAX: Reduction(np.maximum, "MAX", 2, ReduceOp.MAX),
+    ReduceOp.MIN: Reduction(np.minimum, "MIN", 3, ReduceOp.MIN),
+    ReduceOp.AVG: Reduction(np.add, "SUM", 4, ReduceOp.MAX),
+}
 
 _BLOCK = 1 << 17  # bytes: a few of them fit into a core's second cache
 _LEAST = 1 << 14  # elements that are worth machine code
 _MOST = 16  # arrays that it is made for
-_UFUNCS: dict[ReduceOp, Callable[..., Any]] = {
-    ReduceOp.SUM: np.add, ReduceOp.AVG: np.add, ReduceOp.MIN: np.minimum, ReduceOp.MAX: np.maximum,
-    ReduceOp.PRODUCT: np.multiply,
-}  # fmt: skip
 
 
-def _is_short(dtype: np.dtype) -> bool:
+def is_short(dtype: np.dtype) -> bool:
     """Whether it is a 16-bit float, which is added up in float32 and rounded once."""
     return dtype.kind == "V" or dtype == np.float16
 
@@ -44,7 +65,7 @@ def _divide(total: np.ndarray, count: int) -> None:
 def _reduce_short(parts: Sequence[np.ndarray], out: np.ndarray, op: ReduceOp) -> None:
     total = parts[0].astype(np.float32)
     for part in parts[1:]:
-        _UFUNCS[op](total, part.astype(np.float32), out=total)
+        REDUCTIONS[op].ufunc(total, part.astype(np.float32), out=total)
     if op is ReduceOp.AVG:
         _divide(total, len(parts))
     out[...] = total.astype(out.dtype)
@@ -53,12 +74,12 @@ def _reduce_short(parts: Sequence[np.ndarray], out: np.ndarray, op: ReduceOp) ->
 def reduce_into(parts: Sequence[np.ndarray], out: np.ndarray, op: ReduceOp) -> None:
     """`out` = the parts reduced in their order; `out` may be the first of them."""
     with np.errstate(all="ignore"):
-        if _is_short(out.dtype):
+        if is_short(out.dtype):
             _reduce_short(parts, out, op)
             return
-        _UFUNCS[op](parts[0], parts[1], out=out)
+        REDUCTIONS[op].ufunc(parts[0], parts[1], out=out)
         for part in parts[2:]:
-            _UFUNCS[op](out, part, out=out)
+            REDUCTIONS[op].ufunc(out, part, out=out)
         if op is ReduceOp.AVG:
             _divide(out, len(parts))
 
@@ -87,9 +108,9 @@ def reduce_to(parts: Sequence[np.ndarray], mine: int, others: Sequence[np.ndarra
         words = np.array([own.size, *(a.ctypes.data for a in (*parts, own, *others))], np.int64)
         kernel(words.ctypes.data, 0)
         return
-    ufunc = _UFUNCS[op]
+    ufunc = REDUCTIONS[op].ufunc
     step = max(1, _BLOCK // own.itemsize)
-    short = _is_short(own.dtype)
+    short = is_short(own.dtype)
     scratch = np.empty(min(step, own.size) if mine > 1 and not short else 0, own.dtype)
     for begin in range(0, own.size, step):
         block = slice(begin, min(begin + step, own.size))

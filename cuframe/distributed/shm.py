@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from . import status
+from .arrays import as_bytes, check_other
 from .errors import DistributedError, DistributedTimeout, name_ranks
 from .process_group import ProcessGroup, ReduceOp, Work, check_reduction
 from .reduction import reduce_into, reduce_to
@@ -55,10 +56,6 @@ def _flat(array: np.ndarray, read: bool = True) -> np.ndarray:
     if array.flags.c_contiguous:
         return array.reshape(-1)
     return array.reshape(-1).copy() if read else np.empty(array.size, array.dtype)
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return array.reshape(-1).view(np.uint8)
 
 
 def _describe(array: np.ndarray) -> str:
@@ -278,7 +275,7 @@ class SharedMemoryGroup(ProcessGroup):
         phase()
 
     def _all_reduce_small(self, x: np.ndarray, op: ReduceOp, phase: Callable[[], int]) -> None:
-        self._slots[self._next(), self.rank, : x.nbytes] = _bytes(x)
+        self._slots[self._next(), self.rank, : x.nbytes] = as_bytes(x)
         now = phase()
         parts = [self._slots[now, r, : x.nbytes].view(x.dtype) for r in range(self.size)]
         if x.size:
@@ -322,7 +319,7 @@ class SharedMemoryGroup(ProcessGroup):
     def broadcast(self, array: np.ndarray, root: int, background: bool = False) -> Work:
         def job(phase: Callable[[], int]) -> None:
             x = _flat(array, read=self.rank == root)
-            data = _bytes(x)
+            data = as_bytes(x)
             for i in range(0, max(1, data.size), self._chunk):
                 piece = data[i : i + self._chunk]
                 if self.rank == root:
@@ -345,7 +342,7 @@ class SharedMemoryGroup(ProcessGroup):
         self, name: str, detail: str, out: np.ndarray | None, array: np.ndarray, readers: Any, background: bool
     ) -> Work:
         def job(phase: Callable[[], int]) -> None:
-            data, reads = _bytes(_flat(array)), self.rank in readers
+            data, reads = as_bytes(_flat(array)), self.rank in readers
             rows = np.empty((self.size, data.size), np.uint8) if reads else None
             if out is not None and reads and out.flags.c_contiguous:
                 rows = out.reshape(-1).view(np.uint8).reshape(self.size, data.size)
@@ -365,8 +362,8 @@ class SharedMemoryGroup(ProcessGroup):
     ) -> Work:
         def job(phase: Callable[[], int]) -> None:
             x = _flat(array, read=False)
-            data = _bytes(x)
-            rows = None if stacked is None else _bytes(_flat(stacked)).reshape(self.size, data.size)
+            data = as_bytes(x)
+            rows = None if stacked is None else as_bytes(_flat(stacked)).reshape(self.size, data.size)
             for i in range(0, max(1, data.size), self._chunk):
                 piece = data[i : i + self._chunk]
                 if self.rank == root and rows is not None:
@@ -423,10 +420,10 @@ class SharedMemoryGroup(ProcessGroup):
 
     # -- between two ranks --------------------------------------------------------------------------------------
     def send(self, array: np.ndarray, peer: int, tag: int = 0, background: bool = False) -> Work:
-        self._check_peer("send", peer)
+        check_other("send", self, peer)
 
         def job() -> None:
-            data = _bytes(_flat(array))
+            data = as_bytes(_flat(array))
             for i, letter in self._letters_of(self.rank, peer, data.size, f"send to rank {self.ranks[peer]}"):
                 if i == 0:
                     label = f"{_describe(array)} tag {tag}".encode()[:_LABEL]
@@ -437,11 +434,11 @@ class SharedMemoryGroup(ProcessGroup):
         return self.submit(("send", peer), job, background)
 
     def recv(self, array: np.ndarray, peer: int, tag: int = 0, background: bool = False) -> Work:
-        self._check_peer("recv", peer)
+        check_other("recv", self, peer)
 
         def job() -> None:
             x = _flat(array, read=False)
-            data, where = _bytes(x), f"recv from rank {self.ranks[peer]}"
+            data, where = as_bytes(x), f"recv from rank {self.ranks[peer]}"
             for i, letter in self._letters_of(peer, self.rank, data.size, where):
                 if i == 0:
                     label, expected = bytes(letter[:_LABEL]).rstrip(b"\0").decode(), f"{_describe(array)} tag {tag}"
@@ -453,10 +450,6 @@ class SharedMemoryGroup(ProcessGroup):
                 array[...] = x.reshape(array.shape)
 
         return self.submit(("recv", peer), job, background)
-
-    def _check_peer(self, name: str, peer: int) -> None:
-        if peer == self.rank:
-            raise ValueError(f"{name}: rank {self.ranks[peer]} is this rank itself")
 
     def _letters_of(self, source: int, target: int, size: int, where: str) -> Iterator[tuple[int, np.ndarray]]:
         """The buffers for a message of `size` bytes, each with its offset, as the other side makes them ready."""
