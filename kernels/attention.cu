@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 2 : 1) attention_for
     const T* __restrict__ v,       // [batch, heads / group, S, EV], strides v_*
     const bool* __restrict__ keep, // [batch, heads, L, S], strides mask_*, or null
     const T* __restrict__ bias,    // as keep
+    const int64* __restrict__ lengths, // [batch], or null: keys of each sample
     T* __restrict__ out,           // [splits, batch, heads, L, EV], strides out_*
     T* __restrict__ lse,           // [splits, batch, heads, L]
     int64 q_batch, int64 q_head, int64 q_row, int64 k_batch, int64 k_head, int64 k_row, int64 v_batch, int64 v_head,
@@ -61,8 +62,9 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 ? 2 : 1) attention_for
     q += b * q_batch + h * q_head + l0 * q_row;
     k += b * k_batch + h / group * k_head;
     v += b * v_batch + h / group * v_head;
-    const Mask<T> mask = mask_of(keep, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, S, causal);
     const Dropout drop = {seed, offset, limit, S};
+    S = keys_of(lengths, b, S);
+    const Mask<T> mask = mask_of(keep, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, S, causal);
     const bool k_packs = in_packs(k, k_row, E), v_packs = in_packs(v, v_row, EV);
     load_tile<M, D, Own::LD_X, Own::AHEAD>(xs, q, q_row, L - l0, E, in_packs(q, q_row, E));
 
@@ -157,6 +159,18 @@ __global__ void attention_join(const T* __restrict__ parts,          // [splits,
     if (threadIdx.x % 32 == 0) lse[row] = total == A(0) ? A(NO_KEYS) : top + log2(total);
 }
 
+// lengths[b] = 1 + the last key that a mask lets a sample see, 0 if there is none: keys behind it need not be read.
+// A block: a sample.
+__global__ void attention_lengths(const bool* __restrict__ keep, // [batch, 1, 1, S], strides mask_*
+                                  int64* __restrict__ lengths,   // [batch]
+                                  int64 mask_batch, int64 mask_column, int32 S) {
+    int32 last = 0;
+    keep += blockIdx.x * mask_batch;
+    for (int32 s = threadIdx.x; s < S; s += blockDim.x) last = keep[s * mask_column] ? s + 1 : last;
+    last = block_reduce(last, Maximum(), 0);
+    if (threadIdx.x == 0) lengths[blockIdx.x] = last;
+}
+
 // delta = sum over the width of g out, which is also sum over s of p dp.  A warp: a row.
 template <class T>
 __global__ void attention_delta(const T* __restrict__ g,     // [batch, heads, L, EV], strides g_*
@@ -187,6 +201,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 && !(D == 64 && KEYS) 
     const T* __restrict__ g,       // [batch, heads, L, EV], strides g_*
     const bool* __restrict__ keep, // [batch, heads, L, S], strides mask_*, or null
     const T* __restrict__ bias,    // as keep
+    const int64* __restrict__ lengths, // [batch], or null: keys of each sample
     const T* __restrict__ lse,     // [batch, heads, L]
     const T* __restrict__ delta,   // [batch, heads, L]
     T* __restrict__ grad,          // of q, or of k: its shape, strides grad_*
@@ -201,7 +216,7 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 && !(D == 64 && KEYS) 
     T *x1 = memory, *x2 = x1 + Own::X, *ys = x2 + Own::X, *ps = ys + Own::Y;
     SHARED_ARRAY(uint8, bits, M * N / 8);
     const int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
-    const int32 length = KEYS ? S : L, others = KEYS ? L : S, tiles = (length + M - 1) / M;
+    const int32 length = KEYS ? S : L, tiles = (length + M - 1) / M;
     // the longest first: with causal these are the last queries and the first keys
     const int32 tile = blockIdx.x % tiles, r0 = (KEYS ? tile : tiles - 1 - tile) * M;
     const int32 own_heads = KEYS ? heads / group : heads, own = blockIdx.x / tiles, b = own / own_heads, h = own % own_heads;
@@ -211,12 +226,14 @@ __global__ void __launch_bounds__(THREADS, sizeof(T) == 4 && !(D == 64 && KEYS) 
     q += b * q_batch;
     g += b * g_batch;
     const Dropout drop = {seed, offset, limit, S};
+    S = keys_of(lengths, b, S);
+    const int32 present = (KEYS ? S : L) - r0, others = KEYS ? (present > 0 ? L : 0) : S;
     const T* first = KEYS ? k : q + first_head * q_head;
     const T* second = KEYS ? v : g + first_head * g_head;
     const int64 first_row = KEYS ? k_row : q_row, second_row = KEYS ? v_row : g_row;
-    load_tile<M, D, Own::LD_X, Own::AHEAD>(x1, first + r0 * first_row, first_row, length - r0, E,
+    load_tile<M, D, Own::LD_X, Own::AHEAD>(x1, first + r0 * first_row, first_row, present, E,
                                            in_packs(first, first_row, E));
-    load_tile<M, D, Own::LD_X, Own::AHEAD>(x2, second + r0 * second_row, second_row, length - r0, EV,
+    load_tile<M, D, Own::LD_X, Own::AHEAD>(x2, second + r0 * second_row, second_row, present, EV,
                                            in_packs(second, second_row, EV));
 
     T sum[RM][RD] = {}, sum_v[KEYS ? RM : 1][RD] = {};
@@ -295,6 +312,7 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bias_backward(
     const T* __restrict__ v,     // [batch, heads / group, S, EV], strides v_*
     const T* __restrict__ g,     // [batch, heads, L, EV], strides g_*
     const T* __restrict__ bias,  // [batch, heads, L, S], strides mask_*
+    const int64* __restrict__ lengths, // [batch], or null: keys of each sample
     const T* __restrict__ lse,   // [batch, heads, L]
     const T* __restrict__ delta, // [batch, heads, L]
     T* __restrict__ grad,        // [bias_batch, bias_heads, L, S] row-major
@@ -316,8 +334,10 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bias_backward(
     for (int32 b = first_b; b < last_b; ++b)
         for (int32 h = first_h; h < last_h; ++h) {
             const int64 rows = (static_cast<int64>(b) * heads + h) * L;
+            const int32 present = keys_of(lengths, b, S);
+            if (s0 >= present) continue;
             const Mask<T> mask =
-                mask_of<T>(nullptr, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, S, causal);
+                mask_of<T>(nullptr, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, present, causal);
             T p[RM][RN] = {}, dp[RM][RN] = {};
             if (drop.any()) drop.template draw<M, N, THREADS>(bits, rows + l0, s0);
 #pragma unroll 1
@@ -332,7 +352,7 @@ __global__ void __launch_bounds__(THREADS, 1) attention_bias_backward(
                                                        in_packs(x, x_row, width));
 #pragma unroll 1
                 for (int c = 0; c == 0 || (c < Own::PARTS && c * Own::WIDTH < width); ++c) {
-                    PASS(ys, y + s0 * y_row, y_row, S - s0, width, y_packs, c);
+                    PASS(ys, y + s0 * y_row, y_row, present - s0, width, y_packs, c);
                     multiply_rows<Own::LD_X, Own::LD_Y>(dp, xs + c * Own::WIDTH, ys,
                                                         min(Own::WIDTH, width - c * Own::WIDTH));
                 }

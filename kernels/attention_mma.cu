@@ -36,6 +36,7 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     const T* __restrict__ v,       // [batch, heads / group, S, EV], strides v_*
     const bool* __restrict__ keep, // [batch, heads, L, S], strides mask_*, or null
     const T* __restrict__ bias,    // as keep
+    const int64* __restrict__ lengths, // [batch], or null: keys of each sample
     T* __restrict__ out,           // [splits, batch, heads, L, EV], strides out_*
     float* __restrict__ lse,       // [splits, batch, heads, L]
     int64 q_batch, int64 q_head, int64 q_row, int64 k_batch, int64 k_head, int64 k_row, int64 v_batch, int64 v_head,
@@ -52,8 +53,9 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
     q += b * q_batch + h * q_head + l0 * q_row;
     k += b * k_batch + h / group * k_head;
     v += b * v_batch + h / group * v_head;
-    const Mask<T> mask = mask_of(keep, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, S, causal);
     const Dropout drop = {seed, offset, limit, S};
+    S = keys_of(lengths, b, S);
+    const Mask<T> mask = mask_of(keep, bias, b * mask_batch + h * mask_head, mask_row, mask_column, L, S, causal);
     const bool k_packs = in_chunks(k, k_row, E), v_packs = in_chunks(v, v_row, EV);
     const float unit = static_cast<float>(scale * LOG2_E);
     // keys of this split; a multiple of N, which is why nothing else has to know of it
@@ -140,6 +142,7 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_backward(
     const T* __restrict__ g,         // [batch, heads, L, EV], strides g_*
     const bool* __restrict__ keep,   // [batch, heads, L, S], strides mask_*, or null
     const T* __restrict__ bias,      // as keep
+    const int64* __restrict__ lengths, // [batch], or null: keys of each sample
     const float* __restrict__ lse,   // [batch, heads, L]
     const float* __restrict__ delta, // [batch, heads, L]
     T* __restrict__ grad,            // of q, or of k: its shape, strides grad_*
@@ -156,7 +159,7 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_backward(
     SHARED_ARRAY(uint8, bits, M * N / 8);
     SHARED_ARRAY(float, rows, 2 * N); // lse and delta of passing queries
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16;
-    const int32 length = KEYS ? S : L, others = KEYS ? L : S, tiles = (length + M - 1) / M;
+    const int32 length = KEYS ? S : L, tiles = (length + M - 1) / M;
     // the longest first: with causal these are the last queries and the first keys
     const int32 tile = blockIdx.x % tiles, r0 = (KEYS ? tile : tiles - 1 - tile) * M;
     const int32 own_heads = KEYS ? heads / group : heads, own = blockIdx.x / tiles, b = own / own_heads, h = own % own_heads;
@@ -168,6 +171,8 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_backward(
     g += b * g_batch + first_head * g_head;
     const int64 start_row = (static_cast<int64>(b) * heads + first_head) * L;
     const Dropout drop = {seed, offset, limit, S};
+    S = keys_of(lengths, b, S);
+    const int32 present = (KEYS ? S : L) - r0, others = KEYS ? (present > 0 ? L : 0) : S;
     const int64 y1_row = KEYS ? q_row : k_row, y2_row = KEYS ? g_row : v_row;
     const int64 y1_head = KEYS ? q_head : 0, y2_head = KEYS ? g_head : 0;
     const T *y1_from = KEYS ? q : k, *y2_from = KEYS ? g : v;
@@ -199,8 +204,8 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_backward(
     {
         const T *one = KEYS ? k : q, *two = KEYS ? v : g;
         const int64 one_row = KEYS ? k_row : q_row, two_row = KEYS ? v_row : g_row;
-        begin_tile<M, D>(x1, one + r0 * one_row, one_row, length - r0, E, in_chunks(one, one_row, E));
-        if (FIRST) begin_tile<M, D>(x2, two + r0 * two_row, two_row, length - r0, EV, in_chunks(two, two_row, EV));
+        begin_tile<M, D>(x1, one + r0 * one_row, one_row, present, E, in_chunks(one, one_row, E));
+        if (FIRST) begin_tile<M, D>(x2, two + r0 * two_row, two_row, present, EV, in_chunks(two, two_row, EV));
     }
     begin_first(0);
     begin_second(0);

@@ -7,6 +7,8 @@ import os
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +34,7 @@ def wide(x: Array | None) -> Any:
 
 def check(
     device: str, dtype: str, heads: tuple[int, int], lengths: tuple[int, int], widths: tuple[int, int], batch: int = 1,
-    mask: Array | None = None, causal: bool = False, p: float = 0.0,
+    mask: Array | None = None, causal: bool = False, p: float = 0.0, own_keys: Sequence[int] | None = None,
 ) -> None:  # fmt: skip
     """Forward and all gradients, against the CPU's in float64."""
     (own, shared), (length, keys), (e, ev) = heads, lengths, widths
@@ -42,15 +44,20 @@ def check(
     mask = mask if mask is None or mask.dtype == bool else mask.astype(q.dtype)
     drop = host.Dropout(5, 77, p) if p else None
     rest = (causal, 0.3, drop)
-    out, lse = host.forward(wide(q), wide(k), wide(v), wide(mask), *rest)
+    present: Any = None if own_keys is None else np.array(own_keys)
+    out, lse = host.forward(wide(q), wide(k), wide(v), wide(mask), *rest, present)
     needs_mask = mask is not None and mask.dtype != bool
-    expected = host.backward(wide(g), wide(q), wide(k), wide(v), wide(mask), *rest, out, lse, needs_mask)
+    expected = host.backward(wide(g), wide(q), wide(k), wide(v), wide(mask), *rest, out, lse, needs_mask, present)
+    if present is not None:
+        for n, own in enumerate(own_keys or ()):
+            k[n, :, own:], v[n, :, own:] = np.nan, np.inf  # what is not read may be anything
+        present = put(present, device)
     inputs = [a if a is None else put(a, device) for a in (q, k, v, mask)]
-    got, got_lse = attention.forward(*inputs, *rest)
+    got, got_lse = attention.forward(*inputs, *rest, present)
     assert got.dtype == q.dtype
     what = f"{dtype} {heads} {lengths} {widths}"
     assert_near(got, out, dtype, _ROOM[dtype], what=f"{what}: out")
-    grads = attention.backward(put(g, device), *inputs, *rest, got, got_lse, needs_mask)
+    grads = attention.backward(put(g, device), *inputs, *rest, got, got_lse, needs_mask, present)
     for name, a, b in zip("qkvm", grads, expected):
         assert (a is None) == (b is None)
         if b is not None:
@@ -116,6 +123,75 @@ def test_masks_and_shared_heads(dtype: str, name: str, device: str) -> None:
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_dropout_is_the_hosts(dtype: str, causal: bool, device: str) -> None:
     check(device, dtype, (3, 1), (66, 45), (8, 8), batch=2, causal=causal, p=0.4)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_samples_with_fewer_keys(dtype: str, device: str) -> None:
+    """Nothing behind is read, in all kernels and under all masks; a sample without keys gives zeros."""
+    own = (70, 0, 33, 64)
+    check(device, dtype, (2, 1), (5, 70), (8, 8), batch=4, own_keys=own)
+    check(device, dtype, (2, 2), (66, 70), (8, 8), batch=4, own_keys=own, causal=True, p=0.3)
+    check(device, dtype, (2, 1), (5, 70), (8, 8), batch=4, own_keys=own, mask=numbers(4, 1, 1, 70) > -1)
+    check(device, dtype, (2, 1), (5, 70), (8, 8), batch=4, own_keys=own, mask=numbers(2, 5, 70), p=0.3)
+    check(device, dtype, (4, 1), (1, 70), (8, 8), batch=4, own_keys=own)
+
+
+def test_keys_that_are_not_there_cost_nothing(device: str) -> None:
+    """Blocks stop where the keys do, which the simulator's time shows."""
+    q, k = put(numbers(1, 2, 70, 16, dtype="float16"), device), put(numbers(1, 2, 2000, 16, dtype="float16"), device)
+    took = []
+    for keys in (2000, 0):
+        lengths = put(np.array([keys]), device)
+        attention.forward(q, k, k, None, False, 0.5, None, lengths)
+        start = time.perf_counter()
+        out, lse = attention.forward(q, k, k, None, False, 0.5, None, lengths)
+        attention.backward(out, q, k, k, None, False, 0.5, None, out, lse, False, lengths)
+        took.append(time.perf_counter() - start)
+    assert device != "sim" or took[1] < 0.5 * took[0]
+
+
+def test_padding_tells_the_lengths(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mask of whole samples, wherever it has holes, lets the tiles behind its last key be skipped."""
+    mask = np.zeros((3, 1, 1, 300), bool)
+    mask[0, ..., [3, 270]], mask[1, ..., 7:9] = True, True
+    seen = []
+    true = attention._LENGTHS
+
+    def lengths(*given: Any) -> None:
+        true(*given)
+        seen.append(fetch(given[3]).tolist())
+
+    monkeypatch.setattr(attention, "_LENGTHS", lengths)
+    for dtype in ("float32", "float16"):
+        check(device, dtype, (2, 1), (9, 300), (8, 8), batch=3, mask=mask)
+        check(device, dtype, (2, 1), (9, 300), (8, 8), batch=2, mask=mask[1:2])
+    assert seen == 2 * (2 * [[271, 9, 0]] + 2 * [[9]])
+
+
+@pytest.mark.parametrize("where", ["cpu", "device"])
+def test_key_lengths_of_tensors(where: str, device: str) -> None:
+    """Against the composite: gradients, those of gradients, and samples of three dimensions."""
+    where = device if where == "device" else where
+    q, k, v = tensors(*(numbers(3, 2, n, 2, dtype="float64", seed=n) for n in (2, 3, 4)), device=where)
+    k, v = (t[..., :3, :].detach().requires_grad_() for t in (k, v))
+    bias = tensors(numbers(2, 1, 3, dtype="float64"), device=where)[0]
+    lengths = cf.tensor([2, 0, 3], device=where)
+
+    def function(q: Any, k: Any, v: Any, *mask: Any) -> Any:
+        return F.scaled_dot_product_attention(q, k, v, *mask, key_lengths=lengths)
+
+    assert cf.autograd.gradcheck(function, (q, k, v, bias))
+    assert cf.autograd.gradgradcheck(function, tuple(t[:, :1, :, :1].detach().requires_grad_() for t in (q, k, v)))
+    out = function(q, k, v)
+    assert not fetch(out.array[1]).any()
+    np.testing.assert_allclose(fetch(function(q[:, 0], k[:, 0], v[:, 0]).array), fetch(out.array[:, 0]), 1e-12)
+    mask = cf.tensor(numbers(3, 2, 3, dtype="float64"), device=where)
+    np.testing.assert_allclose(fetch(function(q[:, 0], k[:, 0], v[:, 0], mask).array),
+                               fetch(function(q, k, v, mask[:, None]).array[:, 0]), 1e-12)
+    k.array[0, :, 2], v.array[0, :, 2] = np.nan, np.inf
+    np.testing.assert_array_equal(fetch(function(q, k, v).array), fetch(out.array))
+    with pytest.raises(RuntimeError, match=r"key_lengths must be \(3,\) for query \(3, 2, 2, 2\), got \(2,\)"):
+        F.scaled_dot_product_attention(q, k, v, key_lengths=lengths[:2])
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

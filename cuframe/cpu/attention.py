@@ -44,11 +44,12 @@ _SAFE = 40.0  # exp(+-40) and sums of it are far from the limits of float32
 
 
 class Dropout(NamedTuple):
-    """Where the generator stands, and the probability of a zero."""
+    """Where the generator stands, the probability of a zero, and the keys of a row if those given are not all."""
 
     seed: int
     offset: int
     p: float
+    keys: int = 0
 
 
 def dropout_blocks(heads: int, rows: int, keys: int) -> int:
@@ -58,9 +59,9 @@ def dropout_blocks(heads: int, rows: int, keys: int) -> int:
 
 def dropout_mask(drop: Dropout, first: int, rows: int, keys: int) -> Array:
     """True where kept: (rows, keys), for `rows` rows from row number `first` of all heads together."""
-    wide = -(-keys // 8)
+    wide = -(-(drop.keys or keys) // 8)
     kept = philox.bernoulli(drop.seed, drop.offset + first * wide, rows * wide * 8, 1 - drop.p)
-    return kept.reshape(rows, wide * 8)[:, :keys]
+    return np.ascontiguousarray(kept.reshape(rows, wide * 8)[:, : -(-keys // 8) * 8])[:, :keys]
 
 
 def _drawn(drop: Dropout | None, keys: int) -> tuple[float | None, Callable[[int, int], Array] | None]:
@@ -204,9 +205,37 @@ def _wide(mask: Array | None, dimensions: int) -> Array | None:
     return None if mask is None else mask.reshape((1,) * (dimensions - mask.ndim) + mask.shape)
 
 
+class _Sample(NamedTuple):
+    """A sample of a batch whose samples have different numbers of keys."""
+
+    at: tuple[int, ...]
+    keys: tuple
+    mask_at: tuple
+    drop: Dropout | None
+
+
+def _samples(q: Array, keys: int, mask: Array | None, drop: Dropout | None, lengths: Array) -> Iterator[_Sample]:
+    """Those that have any keys."""
+    batch, rows = q.shape[:-3], q.shape[-3] * q.shape[-2]
+    for number, at in enumerate(np.ndindex(batch)):
+        count = min(max(int(lengths[at]), 0), keys)
+        if not count:
+            continue
+        mask_at: tuple = ()
+        if mask is not None:
+            own = (0 if size == 1 else i for i, size in zip(at, mask.shape))
+            mask_at = (*own, slice(None), slice(None), slice(count))  # as many as there are where it has one column
+        if drop is not None:
+            moved = drop.offset + dropout_blocks(number, rows, keys)
+            yield _Sample(at, (*at, ..., slice(count), slice(None)), mask_at, drop._replace(offset=moved, keys=keys))
+        else:
+            yield _Sample(at, (*at, ..., slice(count), slice(None)), mask_at, None)
+
+
 def forward(
-    q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float, drop: Dropout | None
-) -> tuple[Array, Array]:
+    q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float, drop: Dropout | None,
+    lengths: Array | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
     """softmax(scale q k^T + mask) v; rows without any key give zeros.
 
     Args:
@@ -214,18 +243,27 @@ def forward(
             v may have fewer heads, each of which serves several of q.
         mask: broadcasts to [..., L, S]; bool (True takes part) or numbers to add.
         causal: row l sees keys up to l.
+        lengths: how many keys each sample has, integers with the dimensions in front of the heads; what lies behind is
+            not read.
 
     Returns:
         out [..., L, D], in the memory order of q, and lse [..., L].
     """
     if q.dtype.itemsize == 2:
         q32, k32, v32 = (a.astype(np.float32) for a in (q, k, v))
-        out, lse = forward(q32, k32, v32, _widened(mask), causal, scale, drop)
+        out, lse = forward(q32, k32, v32, _widened(mask), causal, scale, drop, lengths)
         return out.astype(q.dtype), lse
     if q.ndim == 2:
         out, lse = forward(q[None], k[None], v[None], mask, causal, scale, drop)
         return out[0], lse[0]
     mask = _wide(mask, q.ndim)
+    if lengths is not None:
+        out = np.zeros_like(q, shape=(*q.shape[:-1], v.shape[-1]))
+        lse = np.full(q.shape[:-1], compiled.NOTHING, q.dtype)
+        for s in _samples(q, k.shape[-2], mask, drop, lengths):
+            part = None if mask is None else mask[s.mask_at]
+            out[s.at], lse[s.at] = forward(q[s.at], k[s.keys], v[s.keys], part, causal, scale, s.drop)
+        return out, lse
     if compiled.applies(q, k, v, mask):
         return compiled.forward(q, k, v, mask, causal, scale, *_drawn(drop, k.shape[-2]))
     k, v = _own_heads(k, q), _own_heads(v, q)
@@ -293,7 +331,7 @@ def _with_column(a: Array, column: Any) -> Array:
 
 def backward(
     g: Array, q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float, drop: Dropout | None,
-    out: Array, lse: Array, needs_mask: bool,
+    out: Array, lse: Array, needs_mask: bool, lengths: Array | None = None,
 ) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
     """The gradients of q, k, v, and of a mask of numbers if it is wanted, from what `forward` was given and gave."""
     if q.dtype.itemsize == 2:
@@ -304,6 +342,8 @@ def backward(
             g[None], q[None], k[None], v[None], mask, causal, scale, drop, out[None], lse[None], needs_mask
         )
         return gq[0], gk[0], gv[0], gmask
+    if lengths is not None:
+        return _backward_of_samples(g, q, k, v, mask, causal, scale, drop, out, lse, needs_mask, lengths)
     if k.shape[-3] != q.shape[-3]:
         gq, gk, gv, gmask = backward(
             g, q, _own_heads(k, q), _own_heads(v, q), mask, causal, scale, drop, out, lse, needs_mask
@@ -359,6 +399,23 @@ def backward(
     work = 0 if gmask is not None else lse.size * keys
     _each(_groups(batch, length, keys, causal, gmask is None), group, q.dtype, work)
     return gq, gk, gv, gmask
+
+
+def _backward_of_samples(
+    g: Array, q: Array, k: Array, v: Array, mask: Array | None, causal: bool, scale: float, drop: Dropout | None,
+    out: Array, lse: Array, needs_mask: bool, lengths: Array,
+) -> tuple[Array, Array, Array, Array | None]:  # fmt: skip
+    gq, gk, gv = np.zeros_like(q), np.zeros_like(k), np.zeros_like(v)
+    whole = _wide(mask, q.ndim)
+    gmask = np.zeros(whole.shape, q.dtype) if needs_mask and whole is not None else None
+    for s in _samples(q, k.shape[-2], whole, drop, lengths):
+        part = None if whole is None else whole[s.mask_at]
+        gq[s.at], gk[s.keys], gv[s.keys], own = backward(
+            g[s.at], q[s.at], k[s.keys], v[s.keys], part, causal, scale, s.drop, out[s.at], lse[s.at], needs_mask
+        )
+        if gmask is not None and own is not None:
+            gmask[s.mask_at] += own
+    return gq, gk, gv, None if gmask is None or mask is None else gmask.reshape(mask.shape)
 
 
 def _add_to_mask(gmask: Array, ds: Array, at: tuple[int, ...], q0: int, k0: int) -> None:

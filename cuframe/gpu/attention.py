@@ -15,7 +15,7 @@ from cuframe.backend.base import backend_of
 from cuframe.cpu.attention import Dropout, dropout_blocks
 from cuframe.cpu.attention import dropout_mask as host_mask
 from cuframe.cuda.launch import Kernel, accumulator, launcher_of
-from cuframe.gpu._arrays import FLOATS
+from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
 
@@ -37,7 +37,7 @@ _SCALARS = ("int32 heads", "int32 group", "int32 L", "int32 S", "int32 E", "int3
             "uint64 offset", "uint64 limit", "double inverse")
 _SPLITS = ("int64 out_split", "int64 lse_split", "int32 splits", "int32 span")
 _INPUTS = ("strided const T* q", "strided const T* k", "strided const T* v")
-_MASKS = ("strided const bool* keep?", "strided const T* bias?")
+_MASKS = ("strided const bool* keep?", "strided const T* bias?", "const int64* lengths?")
 _FORWARD = Kernel("attention.cu", "attention_forward", (
     *_INPUTS, *_MASKS, "strided T* out", "T* lse", *_strides("q", "k", "v", "out"), *_SPLITS, *_SCALARS),
     **_PLAIN)
@@ -45,6 +45,8 @@ _JOIN = Kernel("attention.cu", "attention_join", (
     "const T* parts[splits, rows, EV]", "const acc_t<T>* part_lse[splits, rows]", "strided T* out",
     "acc_t<T>* lse[rows]", *_strides("out"), "int64 rows", "int32 splits", "int32 heads", "int32 L", "int32 EV"),
     types={"T": FLOATS}, least=_LEAST)
+_LENGTHS = Kernel("attention.cu", "attention_lengths", (
+    "strided const bool* keep", "int64* lengths", "int64 mask_batch", "int64 mask_column", "int32 S"))
 _DELTA = Kernel("attention.cu", "attention_delta", (
     "strided const T* g", "strided const T* out", "acc_t<T>* delta[rows]", *_strides("g", "out"), "int64 rows",
     "int32 heads", "int32 L", "int32 EV"), types={"T": FLOATS}, least=_LEAST)
@@ -67,7 +69,7 @@ _MMA_BACKWARD = Kernel("attention_mma.cu", "attention_mma_backward", _MMA_ARGUME
 _MMA_WIDE_BACKWARD = Kernel("attention_mma.cu", "attention_mma_backward", _MMA_ARGUMENTS,
                             constants={"D": (256,), "PART": _PARTS[256]}, **_MMA)
 _BIAS_BACKWARD = Kernel("attention.cu", "attention_bias_backward", (
-    *_INPUTS, "strided const T* g", "strided const T* bias", "const T* lse", "const T* delta",
+    *_INPUTS, "strided const T* g", "strided const T* bias", "const int64* lengths?", "const T* lse", "const T* delta",
     "T* grad[bias_batch, bias_heads, L, S]", *_strides("q", "k", "v", "g"), "int32 batch", "int32 bias_batch",
     "int32 bias_heads", *_SCALARS), **_PLAIN)
 
@@ -78,7 +80,7 @@ def dropout_mask(drop: Dropout, first: int, rows: int, keys: int) -> np.ndarray:
 
 
 def forward(
-    q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Dropout | None
+    q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Dropout | None, lengths: Any = None
 ) -> tuple[Any, Any]:
     """softmax(scale q k^T + mask) v; rows without any key give zeros.
 
@@ -87,6 +89,8 @@ def forward(
             H is a multiple of Hk.
         mask: broadcasts to [..., H, L, S]; bool (True takes part) or numbers to add.
         causal: row l sees keys up to l.
+        lengths: how many keys each sample has, integers with the dimensions in front of the heads; what lies behind
+            is not read, and costs nothing.  A mask that hides keys of whole samples tells them as well.
 
     Returns:
         out [..., H, L, D], in the memory order of q, and lse [..., H, L] in float32 or float64, log2 of the
@@ -95,7 +99,7 @@ def forward(
     shape = q.shape[:-1]
     if _too_old(q):
         q32, k32, v32, mask32 = map(_widened, (q, k, v, mask))
-        out, lse = forward(q32, k32, v32, mask32, causal, scale, drop)
+        out, lse = forward(q32, k32, v32, mask32, causal, scale, drop, lengths)
         return out.astype(q.dtype), lse
     q, k, v = _four(q), _four(k), _four(v)
     mask = _four_mask(mask, shape)
@@ -105,7 +109,7 @@ def forward(
     out = _like(q, v.shape[-1])
     lse = np.empty_like(q, shape=q.shape[:-1], dtype=accumulator(q.dtype))
     if out.size:
-        _forward(_Problem(q, k, v, mask, causal, scale, drop), q, k, v, out, lse)
+        _forward(_Problem(q, k, v, mask, causal, scale, drop, lengths), q, k, v, out, lse)
     return out.reshape((*shape, v.shape[-1])), lse.reshape(shape)
 
 
@@ -141,12 +145,12 @@ def _splits(x: Any, blocks: int, keys: int) -> tuple[int, int]:
 
 def backward(
     g: Any, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Dropout | None, out: Any, lse: Any,
-    needs_mask: bool,
+    needs_mask: bool, lengths: Any = None,
 ) -> tuple[Any, Any, Any, Any]:  # fmt: skip
     """The gradients of q, k, v, and of a mask of numbers if it is wanted, from what `forward` was given and gave."""
     if _too_old(q):
         g32, q32, k32, v32, mask32, out32 = map(_widened, (g, q, k, v, mask, out))
-        return backward(g32, q32, k32, v32, mask32, causal, scale, drop, out32, lse, needs_mask)
+        return backward(g32, q32, k32, v32, mask32, causal, scale, drop, out32, lse, needs_mask, lengths)
     shapes, given, shape = (q.shape, k.shape, v.shape), mask, q.shape[:-1]
     g, q, k, v, out = (_four(a) for a in (g, q, k, v, out))
     mask = _four_mask(mask, shape)
@@ -163,7 +167,7 @@ def backward(
         delta = np.empty_like(lse)
         rows = batch * heads * length
         _DELTA(-(-rows // (_THREADS // 32)), _THREADS, g, out, delta, *_steps(g, out), rows, heads, length, v.shape[-1])
-        problem = _Problem(q, k, v, mask, causal, scale, drop)
+        problem = _Problem(q, k, v, mask, causal, scale, drop, lengths)
         inputs = (q, k, v, g, *problem.masks, lse, delta, gq, gk, gv)
         (_backward_mma if q.itemsize == 2 else _backward_plain)(problem, *inputs)
         if gmask is not None:
@@ -172,22 +176,22 @@ def backward(
     return gq, gk, gv, None if gmask is None else _narrowed(gmask, given.shape, shape)
 
 
-def _backward_plain(problem: _Problem, q: Any, k: Any, v: Any, g: Any, keep: Any, bias: Any, lse: Any, delta: Any,
-                    gq: Any, gk: Any, gv: Any) -> None:
+def _backward_plain(problem: _Problem, q: Any, k: Any, v: Any, g: Any, keep: Any, bias: Any, lengths: Any,
+                    lse: Any, delta: Any, gq: Any, gk: Any, gv: Any) -> None:
     m, _, shared = _tiles(q.dtype, problem.width, 2)
     for keys, x, gx in ((False, q, gq), (True, k, gk)):
-        _BACKWARD(-(-x.shape[2] // m) * x.shape[0] * x.shape[1], _THREADS, q, k, v, g, keep, bias, lse, delta, gx, gv,
-                  *_steps(q, k, v, g, gx, gv), *problem.scalars, shared=shared, D=problem.width, KEYS=keys)
+        _BACKWARD(-(-x.shape[2] // m) * x.shape[0] * x.shape[1], _THREADS, q, k, v, g, keep, bias, lengths, lse, delta,
+                  gx, gv, *_steps(q, k, v, g, gx, gv), *problem.scalars, shared=shared, D=problem.width, KEYS=keys)
 
 
-def _backward_mma(problem: _Problem, q: Any, k: Any, v: Any, g: Any, keep: Any, bias: Any, lse: Any, delta: Any,
-                  gq: Any, gk: Any, gv: Any) -> None:
+def _backward_mma(problem: _Problem, q: Any, k: Any, v: Any, g: Any, keep: Any, bias: Any, lengths: Any,
+                  lse: Any, delta: Any, gq: Any, gk: Any, gv: Any) -> None:
     kernel = _MMA_WIDE_BACKWARD if problem.width == 256 else _MMA_BACKWARD
     for part in _PARTS[problem.width]:
         x, gx = (k, gk) if part else (q, gq)
         m, _, shared = _mma_backward_tiles(problem.width, part)
-        kernel(-(-x.shape[2] // m) * x.shape[0] * x.shape[1], _MMA_THREADS, q, k, v, g, keep, bias, lse, delta, gx, gv,
-               *_steps(q, k, v, g, gx, gv), *problem.scalars, shared=shared, D=problem.width, PART=part)
+        kernel(-(-x.shape[2] // m) * x.shape[0] * x.shape[1], _MMA_THREADS, q, k, v, g, keep, bias, lengths, lse, delta,
+               gx, gv, *_steps(q, k, v, g, gx, gv), *problem.scalars, shared=shared, D=problem.width, PART=part)
 
 
 def _backward_mask(problem: _Problem, inputs: tuple, lse: Any, delta: Any, gmask: Any) -> None:
@@ -196,14 +200,15 @@ def _backward_mask(problem: _Problem, inputs: tuple, lse: Any, delta: Any, gmask
     m, n, shared = _tiles(q.dtype, problem.width, 1)
     blocks = -(-q.shape[2] // m) * -(-k.shape[2] // n) * gmask.shape[0] * gmask.shape[1]
     scalars = (*problem.scalars[:6], *_mask_steps(mask), *problem.scalars[10:])
-    _BIAS_BACKWARD(blocks, _THREADS, q, k, v, g, mask, lse, delta, gmask, *_steps(q, k, v, g), q.shape[0],
-                   *gmask.shape[:2], *scalars, shared=shared, D=problem.width)
+    _BIAS_BACKWARD(blocks, _THREADS, q, k, v, g, mask, problem.masks[2], lse, delta, gmask, *_steps(q, k, v, g),
+                   q.shape[0], *gmask.shape[:2], *scalars, shared=shared, D=problem.width)
 
 
 class _Problem:
     """What is the same for all kernels of a call."""
 
-    def __init__(self, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Dropout | None) -> None:
+    def __init__(self, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Dropout | None,
+                 lengths: Any) -> None:
         _, heads, length, wide = q.shape
         keep = 1.0 if drop is None else 1 - drop.p
         seed, offset = (0, 0) if drop is None else (drop.seed, drop.offset)
@@ -212,7 +217,14 @@ class _Problem:
             raise ValueError(f"scaled_dot_product_attention: heads must be at most {_WIDTHS[-1]} wide on "
                              f"{backend_of(q).name!r}, got query {tuple(q.shape)} and value {tuple(v.shape)}")
         binary = mask is not None and mask.dtype == bool
-        self.masks = (mask, None) if binary else (None, mask)
+        if lengths is not None:
+            lengths = dense(lengths.reshape(-1).astype(np.int64, copy=False))
+        elif binary and mask.shape[1] == mask.shape[2] == 1 < mask.shape[3]:
+            lengths = np.empty_like(mask, shape=(mask.shape[0],), dtype=np.int64, order="C")
+            batch_step, _, _, step = _mask_steps(mask)
+            _LENGTHS(mask.shape[0], _THREADS, mask, lengths, batch_step, step, mask.shape[3])
+            lengths = dense(np.broadcast_to(lengths, (q.shape[0],)))
+        self.masks = (*((mask, None) if binary else (None, mask)), lengths)
         self.scalars = (heads, heads // k.shape[1], length, k.shape[2], wide, v.shape[-1], *_mask_steps(mask), causal,
                         scale, seed, offset, floor(keep * 2.0**32), 1 / keep)
 

@@ -25,11 +25,12 @@ _NAME = "scaled_dot_product_attention"
 
 
 def _attention_vjp(
-    g: Any, needs: tuple, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Any, out: Any, lse: Any
-) -> tuple:
+    g: Any, needs: tuple, q: Any, k: Any, v: Any, mask: Any, causal: bool, scale: float, drop: Any, lengths: Any,
+    out: Any, lse: Any,
+) -> tuple:  # fmt: skip
     kernel = backend_of(q).kernel("attention")
     needs_mask = len(needs) > 3 and needs[3] is not None
-    grads = kernel.backward(g, q, k, v, mask, causal, scale, drop, out, lse, needs_mask)
+    grads = kernel.backward(g, q, k, v, mask, causal, scale, drop, out, lse, needs_mask, lengths)
     return tuple([
         None if n is None else r.astype(a.dtype, copy=False) for n, r, a in zip(needs, grads, (q, k, v, mask))
     ])  # fmt: skip
@@ -51,10 +52,19 @@ def masked_softmax(scores: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
 
 
 def _attention_composite(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float, drop: Any
-) -> Tensor:
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, causal: bool, scale: float, drop: Any,
+    lengths: Any = None,
+) -> Tensor:  # fmt: skip
     dtype = query.dtype
     q, k, v = (t.float() if dtype.itemsize == 2 else t for t in (query, key, value))
+    if lengths is not None:
+        there = backend_of(lengths).xp.arange(k.shape[-2]) < lengths[..., None]
+        k, v = (where(Tensor(there[..., None, :, None]), t, 0.0) for t in (k, v))
+        seen = there[..., None, None, :]
+        if mask is None or mask.array.dtype == bool:
+            mask = Tensor(seen if mask is None else seen & mask.array)
+        else:
+            mask = where(Tensor(seen), mask, -math.inf)
     if q.ndim > 2 and k.shape[-3] != q.shape[-3]:
         k, v = (repeat_interleave(t, q.shape[-3] // t.shape[-3], -3) for t in (k, v))
     p = masked_softmax(matmul(q * scale, k.swapaxes(-1, -2)), mask, causal)
@@ -65,9 +75,8 @@ def _attention_composite(
     return matmul(p, v).to(dtype)
 
 
-_ATTENTION = Op(
-    _NAME, _attention_vjp, (0, 1, 2, 3, "constant", "constant", "constant", "out", None), _attention_composite
-)
+_SAVES = (0, 1, 2, 3, "constant", "constant", "constant", "constant", "out", None)
+_ATTENTION = Op(_NAME, _attention_vjp, _SAVES, _attention_composite)
 
 
 def _check(query: Any, key: Any, value: Any, p: float, is_causal: bool, mask: Any) -> None:
@@ -109,6 +118,22 @@ def _check_mask(mask: Any, query: Tensor, shape: tuple) -> None:
         raise RuntimeError(f"{_NAME}: attn_mask must broadcast to {shape}, got {tuple(a.shape)}")
 
 
+def _check_lengths(lengths: Any, query: Tensor, key: Tensor) -> None:
+    need_tensor(_NAME, "key_lengths", lengths)
+    a, q = lengths.array, query.array
+    if a.dtype.kind != "i":
+        raise RuntimeError(f"{_NAME}: key_lengths must be integers, got {a.dtype.name}")
+    if a.__class__ is not q.__class__:
+        raise RuntimeError(f"{_NAME}: key_lengths must be on the device of query, got {lengths.device}")
+    if q.ndim < 3:
+        raise RuntimeError(f"{_NAME}: key_lengths needs a query (N, L, E) or (N, H, L, E), got {tuple(q.shape)}")
+    wanted = q.shape[:1] if q.ndim == 3 else q.shape[:-3]
+    if a.shape != wanted:
+        raise RuntimeError(f"{_NAME}: key_lengths must be {tuple(wanted)} for query {tuple(q.shape)}, "
+                           f"got {tuple(a.shape)}")
+    backend_of(a).check_index(_NAME, "key_lengths", a, key.array.shape[-2] + 1)
+
+
 def _one_batch(query: Tensor, key: Tensor, value: Tensor, enable_gqa: bool) -> tuple[Tensor, Tensor, Tensor]:
     """All three with the same leading dimensions, but that key and value may have fewer heads."""
     kept = 2  # dimensions from the end that are not broadcast
@@ -147,6 +172,8 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    key_lengths: Tensor | None = None,
 ) -> Tensor:
     """Averages of values, weighted by how well queries and keys agree.
 
@@ -163,6 +190,10 @@ def scaled_dot_product_attention(
         is_causal: query l sees the keys up to l; not together with attn_mask.
         scale: 1 / sqrt(E) by default.
         enable_gqa: key and value may have fewer heads, each of which serves several of query.
+        key_lengths: how many keys each sample has, integers from 0 to S on the device of query: (N,) for a query
+            (N, H, L, E) or (N, L, E), otherwise the dimensions in front of the heads. Keys and values behind are not
+            read, whatever they hold; their gradients are zeros. A GPU skips them, at no cost, where a mask would
+            have it compute their scores.
 
     Returns:
         (..., H, L, Ev). A row that sees no key gives zeros. Backward keeps the three inputs, the result and one
@@ -171,6 +202,7 @@ def scaled_dot_product_attention(
     Raises:
         RuntimeError: shapes, dtypes or devices do not agree, or both attn_mask and is_causal are given.
         ValueError: dropout_p is outside [0, 1].
+        IndexError: key_lengths outside [0, S], on a CPU; a GPU clamps them.
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
@@ -181,6 +213,18 @@ def scaled_dot_product_attention(
     """
     _check(query, key, value, dropout_p, is_causal, attn_mask)
     query, key, value = _one_batch(query, key, value, enable_gqa)
+    if key_lengths is not None:
+        _check_lengths(key_lengths, query, key)
+        if query.array.ndim == 3:
+            # a head for each sample
+            if attn_mask is not None and attn_mask.array.ndim == 3:
+                attn_mask = attn_mask.unsqueeze(-3)
+            q4, k4, v4 = (t.unsqueeze(-3) for t in (query, key, value))
+            out = scaled_dot_product_attention(
+                q4, k4, v4, attn_mask, dropout_p, is_causal, scale, key_lengths=key_lengths
+            )
+            return out.squeeze(-3)
+    lengths = None if key_lengths is None else key_lengths.array
     q, k, v = query.array, key.array, value.array
     shape = (*q.shape[:-1], k.shape[-2])
     mask = None
@@ -201,7 +245,7 @@ def scaled_dot_product_attention(
         drop = Dropout(*random.default_generator.reserve(dropout_blocks(heads, *shape[-2:])), float(dropout_p))
     kernel = backend_of(q).kernel("attention")
     if kernel is None:
-        return _attention_composite(query, key, value, attn_mask, is_causal, scale, drop)
-    out, lse = kernel.forward(q, k, v, mask, is_causal, scale, drop)
-    saved = (q, k, v, mask, is_causal, scale, drop, out, lse)
+        return _attention_composite(query, key, value, attn_mask, is_causal, scale, drop, lengths)
+    out, lse = kernel.forward(q, k, v, mask, is_causal, scale, drop, lengths)
+    saved = (q, k, v, mask, is_causal, scale, drop, lengths, out, lse)
     return record(out, _ATTENTION, (query, key, value, attn_mask), saved)

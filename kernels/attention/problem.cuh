@@ -10,6 +10,7 @@ constexpr double LOG2_E = 1.4426950408889634;
 constexpr float NO_KEYS = 1e30f;
 
 // The scalars behind the strides of every kernel.
+//   lengths  keys of each sample, beyond which nothing is read; null: S.  They stand beside the masks
 //   heads    of queries; `group` of them share a head of keys and values
 //   L, S     queries and keys of a head;  E, EV: the widths of queries and keys, and of values
 //   mask_*   strides of `keep` and `bias`, which have the indices [batch, head, L, S]; 0 along what they do not depend on
@@ -76,6 +77,13 @@ struct Dropout {
         }
     }
 };
+
+// How many of the S keys sample b has.
+__device__ __forceinline__ int32 keys_of(const int64* lengths, int32 b, int32 S) {
+    if (!lengths) return S;
+    const int64 own = lengths[b];
+    return own < 0 ? 0 : own < S ? static_cast<int32>(own) : S;
+}
 
 template <int COLUMNS> __device__ __forceinline__ bool kept(const uint8* bits, int row, int column) {
     return bits[row * (COLUMNS / 8) + column / 8] >> (column % 8) & 1;

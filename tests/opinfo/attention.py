@@ -29,6 +29,9 @@ def samples(make):
     yield Sample((make(2, 3), make(4, 3), make(4, 3)), {"is_causal": True})
     yield Sample((make(3, 2, 4), make(2, 3, 5, 4), make(2, 1, 5, 4)))
     yield Sample((make(2, 4, 2, 3), make(2, 2, 3, 3), make(2, 2, 3, 3)), {"enable_gqa": True})
+    lengths = {"key_lengths": cf.tensor([2, 0, 5])}
+    yield Sample((make(3, 2, 2, 4), make(3, 2, 5, 4), make(3, 2, 5, 3), seen(make, 2, 5)), lengths)
+    yield Sample((make(3, 2, 4), make(3, 5, 4), make(3, 5, 4), make(3, 1, 5)), lengths)
     blind = seen(make, 3, 4)
     blind.array[1] = False
     yield Sample((make(3, 2), make(4, 2), make(4, 2), blind))
@@ -37,12 +40,15 @@ def samples(make):
     yield Sample((make(3, 2), make(4, 2), make(4, 2), hidden))
 
 
-def attention(q, k, v, mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+def attention(q, k, v, mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False, key_lengths=None):
     if enable_gqa:
         k, v = (np.repeat(a, q.shape[-3] // a.shape[-3], -3) for a in (k, v))
     s = q @ np.swapaxes(k, -1, -2) * (1 / np.sqrt(q.shape[-1]) if scale is None else scale)
     if is_causal:
         s = np.where(np.tril(np.ones(s.shape[-2:], bool)), s, -np.inf)
+    if key_lengths is not None:
+        own = np.arange(s.shape[-1]) < key_lengths[:, None]
+        s = np.where(own[:, None] if s.ndim == 3 else own[:, None, None], s, -np.inf)
     if mask is not None:
         s = np.where(mask, s, -np.inf) if mask.dtype == bool else s + mask
     e = np.exp(s - np.maximum(s.max(axis=-1, keepdims=True), -1e30))
@@ -61,6 +67,13 @@ def errors(make):
     yield ErrorInput((q, k, v, make(3, 5, dtype="int64")), {}, RuntimeError, "attn_mask must be bool or float32")
     yield ErrorInput((q, k, v, make(3, 5)), {"is_causal": True}, RuntimeError, "either attn_mask or is_causal")
     yield ErrorInput((q, k, v), {"dropout_p": 1.5}, ValueError, rf"{NAME}: dropout_p must be in \[0, 1\], got 1.5")
+    long, five = {"key_lengths": cf.tensor([1, 6])}, {"key_lengths": cf.tensor([1] * 5)}
+    yield ErrorInput((q, k, v), long, IndexError, rf"{NAME}: key_lengths must be in \[0, 6\), got 6")
+    yield ErrorInput((q, k, v), five, RuntimeError, r"key_lengths must be \(2,\) for query \(2, 3, 4\), got \(5,\)")
+    few = (make(3, 4), make(5, 4), make(5, 4))
+    yield ErrorInput(few, long, RuntimeError, r"key_lengths needs a query \(N, L, E\) or \(N, H, L, E\), got \(3, 4\)")
+    parts = {"key_lengths": make(2)}
+    yield ErrorInput((q, k, v), parts, RuntimeError, "key_lengths must be integers, got float32")
     yield ErrorInput((make(3, 2, 4), k, v), {"enable_gqa": True}, RuntimeError, "must be a multiple of key's, got 2")
     yield ErrorInput((make(2, 3, 4, dtype="int64"), k, v), {}, TypeError, f"{NAME}: query must be floating point")
 
