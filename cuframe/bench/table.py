@@ -50,7 +50,8 @@ def _aim(row: Mapping[str, Any]) -> str:
     """How many times as fast it is meant to be, and whether it is."""
     if not row.get("baseline") or "aim" not in row:
         return ""
-    return f"{row['aim']:.2f} {'met' if row['speedup'] >= row['aim'] else 'missed'}"
+    met = "" if row["verdict"] == "disturbed" else " met" if row["speedup"] >= row["aim"] else " missed"
+    return f"{row['aim']:.2f}{met}"
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
