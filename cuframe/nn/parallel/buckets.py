@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from ...autograd import versions
 from ...autograd.engine import end_of_backward
 from ...autograd.graph import Leaf
 from ...backend import Device, backend_for
@@ -90,15 +91,17 @@ def assign(
 class _Slot:
     """A parameter's place: its view of a bucket, and what has become of its gradient."""
 
-    __slots__ = ("bucket", "name", "number", "param", "ready", "used", "view")
+    __slots__ = ("bucket", "leaf", "name", "number", "param", "ready", "used", "view")
 
     def __init__(self, number: int, name: str, param: Tensor) -> None:
         self.number = number
         self.name = name
         self.param = param
+        assert isinstance(param.node, Leaf)
+        self.leaf = param.node
         self.bucket: GradBucket
         self.view: Tensor
-        self.ready = False  # in the backward under way
+        self.ready = 0  # the last backward in which its gradient came, or was not waited for
         self.used = False  # has got a gradient since the last reduction
 
 
@@ -142,6 +145,12 @@ class GradBucket:
         return self._last
 
 
+def _fits(gradient: Any, place: Any) -> bool:
+    """Whether a gradient can be copied to its place without changing its meaning."""
+    return (gradient.__class__ is place.__class__ and gradient.dtype == place.dtype
+            and gradient.device == place.device)  # fmt: skip
+
+
 def _zeros(size: int, dtype: np.dtype, device: Device, group: ProcessGroup) -> Any:
     """`size` zeros, in host memory from the start of a cache line; where ranks share memory, in that."""
     if group.host and group.size > 1 and backend_for(device).host and size * dtype.itemsize >= _SHARED:
@@ -172,6 +181,7 @@ class Reducer:
         static: bool = False, delayed: Iterable[str] = (), trigger: Tensor | None = None,
     ) -> None:  # fmt: skip
         self.group = group
+        self._direct = not group.host or backend_for(named[0][1].device).host
         self.hook: tuple[Any, Callable[[Any, GradBucket], Any]] | None = None
         self.sync = False  # the last forward asked for a reduction
         self.divisor = 0  # instead of the group's size
@@ -180,7 +190,7 @@ class Reducer:
         self._find_unused = find_unused
         self._static = static
         self._slots = [_Slot(i, name, param) for i, (name, param) in enumerate(named)]
-        self._by_leaf = {id(slot.param.node): slot for slot in self._slots}
+        self._by_leaf = {id(slot.leaf): slot for slot in self._slots}
         names = set(delayed)
         self._delayed = [slot.number for slot in self._slots if slot.name in names]
         self._trigger = next((slot for slot in self._slots if slot.param is trigger), None)
@@ -188,6 +198,8 @@ class Reducer:
         self._known: tuple[set[int], np.ndarray] | None = None  # of a static graph: unused here; used anywhere
         self._arrivals: list[int] = []
         self._started = False
+        self._pass = 1  # the number of the backward under way
+        self._left = len(self._slots)  # gradients that have not come
         self._next = 0  # the bucket to start next
         self._rebuilt = False
         ordinary = [slot.number for slot in reversed(self._slots) if slot.name not in names]
@@ -220,10 +232,10 @@ class Reducer:
             for slot, start in zip(slots, starts):
                 shape = slot.param.array.shape
                 view = Tensor(flat[start : start + math.prod(shape)].reshape(shape))
-                grad = slot.param.grad
+                grad = slot.leaf.grad
                 if grad is not None and hasattr(slot, "view") and grad is slot.view:
                     view.array[...] = grad.array
-                    slot.param.grad = view
+                    slot.leaf.grad = view
                 slot.view, slot.bucket = view, bucket
             buckets.append(bucket)
         self.buckets = buckets
@@ -264,29 +276,34 @@ class Reducer:
     def arrived(self, number: int) -> None:
         """The gradient of a parameter is complete."""
         slot = self._slots[number]
-        if slot.param.grad is not slot.view:
-            self._take(slot)
+        grad, view = slot.leaf.grad, slot.view
+        if grad is not view:
+            if grad.__class__ is not Tensor or grad.node is not None or not _fits(grad.array, view.array):
+                self._check(slot)
+            view.array[...] = grad.array
+            slot.leaf.grad = view
         slot.used = True
         if not self.sync:
             return
         if not self._started:
             self._begin()
-        if slot.ready:
+        if slot.ready == self._pass:
             raise RuntimeError(
                 f"DistributedDataParallel: parameter {slot.name!r} received a gradient after it was taken for unused: "
                 + ("with static_graph=True every backward must use the same parameters" if self._static else
                    "the output of the last forward does not lead to it")
             )  # fmt: skip
-        self._arrivals.append(number)
+        if not self._rebuilt:
+            self._arrivals.append(number)
         self._mark(slot)
         if slot is self._trigger:
             for bucket in self.buckets:
                 bucket._pending -= bucket._extra
             self._start(len(self.buckets) - 1)
 
-    def _take(self, slot: _Slot) -> None:
-        """Copy a gradient to its place, which becomes `.grad`."""
-        grad = slot.param.grad
+    def _check(self, slot: _Slot) -> None:
+        """Raise where a gradient cannot become part of its bucket."""
+        grad = slot.leaf.grad
         if getattr(grad, "is_sparse", False):
             raise RuntimeError(
                 f"DistributedDataParallel: parameter {slot.name!r} has a sparse gradient, and only dense ones are "
@@ -303,8 +320,6 @@ class Reducer:
                 f"{slot.view.device} when it was wrapped, now its gradient is {grad.array.dtype.name} on "
                 f"{grad.device}; move and cast the module before wrapping it"
             )
-        slot.view.array[...] = grad.array
-        slot.param.node.grad = slot.view  # type: ignore[union-attr]
 
     def _begin(self) -> None:
         self._started = True
@@ -320,17 +335,21 @@ class Reducer:
 
     def _leave_out(self, slot: _Slot) -> None:
         """Count a parameter as arrived, with what it has from before, or zeros."""
-        grad = slot.param.grad
+        grad = slot.leaf.grad
         if grad is None:
             slot.view.array[...] = 0
         elif grad is not slot.view:
-            self._take(slot)
+            self._check(slot)
+            slot.view.array[...] = grad.array
+            slot.leaf.grad = slot.view
         self._mark(slot)
 
     def _mark(self, slot: _Slot) -> None:
-        slot.ready = True
-        slot.bucket._pending -= 1
-        if not slot.bucket._pending:
+        slot.ready = self._pass
+        self._left -= 1
+        bucket = slot.bucket
+        bucket._pending -= 1
+        if not bucket._pending:
             # The last one waits for the end of backward, which is near: there it needs no other thread.
             self._start(len(self.buckets) - 1)
 
@@ -345,7 +364,10 @@ class Reducer:
             bucket._outcome = self.hook[1](self.hook[0], bucket)
         elif self.group.size > 1:
             op = ReduceOp.SUM if self.divisor else ReduceOp.AVG
-            bucket._outcome = all_reduce(bucket._flat, op, self.group, async_op=background)
+            if self._direct:  # that the vector was written is noted once, at the end
+                bucket._outcome = self.group.all_reduce(bucket._flat.array, op, background)
+            else:
+                bucket._outcome = all_reduce(bucket._flat, op, self.group, async_op=background)
 
     def _complete(self, bucket: GradBucket) -> None:
         outcome, bucket._outcome = bucket._outcome, None
@@ -354,10 +376,12 @@ class Reducer:
             bucket.set_buffer(result)
         if self.divisor and self.hook is None:
             bucket._flat.array[...] /= self.divisor
+        if self.group.size > 1:
+            versions.written(bucket._flat.array, "DistributedDataParallel (averaging gradients)")
 
     def _finish(self) -> None:
         """Backward is over: start what is left, and wait for all."""
-        missing = [slot for slot in self._slots if not slot.ready]
+        missing = [slot for slot in self._slots if slot.ready != self._pass] if self._left else []
         first = self._static and self._known is None
         if missing and not (self._find_unused or first):
             self._reset()
@@ -372,9 +396,7 @@ class Reducer:
             )
         for slot in missing:
             self._leave_out(slot)
-        order = self._arrivals + [slot.number for slot in missing]
-        order += [slot.number for slot in self._slots if slot.number not in set(order)]
-        self._average(order, [slot.used for slot in self._slots])
+        self._average()
         if first:
             assert self._known is not None
             self._known = ({slot.number for slot in missing}, self._known[1])
@@ -384,9 +406,11 @@ class Reducer:
         for bucket in self.buckets:
             bucket._flat.array[...] = 0
             bucket._pending = 0
-        self._average([slot.number for slot in reversed(self._slots)], [False] * len(self._slots))
+        for slot in self._slots:
+            slot.used = False
+        self._average()
 
-    def _average(self, order: list[int], used: list[bool]) -> None:
+    def _average(self) -> None:
         """Communicate what is left, wait for all, and hand out the gradients."""
         last = len(self.buckets) - 1
         self._start(last)
@@ -396,26 +420,29 @@ class Reducer:
         if self._known is not None:
             anywhere = self._known[1]
         elif self._find_unused or self._static:
-            anywhere = all_max(np.array(used, np.uint8), self.group, self._slots[0].param)
+            used = np.array([slot.used for slot in self._slots], np.uint8)
+            anywhere = all_max(used, self.group, self._slots[0].param)
             if self._static:
                 self._known = (set(), anywhere)
         for bucket in self.buckets:
             self._complete(bucket)
         for slot in self._slots:
-            if (anywhere is None or anywhere[slot.number]) and slot.param.grad is not slot.view:
-                slot.param.grad = slot.view
+            if slot.leaf.grad is not slot.view and (anywhere is None or anywhere[slot.number]):
+                slot.leaf.grad = slot.view
             slot.used = False
+        order = self._arrivals
         self._reset()
         self.completed += 1
         if not self._rebuilt:
-            self._rebuild(order)
+            came = set(order)
+            self._rebuild(order + [slot.number for slot in reversed(self._slots) if slot.number not in came])
 
     def _reset(self) -> None:
         self._started, self._next, self._arrivals, self._reachable = False, 0, [], None
+        self._pass += 1
+        self._left = len(self._slots)
         for bucket in self.buckets:
             bucket._pending, bucket._outcome = len(bucket._slots) + bucket._extra, None
-        for slot in self._slots:
-            slot.ready = False
 
 
 def _arrived(reducer: weakref.ref[Reducer], number: int, param: Tensor) -> None:

@@ -108,6 +108,7 @@ class DistributedDataParallel(Module):
         self.require_backward_grad_sync = True
         self.require_forward_param_sync = True
         self.__dict__["_like"] = named[0][1]
+        self._buffer_tables = [m._buffers for m in module.modules()]  # to walk through the modules takes longer
         self._joining: Join | None = None
         self._expected = 0
         if init_sync:
@@ -146,12 +147,16 @@ class DistributedDataParallel(Module):
         return [name for name, _ in delayed or ()]
 
     def _buffers_to_share(self) -> list[Tensor]:
-        return list(self.module.buffers()) if self.broadcast_buffers else []
+        if not self.broadcast_buffers:
+            return []
+        found = [b for table in self._buffer_tables for b in table.values() if b is not None]
+        return list({id(b): b for b in found}.values())
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         recording = is_grad_enabled()
         sync = recording and self.require_backward_grad_sync
-        share = self._buffers_to_share() if self.require_forward_param_sync else []
+        alone = self.process_group.size == 1
+        share = self._buffers_to_share() if self.require_forward_param_sync and not alone else []
         root = 0
         if self._joining is not None:
             if recording:
@@ -159,7 +164,7 @@ class DistributedDataParallel(Module):
                 root = self._joining.root
             else:
                 share = []  # the ranks without input do not take part
-        if share and self.process_group.size > 1:
+        if share:
             broadcast_tensors(share, root, self.process_group)
         self.require_forward_param_sync = sync
         reducer = self._reducer
