@@ -8,6 +8,7 @@ import copy
 import dataclasses
 import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +21,10 @@ from cuframe.backend import backend_for
 from cuframe.nn.parallel import data_parallel, gather, parallel_apply, replicate, scatter
 from cuframe.nn.utils.rnn import PackedSequence, pack_padded_sequence, pack_sequence, pad_packed_sequence
 from tests.cupy_stand_in import StandIn, array
+from tests.opinfo import OP_DB
+from tests.opinfo.core import flatten
 from tests.test_cuda_driver import cupy  # noqa: F401  (a fixture)
+from tests.test_device_ops import HOST_ONLY, moved_sample
 
 SIMS = [f"sim:{i}" for i in range(4)]
 
@@ -272,6 +276,24 @@ def test_nested_and_in_threads() -> None:
 
     x = cf.randn(8, 2)
     close(nn.DataParallel(Outer(), device_ids=SIMS)(x), inner.module(x.to("sim")))
+
+
+def test_computed_weights() -> None:
+    """By hooks and by parametrizations, cached ones as well: the replicas compute their own."""
+    utils = nn.utils
+    model = nn.Sequential(
+        utils.weight_norm(nn.Linear(3, 3)), utils.spectral_norm(nn.Linear(3, 3)),
+        utils.parametrizations.weight_norm(nn.Linear(3, 3)), utils.parametrizations.spectral_norm(nn.Linear(3, 2)),
+    ).to("sim")  # fmt: skip
+    wide, x = nn.DataParallel(model), cf.randn(8, 3)
+    before = [b.tolist() for b in model.buffers()]
+    wide(x).sum().backward()
+    assert [b.tolist() for b in model.buffers()] != before  # the power iteration on the first device lasts
+    assert all(p.grad is not None for p in model.parameters())
+    wide.eval()
+    with utils.parametrize.cached():
+        for _ in range(3):
+            close(wide(x), model(x.to("sim")))
 
 
 # -- the functions ------------------------------------------------------------------------------------------------
@@ -565,6 +587,24 @@ def test_backward_follows_the_devices() -> None:
     places.clear()
     cf.autograd.grad(wide(cf.ones(4, 2)).sum(), wide.module[0].weight, create_graph=True)
     assert sorted(places) == [(d, d) for d in SIMS]
+
+
+def test_every_operation_stays_on_the_device_of_its_operands() -> None:
+    """Forward with another device than the first as the current one, backward from the first."""
+    where, wrong = cf.Device("sim:2"), []
+    for info in OP_DB:
+        if info.name in HOST_ONLY:
+            continue
+        for sample in islice(info.each("float32" if "float32" in info.dtypes else info.dtypes[0]), 2):
+            moved = moved_sample(sample, str(where))
+            leaves = [t for t in moved.tensors() if t.requires_grad]
+            with backend_for("sim").on(where):
+                results = [r for r in flatten(info.function(*moved.args, **moved.kwargs)) if isinstance(r, cf.Tensor)]
+                total = sum((r.float().sum() for r in results if r.requires_grad), cf.zeros((), device=where))
+            if info.gradient and leaves and total.requires_grad:
+                results += [g for g in cf.autograd.grad(total, leaves, allow_unused=True) if g is not None]
+            wrong += [info.id for r in results if moved.tensors() and r.device != where]
+    assert not wrong
 
 
 # -- what a GPU is asked ------------------------------------------------------------------------------------------

@@ -17,10 +17,10 @@ from tests.opinfo.core import TOLERANCES, Sample, flatten
 from tests.test_ops import assert_close, widened
 
 # what is about the host's memory, or of the CPU alone
-_HOST_ONLY = {"from_numpy", "from_dlpack", "full"}
+HOST_ONLY = {"from_numpy", "from_dlpack", "full"}
 
 
-def _moved(sample: Sample, device: str) -> Sample:
+def moved_sample(sample: Sample, device: str) -> Sample:
     # one tensor may be several arguments
     moved: dict[int, cf.Tensor] = {}
 
@@ -46,7 +46,7 @@ def _run(info: OpInfo, sample: Sample) -> tuple[list[Any], list[Any]]:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On a GPU bfloat16 as well: there, other functions than NumPy's meet it."""
     second = "bfloat16" if metafunc.config.getoption("--device") == "cuda" else None
-    cases = [(i, d) for i in OP_DB if i.name not in _HOST_ONLY
+    cases = [(i, d) for i in OP_DB if i.name not in HOST_ONLY
              for d in ("float32" if "float32" in i.dtypes else i.dtypes[0], second) if d in i.dtypes]
     metafunc.parametrize(("info", "dtype"), cases, ids=[f"{i.id}-{d}" if d == second else i.id for i, d in cases])
 
@@ -55,7 +55,7 @@ def test_same_as_cpu(info: OpInfo, dtype: str, device: str) -> None:
     rtol, atol = info.tolerances.get(dtype, TOLERANCES.get(dtype, (0.0, 0.0)))
     # two lots of samples, since a sample may hold a generator
     for sample, again in islice(zip(info.each(dtype), info.each(dtype)), 3 if dtype == "bfloat16" else None):
-        here, there = _run(info, sample), _run(info, _moved(again, device))
+        here, there = _run(info, sample), _run(info, moved_sample(again, device))
         for kind, ours, theirs in zip(("result", "gradient"), here, there):
             assert len(ours) == len(theirs)
             for a, b in zip(ours, theirs):

@@ -23,7 +23,8 @@ __all__ = [
     "type_before_parametrizations",
 ]  # fmt: skip
 
-_cache: dict[tuple[int, str], Any] = {}
+# (id, name) -> module and tensor; the module is kept, so that no other one, a later replica say, gets its id
+_cache: dict[tuple[int, str], tuple[Module, Tensor]] = {}
 _cache_depth = 0
 
 
@@ -169,8 +170,8 @@ def _get(name: str) -> Any:
             return self.parametrizations[name]()
         key = (id(self), name)
         if key not in _cache:
-            _cache[key] = self.parametrizations[name]()
-        return _cache[key]
+            _cache[key] = self, self.parametrizations[name]()
+        return _cache[key][1]
 
     def put(self: Module, value: Tensor) -> None:
         self.parametrizations[name].right_inverse(value)
