@@ -14,6 +14,7 @@ each way, which keeps a and b alone.  The same source runs on `cuda` and `sim` d
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import cuframe as cf
 from cuframe import nn
@@ -56,8 +57,7 @@ class SwiGLU(cf.autograd.Function):
     def forward(ctx, a, b):
         a, b = a.contiguous(), b.contiguous()
         ctx.save_for_backward(a, b)
-        y = cf.empty_like(a)
-        n = a.numel()
+        y, n = cf.empty_like(a), a.numel()
         if n:
             FORWARD(-(-n // THREADS), THREADS, a.array, b.array, y.array, n)
         return y
@@ -91,8 +91,8 @@ def check(device: str) -> float:
     return (SwiGLU.apply(a, b) - nn.functional.silu(a) * b).abs().max().item()
 
 
-def train(device: str, steps: int) -> tuple[float, float]:
-    """Learn x0 * x1 on the square [-1, 1]^2; return the first and the last loss."""
+def train(device: str, steps: int) -> tuple[Model, list[float]]:
+    """Learn x0 * x1 on random points of the square [-1, 1]^2; return the model and the losses."""
     model = Model().to(device)
     optimizer = cf.optim.Adam(model.parameters(), lr=0.02)
     losses = []
@@ -105,18 +105,45 @@ def train(device: str, steps: int) -> tuple[float, float]:
         losses.append(loss.item())
         if step % 50 == 0 or step == steps:
             print(f"step {step:4}  loss {losses[-1]:.1e}")
-    return losses[0], losses[-1]
+    return model, losses
+
+
+def evaluate(model: Model, device: str, path: Path, losses: list[float]) -> float:
+    """The mean squared error on a grid, which training has not seen; where there is matplotlib, with a picture."""
+    axis = cf.linspace(-1, 1, 41)
+    points = cf.stack(cf.meshgrid(axis, axis, indexing="ij"), dim=-1).reshape(-1, 2)
+    with cf.no_grad():
+        learned = model(points.to(device)).cpu().reshape(41, 41)
+    error = learned - points.prod(1).reshape(41, 41)
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        print("no picture: pip install -e '.[plot]'")
+        return error.square().mean().item()
+    figure = Figure(figsize=(11, 3.5), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    left.set(title="mean squared error", xlabel="step", yscale="log")
+    left.plot(losses)
+    for ax, title, values in ((middle, "learned: x0 * x1", learned), (right, "error", error)):
+        figure.colorbar(ax.imshow(values.numpy(), origin="lower", extent=(-1, 1, -1, 1)), ax=ax)
+        ax.set_title(title)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    print(f"loss and what was learned: {path}")
+    return error.square().mean().item()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda" if cf.cuda.is_available() else "sim")
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("runs/own_kernel"))
     args = parser.parse_args()
     cf.manual_seed(0)
     print(f"on {args.device}: gradients are right, results differ by at most {check(args.device):.1e}")
-    first, last = train(args.device, args.steps)
-    print(f"mean squared error {first:.1e} -> {last:.1e} after {args.steps} steps with a kernel of our own")
+    model, losses = train(args.device, args.steps)
+    error = evaluate(model, args.device, args.out / "learned.png", losses)
+    print(f"mean squared error {losses[0]:.1e} -> {error:.1e} on unseen points, with a kernel of our own")
 
 
 if __name__ == "__main__":

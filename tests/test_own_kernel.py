@@ -28,10 +28,20 @@ def test_check(device: str) -> None:
     assert own_kernel.check(device) < 1e-14
 
 
-def test_training_learns(device: str, capsys: pytest.CaptureFixture) -> None:
-    first, last = own_kernel.train(device, 50)
-    assert last < first / 20
+def test_training_learns(device: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    model, losses = own_kernel.train(device, 50)
+    assert losses[-1] < losses[0] / 20
     assert capsys.readouterr().out.startswith("step   50  loss")
+    picture = tmp_path / "new" / "learned.png"
+    assert own_kernel.evaluate(model, device, picture, losses) < losses[0] / 20
+    assert picture.stat().st_size > 10_000 and str(picture) in capsys.readouterr().out
+
+
+def test_without_matplotlib_there_is_no_picture(device, monkeypatch, tmp_path, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    model = own_kernel.Model().to(device)
+    assert own_kernel.evaluate(model, device, tmp_path / "learned.png", [1.0]) > 0
+    assert "pip install -e '.[plot]'" in capsys.readouterr().out and not list(tmp_path.iterdir())
 
 
 def test_host_tensors_are_refused() -> None:
