@@ -4,7 +4,8 @@ Note [One pass]
     NumPy adds two arrays at a time, and copies the sum to each of its places in a pass of its own; even where blocks
     stay in the cache, that takes twice the time of memory itself with four ranks. Where llvmlite is installed, large
     float32 arrays are added up and written by machine code in one pass; the order of additions, and so the bits, are
-    the same.
+    the same. What another process reads next is written past this core's caches: they would only fetch the lines, and
+    hand them on.
 """
 
 from __future__ import annotations
@@ -85,26 +86,39 @@ def reduce_into(parts: Sequence[np.ndarray], out: np.ndarray, op: ReduceOp) -> N
 
 
 @lru_cache(32)
-def _kernel(sources: int, targets: int, average: bool) -> Callable[[int, int], None]:
+def _kernel(sources: int, targets: int, streamed: int, average: bool) -> Callable[[int, int], None]:
     from . import reduction_ir
 
-    return jit.load(reduction_ir.build("reduce", jit.lanes(), sources, targets, average), "reduce")
+    return jit.load(reduction_ir.build("reduce", jit.lanes(), sources, targets, streamed, average), "reduce")
 
 
-def reduce_to(parts: Sequence[np.ndarray], mine: int, others: Sequence[np.ndarray], op: ReduceOp) -> None:
+def _compiled(array: np.ndarray) -> bool:
+    return array.dtype == np.float32 and array.size >= _LEAST and jit.available()
+
+
+def hand_over(source: np.ndarray, target: np.ndarray) -> None:
+    """Copy a vector to where another process reads it; `target` begins a cache line."""
+    if not _compiled(source):
+        target[...] = source
+        return
+    words = np.array([source.size, source.ctypes.data, target.ctypes.data], np.int64)
+    _kernel(1, 1, 1, False)(words.ctypes.data, 0)
+
+
+def reduce_to(
+    parts: Sequence[np.ndarray], mine: int, others: Sequence[np.ndarray], op: ReduceOp, streamed: bool = False
+) -> None:
     """Replace `parts[mine]` by the reduction of all, and write it to `others` as well.
 
     Args:
         parts: vectors of one length, in the order of ranks.
         mine: which of them is written.
         others: vectors of that length; they may be parts.
+        streamed: `others` are for another process, begin a cache line and are no parts.
     """
     own = parts[mine]
-    if (
-        own.dtype == np.float32 and op in (ReduceOp.SUM, ReduceOp.AVG) and own.size >= _LEAST and jit.available()
-        and len(parts) <= _MOST
-    ):  # fmt: skip
-        kernel = _kernel(len(parts), 1 + len(others), op is ReduceOp.AVG)
+    if _compiled(own) and op in (ReduceOp.SUM, ReduceOp.AVG) and len(parts) <= _MOST:
+        kernel = _kernel(len(parts), 1 + len(others), len(others) if streamed else 0, op is ReduceOp.AVG)
         words = np.array([own.size, *(a.ctypes.data for a in (*parts, own, *others))], np.int64)
         kernel(words.ctypes.data, 0)
         return

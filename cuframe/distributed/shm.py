@@ -34,7 +34,7 @@ from . import status
 from .arrays import as_bytes, check_other
 from .errors import DistributedError, DistributedTimeout, name_ranks
 from .process_group import ProcessGroup, ReduceOp, Work, check_reduction
-from .reduction import reduce_into, reduce_to
+from .reduction import hand_over, reduce_into, reduce_to
 from .segment import PAGE, SPINS, Segment, share_memory
 from .store import Store
 
@@ -291,26 +291,27 @@ class SharedMemoryGroup(ProcessGroup):
         step = self._chunk // x.itemsize
         pieces = [x[i : i + step] for i in range(0, x.size, step)]
 
-        def hand_over(piece: np.ndarray) -> None:
+        def give(piece: np.ndarray) -> None:
             slot = slots[self._next(), me]
             for r, cut in enumerate(self._cuts(piece.size)):
                 if r != me:
-                    slot[cut] = piece[cut]
+                    hand_over(piece[cut], slot[cut])
 
         def take_back(piece: np.ndarray, now: int) -> None:
             for r, cut in enumerate(self._cuts(piece.size)):
                 if r != me:
                     piece[cut] = shares[now, cut]
 
-        hand_over(pieces[0])
+        give(pieces[0])
         now = phase()
         for i, piece in enumerate(pieces):
             cut = self._cuts(piece.size)[me]
             sums = shares[self._next(), cut]
             mine = piece[cut]
-            reduce_to([mine if r == me else slots[now, r, cut] for r in range(self.size)], me, [sums], op)
+            parts = [mine if r == me else slots[now, r, cut] for r in range(self.size)]
+            reduce_to(parts, me, [sums], op, streamed=True)
             if i + 1 < len(pieces):
-                hand_over(pieces[i + 1])
+                give(pieces[i + 1])
             if i:
                 take_back(pieces[i - 1], now)
             now = phase()
