@@ -90,6 +90,7 @@ def test_all_sizes_of_two_directions(cell: str, hidden: int, dtype: str, device:
                                      monkeypatch: pytest.MonkeyPatch) -> None:
     if dtype == "float64":
         hidden = min(hidden, 100)
+    monkeypatch.setenv("CUFRAME_SIM_SMS", "8")
     monkeypatch.setattr(persistent, "plan_of", small_blocks)
     for lengths in (None, [3, 4, 0, 1, 2]):
         check(Both(cell, 4, 5, hidden, dtype, device, lengths), dtype, exchange=tuned.EXCHANGES[hidden % 2])
@@ -291,4 +292,4 @@ def test_all_sizes_in_tf32(cell: str, hidden: int, device: str, tf32: None, monk
         monkeypatch.setattr(persistent, "plan_of", plan)
         case = Case(cell, 4, 9, hidden, "float32", device, lengths=np.array([3, 4, 0, 1, 2, 4, 4, 0, 1]))
         for a, w in zip(case.results("persistent", tuned.EXCHANGES[hidden % 2]), case.expected()):
-            assert off(a, w) < 2.0**-9
+            assert off(a, w) < 2.0**-7  # of one unit: sums of gradients that all but cancel

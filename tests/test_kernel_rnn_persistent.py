@@ -94,7 +94,7 @@ def check(*args: Any, exchanges: tuple[str, ...] = tuned.EXCHANGES, **kwargs: An
 
 def small_blocks(cell: str, x: Any, hidden: int, batch: int, directions: int = 1) -> Any:
     """A GPU of many little multiprocessors: many blocks, with weights in registers and shared memory."""
-    gpus = (DeviceFacts("sm_90", 16 * directions, kib * 1024) for kib in (48, 55))
+    gpus = (DeviceFacts("sm_90", 16, kib * 1024) for kib in (48, 55, 110, 220))
     kind = "tf32" if x.dtype.name == "float32" and cf.cuda.allow_tf32() else x.dtype.name
     plans = (persistent_plan(gpu, cell, kind, hidden, batch, directions=directions) for gpu in gpus)
     return next(filter(None, plans))

@@ -15,7 +15,7 @@ from cuframe.cuda.precision import allow_tf32
 from cuframe.cuda.tuned import EXCHANGES, Table, table
 from cuframe.gpu._arrays import FLOATS
 
-__all__ = ["Results", "backward", "forward", "plan_of", "run_backward", "run_forward", "tuned"]
+__all__ = ["Results", "backward", "forward", "multiprocessors", "plan_of", "run_backward", "run_forward", "tuned"]
 
 # by number, as the kernels have them; the nonlinearity of the last two is an argument
 CELL_NUMBERS = {"lstm": 0, "gru": 1, "rnn_tanh": 2, "rnn_relu": 2}
@@ -79,6 +79,11 @@ def tuned(x: Any) -> Table:
 
 def _facts(x: Any) -> DeviceFacts:
     return DeviceFacts(*device_facts(type(x), backend_of(x).device_of(x).index or 0))
+
+
+def multiprocessors(x: Any) -> int:
+    """How many the GPU that holds `x` has: one block each runs at once."""
+    return _facts(x).multiprocessors
 
 
 def plan_of(cell: str, x: Any, hidden: int, batch: int, directions: int = 1) -> Plan | None:

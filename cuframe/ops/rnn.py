@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from .join import cat, chunk, stack
 from .linear import linear
 from .mask import where
 
-__all__: list[str] = ["layer_arrays", "needs_backward", "rnn_both", "rnn_layer", "rnn_layer_composite", "walk"]
+__all__: list[str] = ["layer_arrays", "needs_backward", "rnn_both", "rnn_layer", "rnn_layer_composite", "rnn_stack",
+                      "walk"]  # fmt: skip
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
@@ -132,6 +134,62 @@ def _both_composite(x: Tensor, h0: Any, c0: Any, *rest: Any) -> tuple[Tensor, ..
         sides.append(rnn_layer_composite(x, h, c, w_ih, w_hh, b_ih, b_hh, None, cell, lengths, None, d == 1))
     ys, *states = zip(*sides)
     return (cat(list(ys), -1), *(stack(list(pair)) for pair in states))
+
+
+def rnn_stack(
+    cell: str,
+    x: Tensor,
+    weights: list[tuple[Tensor | None, ...]],
+    h0: Tensor | None = None,
+    c0: Tensor | None = None,
+    *,
+    lengths: Any = None,
+    recompute: bool = False,
+) -> tuple[Tensor, Tensor, Tensor | None] | None:
+    """Layers that run beside one another; None where the device has no kernel for that, or they do not fit it.
+
+    Args:
+        x: [T, N, I]; weights: (w_ih, w_hh, b_ih, b_hh) of each layer; h0, c0: [L, N, H], zeros if None.
+        lengths, recompute: as for `rnn_layer`.
+
+    Returns:
+        y [T, N, H] of the last layer, h_n [L, N, H], c_n [L, N, H] (None unless LSTM).
+
+    Raises:
+        ValueError: a shape, dtype or length does not fit.
+    """
+    kernel = backend_of(x.array).kernel("rnn_stack")
+    if kernel is None or not kernel.fits(cell, x.array, [w[1].array for w in weights]):  # type: ignore[union-attr]
+        return None
+    tensors = (x, h0, c0, *(w for layer in weights for w in layer))
+    arrays = layer_arrays(cell, tensors)
+    layers = [arrays[i : i + 4] for i in range(3, len(arrays), 4)]
+    lengths = lengths.array if isinstance(lengths, Tensor) else lengths
+    y, h_n, c_n, kept = kernel.forward(
+        cell, arrays[0], layers, arrays[1], arrays[2], lengths=lengths,
+        need_backward=needs_backward(tensors), recompute=recompute,
+    )  # fmt: skip
+    outs = record_outputs((y, h_n) if c_n is None else (y, h_n, c_n), _stack_op(len(weights)), tensors,
+                          (*arrays, cell, lengths, y, kept))  # fmt: skip
+    return outs[0], outs[1], outs[2] if c_n is not None else None
+
+
+def _stack_composite(x: Tensor, h0: Any, c0: Any, *rest: Any) -> tuple[Tensor, ...]:
+    """`rnn_stack` in basic operations, for its double backward."""
+    *weights, cell, lengths = rest
+    states = []
+    for layer in range(len(weights) // 4):
+        h, c = (None if s is None else s[layer] for s in (h0, c0))
+        w_ih, w_hh, b_ih, b_hh = weights[4 * layer : 4 * layer + 4]
+        x, *last = rnn_layer_composite(x, h, c, w_ih, w_hh, b_ih, b_hh, None, cell, lengths, None, False)
+        states.append(last)
+    return (x, *(stack(list(s)) for s in zip(*states)))
+
+
+@cache
+def _stack_op(layers: int) -> Op:
+    saves = (*range(3 + 4 * layers), "constant", "constant", None, None)
+    return Op("rnn_stack", _vjp_of("rnn_stack"), saves, _stack_composite)
 
 
 def layer_arrays(cell: str, tensors: tuple) -> list[Any]:

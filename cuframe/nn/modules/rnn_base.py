@@ -8,7 +8,7 @@ from typing import Any
 
 from ...ops.create import empty
 from ...ops.join import cat, stack
-from ...ops.rnn import rnn_both, rnn_layer
+from ...ops.rnn import rnn_both, rnn_layer, rnn_stack
 from ...ops.rnn_options import held_dropout, rnn_options_layer
 from ...tensor import Parameter, Tensor
 from .. import functional as F
@@ -248,6 +248,12 @@ class RNNBase(Module):
         directions = 2 if self.bidirectional else 1
         if self.input_dropout and self.training:
             x = held_dropout(x, self.input_dropout, sizes, order)
+        between = self.dropout and self.training
+        if self.num_layers > 1 and directions == 1 and not between and sizes is None and self._plain():
+            weights = [self._weights(layer, 0)[:4] for layer in range(self.num_layers)]
+            found = rnn_stack(self.cell, x, weights, hx, cx, lengths=lengths, recompute=self.recompute)
+            if found is not None:
+                return found
         for layer in range(self.num_layers):
             at = slice(layer * directions, (layer + 1) * directions)
             x, h, c = self._layer(
