@@ -122,11 +122,14 @@ def test_plan_has_every_test_that_runs_on_a_device_and_every_family() -> None:
         assert f"correctness:{name}" in found
     assert names[:4] == ["lstm", "lstm_cell", "attention", "ctc"] and len(names) > 35
     timed = [u.argv[u.argv.index("benchmarks.gpu.timing") + 1 :] for u in units if u.stage == "timings"]
-    assert sorted(n for members in timed for n in members) == sorted(names)
-    assert "op_mul" in timed[[u.name for u in units if u.stage == "timings"].index("timings:overhead")]
+    assert sorted(n for *members, _, sizes in timed for n in members if sizes == "first") == sorted(names)
+    assert list(timed[0]) == ["lstm", "gru", "rnn_tanh", "lstm_layer_norm", "gru_layer_norm", "--sizes", "first"]
+    more = next(u for u in units if u.name == "timings:rnn-more")
+    assert more.argv[-4:] == ("lstm", "gru", "--sizes", "other")
     assert {f"repeats:{n}" for n in names} <= found
     assert {u.stage for u in units} <= set(plan.STAGES) and abs(sum(plan.SHARES.values()) - 1) < 1e-9
-    assert [u.name for u in plan.chosen(units, ["timings:soft"])] == ["timings:softmax"]
+    assert [u.name for u in plan.chosen(units, ["timings:point"])] == ["timings:pointwise", "timings:pointwise-more"]
+    assert [u.argv[-1] for u in plan.chosen(units, ["timings:softmax"])] == ["softmax"]
     with pytest.raises(ValueError, match="no stage or unit 'timing:x'"):
         plan.chosen(units, ["timing:x"])
     assert plan.arch_of({"device": {"major": 9, "minor": 0}}) == "sm_90"
@@ -237,10 +240,10 @@ def test_rows_of_a_family_are_not_measured_twice(tmp_path: Path) -> None:
     timing.time_family(chosen, rows, session())
     first = list(rows.found)
     timing.time_family(chosen, rows, session())
-    assert rows.found == first and len(first) == 2
+    assert rows.found == first and len(first) == 3  # with a note that it was begun
     rows.found.pop()  # the process ended between the two
     timing.time_family(chosen, rows, session())
-    assert [r["mode"] for r in rows.found] == ["forward", "training"]
+    assert [r["mode"] for r in rows.found if "us" in r] == ["forward", "training"]
 
 
 def test_an_error_in_one_case_is_a_row_of_its_own(tmp_path: Path) -> None:
@@ -250,8 +253,29 @@ def test_an_error_in_one_case_is_a_row_of_its_own(tmp_path: Path) -> None:
     rows, other = Rows(tmp_path / "rows"), session()
     chosen = replace(family("softmax"), build=build, cuda=((8, 8), (9, 9)), dtypes=("float32",))
     assert timing.time_family(chosen, rows, other) == 2
-    assert [r["error_text"] for r in rows.found] == ["MemoryError: out of memory"] * 2
+    assert [r["error_text"] for r in rows.found if "begun" not in r] == ["MemoryError: out of memory"] * 2
     assert other.clock.turns == 2  # type: ignore[attr-defined]  # the device was asked whether it still answers
+
+
+def test_first_sizes_and_the_others(tmp_path: Path) -> None:
+    chosen = replace(family("softmax"), cuda=((8, 8), (9, 9)), dtypes=("float32",))
+    rows = Rows(tmp_path / "rows")
+    for sizes, labels in (("first", {"N8 C8"}), ("other", {"N8 C8", "N9 C9"})):
+        timing.time_family(chosen, rows, session(), sizes)
+        assert {r["label"] for r in rows.found if "us" in r} == labels
+
+
+def test_a_case_that_ends_the_process_is_given_up(tmp_path: Path) -> None:
+    def build(side: Any, *sizes: int, variant: str = "") -> Work:
+        raise KeyboardInterrupt  # as an end from without
+
+    rows = Rows(tmp_path / "rows")
+    chosen = replace(family("softmax"), build=build, cuda=((8, 8),), dtypes=("float32",))
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            timing.time_family(chosen, rows, session())
+    assert timing.time_family(chosen, rows, session()) == 1
+    assert rows.found[-1]["error_text"] == "RuntimeError: the process ended within it 2 times"
 
 
 @pytest.mark.parity
@@ -261,7 +285,7 @@ def test_both_libraries_compute_the_same(family: Family, tmp_path: Path) -> None
 
     rows = Rows(tmp_path / "rows")
     assert timing.time_family(replace(family, cuda=(family.small,), dtypes=("float32",)), rows, session(torch)) == 0
-    for row in rows.found:
+    for row in rows.found[1:]:
         assert row["us"]["cuframe"]["host"] > 0
         # the CPU has not those kinds of attention
         assert row["baseline"] or family.group == "attention", row
@@ -287,7 +311,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
         check.parse(["--budget", "soon"])
     assert "must be a time such as 8m or 480s, got 'soon'" in capsys.readouterr().err
     assert check.main(["--list"]) == 0
-    assert "timings:softmax" in capsys.readouterr().out
+    assert "timings:pointwise" in capsys.readouterr().out
     first, again = check.place(tmp_path, "NVIDIA H200", "2026-11-23", False)
     assert first.name == "nvidia-h200-2026-11-23.json" and not again
     first.touch()

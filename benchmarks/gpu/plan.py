@@ -58,10 +58,13 @@ def plan(arch: str) -> list[Unit]:
             "-m", "not parity", "--device", "cuda", *workers, f"tests/{name}"), 420, pytest_rows.fold))
     for family in families:
         units.append(Unit("repeats", family.name, python("-m", "benchmarks.gpu.repeats", family.name), 120))
-    timed = {f.name if f.group != "overhead" else f.group: [g.name for g in families if g is f or g.group == f.group
-                                                            == "overhead"] for f in families}
-    for name, members in timed.items():  # what operations cost takes less than the start of a process: one for all
-        units.append(Unit("timings", name, python("-m", "benchmarks.gpu.timing", *members), 120))
+    # to start a process takes longer than a row; and the first size of all families tells more than all sizes of a few
+    for sizes, mark in (("first", ""), ("other", "-more")):
+        for group in dict.fromkeys(f.group for f in families):
+            members = [f.name for f in families if f.group == group and (sizes == "first" or len(f.cuda) > 1)]
+            if members:
+                argv = python("-m", "benchmarks.gpu.timing", *members, "--sizes", sizes)
+                units.append(Unit("timings", f"{group}{mark}", argv, 240))
     if shutil.which("compute-sanitizer"):
         for name in _SANITIZED:
             for tool in TOOLS:
@@ -72,12 +75,15 @@ def plan(arch: str) -> list[Unit]:
 
 
 def chosen(units: list[Unit], only: list[str]) -> list[Unit]:
-    """The units that `only` names: a stage, `stage:item`, or the beginning of one.
+    """The units that `only` names: a stage, `stage:item`, or the beginning of one; `timings:softmax` for one family.
 
     Raises:
         ValueError: one that names nothing.
     """
+    alone = [Unit("timings", f.name, python("-m", "benchmarks.gpu.timing", f.name), 240) for f in by_interest()]
     for name in only:
+        if not any(u.name.startswith(name) for u in units):
+            units = units + [u for u in alone if u.name == name]
         if not any(u.name.startswith(name) for u in units):
             raise ValueError(f"--only: no stage or unit {name!r}; there are: {', '.join(u.name for u in units)}")
     return [u for u in units if not only or any(u.name.startswith(name) for name in only)]

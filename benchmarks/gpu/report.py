@@ -24,9 +24,9 @@ def facts(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def timings(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows that hold times."""
-    for _, unit in _of_stage(data, "timings"):
-        yield from (row for row in unit.get("rows", []) if "us" in row)
+    """The rows that hold times; of what was measured again, the last."""
+    found = {row["key"]: row for _, unit in _of_stage(data, "timings") for row in unit.get("rows", []) if "us" in row}
+    yield from found.values()
 
 
 def _title(data: Mapping[str, Any]) -> str:

@@ -123,15 +123,16 @@ def read(path: Path) -> dict[str, Any]:
 def _of_gpu_check(data: dict[str, Any]) -> dict[str, Any]:
     facts = {row["key"]: row for row in data["units"].get("environment", {}).get("rows", [])}
     machine, gpu = facts.get("machine", {}), facts.get("device", {})
-    rows = [row for unit in data["units"].values() if unit["stage"] == "timings"
-            for row in unit.get("rows", []) if "us" in row]
+    rows = {row["key"]: row for unit in data["units"].values() if unit["stage"] == "timings"
+            for row in unit.get("rows", []) if "us" in row}  # of what was measured again, the last
     smi = machine.get("nvidia-smi") or {}
     return {"kind": "cuframe gpu-check", "schema": SCHEMA, "started": data.get("started") or data.get("date", ""),
             "facts": {"device": "cuda", "gpu": data.get("gpu"), "commit": data.get("commit"),
                       "dirty": data.get("dirty"), "driver": smi.get("driver_version"), "cupy": gpu.get("cupy"),
                       "nvrtc": facts.get("compiler", {}).get("nvrtc"), "timer": "event",
                       "torch": machine.get("packages", {}).get("torch")},
-            "peaks": {k: facts["peaks"][k] for k in ("copy", "products")} if "peaks" in facts else {}, "rows": rows}
+            "peaks": {k: facts["peaks"][k] for k in ("copy", "products")} if "peaks" in facts else {},
+            "rows": list(rows.values())}
 
 
 _FIELDS: dict[str, tuple[type, ...]] = {
