@@ -271,6 +271,11 @@ def test_state_dict_has_the_prefix() -> None:
     close(wide(cf.ones(4, 2)), model(cf.ones(4, 2, device="sim")))
 
 
+def test_attributes_are_those_of_the_module_inside() -> None:
+    with pytest.raises(AttributeError, match="DataParallel has no attribute 'in_features'; .module.in_features is "):
+        nn.DataParallel(nn.Linear(2, 2)).in_features  # noqa: B018
+
+
 def test_hooks_run_on_every_device() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Tanh()).to("sim")
     places: dict[str, list[str]] = collections.defaultdict(list)

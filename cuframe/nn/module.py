@@ -32,6 +32,9 @@ class _NoAttribute(AttributeError):
         if "_parameters" not in self._module.__dict__:
             return f"{text}; was super().__init__() called?"
         if not self._missing.startswith("__"):
+            for name, child in self._module._modules.items():  # a wrapper such as DataParallel is no stand-in
+                if child is not None and hasattr(child, self._missing):
+                    return f"{text}; .{name}.{self._missing} is there"
             import difflib
 
             near = difflib.get_close_matches(self._missing, dir(self._module), n=1)
