@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cuframe.cpu import rnn_persistent
+from cuframe.cpu import rnn_persistent, rnn_step
 from cuframe.cpu.blas import product
 from cuframe.cpu.rnn_cells import CELLS, Cell, Constants
 from cuframe.cpu.rnn_checks import check, check_lengths
@@ -95,7 +95,7 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
             w_hr: Array | None = None, h0: Array | None = None, c0: Array | None = None, *,
             lengths: npt.ArrayLike | None = None, batch_sizes: npt.ArrayLike | None = None, reverse: bool = False,
             need_backward: bool = True,
-            recompute: bool = False) -> tuple[Array, Array, Array | None, Saved | None]:
+            recompute: bool = False) -> tuple[Array, Array, Array | None, Saved | rnn_step.Saved | None]:
     """Run one direction of one recurrent layer over a whole sequence.
 
     LSTM: c_t = f c_{t-1} + i g, h_t = W_hr (o tanh(c_t)) with i, f, o = sigmoid(.), g = tanh(.) of
@@ -144,6 +144,12 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
     if dtype != work:
         x, w_ih, w_hh = (a.astype(work) for a in (x, w_ih, w_hh))
         b_ih, b_hh, w_hr = (a if a is None else a.astype(work) for a in (b_ih, b_hh, w_hr))
+    if steps == 1 and sizes is None and lengths is None and w_hr is None:
+        h, c = (None if s is None else s.astype(work, copy=False) for s in (h0, c0))
+        out, c_1, step = rnn_step.forward(cell, x[0], (w_ih, w_hh, b_ih, b_hh), h, c, dtype)
+        y = out[None].astype(dtype, copy=False)
+        return (y, out.astype(dtype), None if c_1 is None else c_1.astype(dtype, copy=False),
+                step if need_backward else None)
     hidden, features = len(w_hh) // kind.gates, w_hh.shape[1]
 
     start = columns(h0, layout.order, features, batch, work)
@@ -242,7 +248,7 @@ def _run_forward(s: Saved, y_rows: Array, start: Array, cell_start: Array | None
     return h_n, c_n
 
 
-def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Array | None = None,
+def backward(saved: Saved | rnn_step.Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Array | None = None,
              needs: Sequence[bool] = (True,) * 8) -> Grads:
     """Gradients of `forward`.
 
@@ -264,6 +270,8 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     >>> backward(saved, None, gh_n=np.ones((1, 1))).w_hh
     array([[0.5]])
     """
+    if isinstance(saved, rnn_step.Saved):
+        return _backward_of_step(saved, gy, gh_n, gc_n, needs)
     s, kind = saved, saved.kind
     w_ih, w_hh, b_ih, b_hh, w_hr = s.weights
     need_x, need_h0, need_c0, need_w_ih, need_w_hh, need_b_ih, need_b_hh, need_w_hr = needs
@@ -303,6 +311,14 @@ def backward(saved: Saved, gy: Array | None, gh_n: Array | None = None, gc_n: Ar
     return Grads(gx, batch_major(gh0, s.layout.order, s.dtype) if need_h0 else None,
                  batch_major(gc0, s.layout.order, s.dtype) if need_c0 and gc0 is not None else None,
                  gw_ih, gw_hh, gb_ih, gb_hh, None if gw_hr is None else gw_hr.astype(s.dtype, copy=False))
+
+
+def _backward_of_step(s: rnn_step.Saved, gy: Array | None, gh_n: Array | None, gc_n: Array | None,
+                      needs: Sequence[bool]) -> Grads:
+    work = s.out.dtype
+    given = [None if g is None else g.astype(work, copy=False) for g in (None if gy is None else gy[0], gh_n, gc_n)]
+    gh = given[0] if given[1] is None else given[1] if given[0] is None else given[0] + given[1]
+    return Grads(*rnn_step.backward(s, np.zeros_like(s.out) if gh is None else gh, given[2], needs))
 
 
 def _backward_compiled(s: Saved, kept: rnn_persistent.Kept, gy_rows: Array | None, gh_last: Array,
