@@ -159,13 +159,18 @@ def fault(name: str, ranks: int) -> tuple[float, str]:
         return ended - began, said
 
 
-def host_lost(ranks: int) -> tuple[float, str]:
-    """Two launchers, as on two hosts, with half of the ranks each; that of the second is killed."""
+def hosts(count: int) -> list[list[str]]:
+    """The options of launchers on this machine, as on several hosts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        place = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1])]
+        place = ["--nnodes", str(count), "--master-addr", "127.0.0.1", "--master-port", str(free.getsockname()[1])]
+    return [[*place, "--node-rank", str(node)] for node in range(count)]
+
+
+def host_lost(ranks: int) -> tuple[float, str]:
+    """Two launchers, as on two hosts, with half of the ranks each; that of the second is killed."""
     with tempfile.TemporaryDirectory() as folder:
-        jobs = [start(folder, "none", ranks // 2, *place, "--node-rank", str(node)) for node in range(2)]
+        jobs = [start(folder, "none", ranks // 2, *place) for place in hosts(2)]
         while len(list(Path(folder).glob("running*"))) < ranks:
             time.sleep(0.01)
         began = time.monotonic()
@@ -187,7 +192,7 @@ def port_taken(ranks: int) -> tuple[float, str]:
         return time.monotonic() - began, said
 
 
-def restart(ranks: int) -> tuple[float, str]:
+def restart(ranks: int, launchers: int = 1) -> tuple[float, str]:
     """A job that is started again resumes from its last checkpoint; its last words get a line on the result."""
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "rank.py"
@@ -196,16 +201,19 @@ def restart(ranks: int) -> tuple[float, str]:
         for fatal in (-1, random.randrange(60)):
             home = Path(folder) / str(fatal)
             home.mkdir()
-            launcher = [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", str(ranks), "--max-restarts", "1"]
-            job = subprocess.run(
-                [*launcher, str(script), str(home), str(fatal)],
-                env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-            )  # fmt: skip
-            results.append((home / "result").read_bytes() if (home / "result").exists() else job.stderr.encode())
+            run = [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", str(ranks // launchers)]
+            jobs = [
+                subprocess.Popen(
+                    [*run, "--max-restarts", "1", *place, str(script), str(home), str(fatal)],
+                    env=os.environ | {"PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True,
+                ) for place in (hosts(launchers) if launchers > 1 else [[]])
+            ]  # fmt: skip
+            said = "".join(job.communicate()[1] for job in jobs)
+            results.append((home / "result").read_bytes() if (home / "result").exists() else said.encode())
         began = float((home / "began").read_text())
         resumed, step = (home / "resumed").read_text().split()
         same = "the same bits" if results[0] == results[1] else "other bits"
-        return float(resumed) - began, f"{job.stderr}resumed at {int(step) - fatal // 10 * 10}: {same}"
+        return float(resumed) - began, f"{said}resumed at {int(step) - fatal // 10 * 10}: {same}"
 
 
 def many_ports(ranks: int, jobs: int = 50) -> tuple[float, str]:
@@ -253,6 +261,8 @@ ROWS: dict[str, tuple[str, str, float, Callable[[int], tuple[float, str]]]] = {
     "host": ("kill -9 of another host's", r"the launcher of node 1 \(pid \d+, host \S+\) has gone\n", 1.0, host_lost),
     "port": ("the port is taken", "port .* is taken by another process", 5.0, port_taken),
     "restart": ("a restart after kill -9", r"restart 1 of 1\n(.|\n)*resumed at 0: the same bits$", 0.0, restart),
+    "restart2": ("the same on two hosts", r"(restart 1 of 1\n(.|\n)*){2}resumed at 0: the same bits$", 0.0,
+                 lambda n: restart(n, 2)),
     "ports": ("50 jobs at once", r"^50 ports$", 0.0, many_ports),
     "hello": ("hello, over Python's own", "", 0.3, hello),
 }  # fmt: skip
