@@ -13,7 +13,7 @@ DEFAULT_ARCHITECTURES = "sm_75,sm_80,sm_90"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    commands = parser.add_subparsers(dest="command", required=True, metavar="list | build | show | clean")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="list | build | show | tune | clean")
     commands.add_parser("list", help="the kernels, their files and instances")
     build = commands.add_parser("build", help="compile all into the cache and print what each takes")
     build.add_argument("pattern", nargs="?", default="", help="only kernels whose instance contains this")
@@ -24,11 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--quiet", action="store_true", help="print complaints and the sum only")
     show = commands.add_parser("show", help="a kernel's declaration and source")
     show.add_argument("name")
+    tune = commands.add_parser("tune", help="measure on a GPU which launches are fastest, and keep that")
+    tune.add_argument("--device", default="cuda", help="the GPU (default: %(default)s)")
+    tune.add_argument("--seconds", type=float, default=270.0, help="how long it may take (default: 270)")
+    tune.add_argument("--output", default=None, metavar="FILE",
+                      help="where to write the table (default: where cuframe looks first, in the cache folder)")
     commands.add_parser("clean", help="empty the cache of compiled kernels")
 
 
 def run(args: argparse.Namespace) -> int:
-    return {"list": _list, "build": _build, "show": _show, "clean": _clean}[args.command](args)
+    return {"list": _list, "build": _build, "show": _show, "tune": _tune, "clean": _clean}[args.command](args)
 
 
 def _kernels() -> list[Any]:
@@ -62,6 +67,33 @@ def _show(args: argparse.Namespace) -> int:
     for instance in kernel.instances():
         print(f"// {instance}")
     print(kernel.source.text, end="")
+    return 0
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from datetime import date
+    from pathlib import Path
+
+    import cuframe as cf
+    from cuframe.cuda import tune, tuned
+
+    try:
+        where = cf.Device(args.device)
+        if where.type != "cuda":
+            raise RuntimeError(f"device '{where}' is none; times of anything else say nothing about one")
+        like = cf.zeros(1, device=where).array
+    except (RuntimeError, ValueError) as error:
+        print(f"cuframe kernels: tune measures on a GPU: {error}", file=sys.stderr)
+        return 2
+    bench = tune.GpuBench(like, tune.event_time)
+    path = tuned.tuned_path(bench.facts.arch) if args.output is None else Path(args.output)
+    with cf.cuda.device(where.index or 0):
+        name = cf.cuda.get_device_name(where.index or 0)
+        print(f"{name}, {bench.facts.arch}: {args.seconds:.0f} s of measuring")
+        found, left = tune.search(bench, args.seconds, say=lambda text: print(text, flush=True))
+    tuned.write(path, tune.report(found, gpu=name, arch=bench.facts.arch, cuframe=cf.__version__,
+                                  date=date.today().isoformat()))
+    print(f"wrote {path}: {len(found['measured'])} sizes" + (f", {left} more had no time left" if left else ""))
     return 0
 
 

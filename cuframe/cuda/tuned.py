@@ -52,7 +52,9 @@ class Table(NamedTuple):
     measured: Mapping[tuple[str, str, int], tuple[tuple[int, int, Choice], ...]]
 
     def rnn(self, cell: str, dtype: str, hidden: int, batch: int, directions: int = 1) -> Choice:
-        """The launch for such a layer; `dtype` may be "tf32"."""
+        """The launch for such a layer; `dtype` may be "tf32".  bfloat16 is as fast as float16, ReLU as tanh."""
+        cell = "rnn_tanh" if cell == "rnn_relu" else cell
+        dtype = "float16" if dtype == "bfloat16" else dtype
         rows = self.measured.get((cell, dtype, directions), ())
 
         def away(row: tuple[int, int, Choice]) -> float:

@@ -15,7 +15,8 @@ from cuframe.cuda.precision import allow_tf32
 from cuframe.cuda.tuned import EXCHANGES, Table, table
 from cuframe.gpu._arrays import FLOATS
 
-__all__ = ["Results", "backward", "forward", "multiprocessors", "plan_of", "run_backward", "run_forward", "tuned"]
+__all__ = ["Results", "backward", "facts_of", "forward", "multiprocessors", "plan_of", "run_backward", "run_forward",
+           "tuned"]
 
 # by number, as the kernels have them; the nonlinearity of the last two is an argument
 CELL_NUMBERS = {"lstm": 0, "gru": 1, "rnn_tanh": 2, "rnn_relu": 2}
@@ -74,21 +75,22 @@ class Results(NamedTuple):
 
 def tuned(x: Any) -> Table:
     """What is known of the GPU that holds `x`."""
-    return table(_facts(x).arch)
+    return table(facts_of(x).arch)
 
 
-def _facts(x: Any) -> DeviceFacts:
+def facts_of(x: Any) -> DeviceFacts:
+    """What plans ask of the GPU that holds `x`."""
     return DeviceFacts(*device_facts(type(x), backend_of(x).device_of(x).index or 0))
 
 
 def multiprocessors(x: Any) -> int:
     """How many the GPU that holds `x` has: one block each runs at once."""
-    return _facts(x).multiprocessors
+    return facts_of(x).multiprocessors
 
 
 def plan_of(cell: str, x: Any, hidden: int, batch: int, directions: int = 1) -> Plan | None:
     """How the layer is laid out on the device of `x`; None where it does not fit."""
-    facts, dtype = _facts(x), x.dtype.name
+    facts, dtype = facts_of(x), x.dtype.name
     for kind in ("tf32", dtype) if dtype == "float32" and allow_tf32() else (dtype,):
         choice = table(facts.arch).rnn(cell, kind, hidden, batch, directions)
         plan = persistent_plan(facts, cell, kind, hidden, batch, choice.units, directions, choice.tile)

@@ -65,12 +65,13 @@ def fits(cell: str, x: Any, w_hh: Sequence[Any]) -> bool:
 
 
 def forward(cell: str, x: Any, weights: Sequence[Sequence[Any]], h0: Any = None, c0: Any = None, *, lengths: Any = None,
-            need_backward: bool = True, recompute: bool = False) -> tuple[Any, Any, Any, Saved | None]:
+            need_backward: bool = True, recompute: bool = False,
+            chunk: int | None = None) -> tuple[Any, Any, Any, Saved | None]:
     """Layers that `fits`.
 
     Args:
         x: [T, N, I]; weights: (w_ih, w_hh, b_ih, b_hh) of each layer; h0, c0: [L, N, H] or None.
-        lengths, need_backward, recompute: as for `rnn.forward`.
+        lengths, need_backward, recompute: as for `rnn.forward`; chunk: steps a launch, by default what was measured.
 
     Returns:
         y [T, N, H] of the last layer, h_n and c_n [L, N, H] (None unless LSTM), and a `Saved` or None.
@@ -96,7 +97,7 @@ def forward(cell: str, x: Any, weights: Sequence[Sequence[Any]], h0: Any = None,
         check(cell, GATES[cell], has_c, given, w_ih, w_hh, b_ih, b_hh, None, h_0, c_0, None)
     plan, width = _width(cell, x, layers, hidden)
     assert plan is not None
-    chunks = _chunks(count, persistent.tuned(x).chunk_steps)
+    chunks = _chunks(count, chunk or persistent.tuned(x).chunk_steps)
     left = [None if lengths is None else lengths - at.start for at in chunks]
     keep = need_backward and not recompute and KEPT[cell] > 1
     # a chunk begins where the one before ended: with what the kernel leaves in h_n and c_n
