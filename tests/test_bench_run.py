@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -33,6 +34,8 @@ SMALL = replace(family("softmax"), cpu=((4, 8),), cuda=((4, 8),), dtypes=("float
 def _wide_without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("cuframe.bench.clocks._PAUSE", 0)
+    # pytest keeps so many objects that to look through them takes longer than all else
+    monkeypatch.setattr("cuframe.bench.measure.quiet_collector", contextlib.nullcontext)
 
 
 def session(**more: Any) -> Session:
