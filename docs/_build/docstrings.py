@@ -17,6 +17,8 @@ from typing import Any
 
 import griffe
 
+_PAGES = (Path(__file__).resolve().parent.parent / "reference").glob("*.md")
+PAGED = {name for page in _PAGES for name in re.findall(r"^::: (\S+)", page.read_text("utf-8"), flags=re.MULTILINE)}
 _SECTION = re.compile(r"[A-Z]\w+:$")
 _MARKS = re.compile(r"(?<!\\)([*<]|\](?=[\[(]))")
 
@@ -122,7 +124,10 @@ class Docstrings(griffe.Extension):
         """Every name of `__all__` leads to where the thing is defined, however it came into the module."""
         for name in running.__all__:
             home = self.homes.get(id(getattr(running, name)))
-            if home is not None and (name not in module.members or module.members[name].is_alias):
+            member = module.members.get(name)
+            # a function hides the submodule of its name, unless a page shows that one
+            hidden = member is not None and member.is_module and member.path not in PAGED
+            if home is not None and (member is None or member.is_alias or hidden):
                 module.set_member(name, griffe.Alias(name, home, parent=module))
 
     def attach(self, tensor: griffe.Class, running: type) -> None:
