@@ -6,29 +6,24 @@ import os
 import re
 import socket
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 import cuframe as cf
 import cuframe.distributed as dist
+from cuframe.distributed.segment import Peer
 from tests.ranks import ROOT, check_ranks, run_ranks
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="shm needs Linux")
 
 START = """
 import numpy as np, cuframe as cf, cuframe.distributed as dist
-
-def values(rank, shape, dtype, seed=0):
-    r = np.random.default_rng(1000 * seed + rank)
-    return np.asarray(r.standard_normal(shape) * 4 + 1).astype(dtype)
-
-def tensor(rank, shape, dtype, seed=0):
-    return cf.Tensor(values(rank, shape, dtype, seed))
+from tests.rank_helpers import UFUNC, check_layouts_and_handles, check_lists, expect, tensor, values
 """
 
 REDUCTIONS = START + """
 from functools import reduce
-UFUNC = {"sum": np.add, "avg": np.add, "min": np.minimum, "max": np.maximum, "product": np.multiply}
 
 def expected(arrays, op):
     dtype = arrays[0].dtype
@@ -85,55 +80,18 @@ def main(rank, size):
     for n, (shape, dtype) in enumerate([((3, 2), "float32"), ((0, 4), "int64"), ((), "float64"),
                                         ((1200, 300), "float32"), ((5,), "bool")]):
         dtype = np.dtype(dtype)
-        everyone = [values(r, shape, dtype, n) for r in range(size)]
-        for root in range(size):
-            x = tensor(rank, shape, dtype, n)
-            dist.broadcast(x, root)
-            assert np.array_equal(x.array, everyone[root])
-            outs = [cf.Tensor(np.zeros(shape, dtype)) for _ in range(size)] if rank == root else None
-            dist.gather(tensor(rank, shape, dtype, n), outs, root)
-            if outs:
-                assert all(np.array_equal(o.array, e) for o, e in zip(outs, everyone))
-            x = cf.Tensor(np.zeros(shape, dtype))
-            dist.scatter(x, [tensor(r, shape, dtype, n) for r in range(size)] if rank == root else None, root)
-            assert np.array_equal(x.array, everyone[rank])
-        outs = [cf.Tensor(np.zeros(shape, dtype)) for _ in range(size)]
-        dist.all_gather(outs, tensor(rank, shape, dtype, n))
-        assert all(np.array_equal(o.array, e) for o, e in zip(outs, everyone))
-        dist.all_to_all(outs, [tensor(rank + 100 * r, shape, dtype, n) for r in range(size)])
-        for r, out in enumerate(outs):
-            assert np.array_equal(out.array, values(r + 100 * rank, shape, dtype, n))
+        check_lists(rank, size, shape, dtype, n, range(size))
         peer = (rank + 1) % size
         work = dist.isend(tensor(rank, shape, dtype, n), peer, tag=n)  # around a ring: all send before they receive
         x = cf.Tensor(np.zeros(shape, dtype))
         assert dist.recv(x, (rank - 1) % size, tag=n) == (rank - 1) % size and work.wait() and work.is_completed()
-        assert np.array_equal(x.array, everyone[rank - 1])
-    # not contiguous: columns of a larger array, whose other columns stay
-    whole = np.full((2000, 6), float(rank))
-    dist.all_reduce(cf.Tensor(whole[:, ::2]))
-    assert (whole[:, ::2] == sum(range(size))).all() and (whole[:, 1::2] == rank).all()
-    dist.broadcast(cf.Tensor(whole[:, 1:3]), size - 1)
-    assert (whole[:, 1] == size - 1).all()
-    # one tensor instead of lists
-    joined = cf.zeros(2 * size)
-    dist.all_gather_into_tensor(joined, cf.full((2,), float(rank)))
-    assert joined.tolist() == [float(r) for r in range(size) for _ in range(2)]
-    part = cf.zeros(2)
-    dist.reduce_scatter_tensor(part, joined)
-    assert part.tolist() == [size * float(rank)] * 2
-    swapped = cf.zeros(2 * size)
-    dist.all_to_all_single(swapped, joined + 100 * rank)
-    assert swapped.tolist() == [100.0 * r + rank for r in range(size) for _ in range(2)]
+        assert np.array_equal(x.array, values((rank - 1) % size, shape, dtype, n))
+    check_layouts_and_handles(rank, size)
     # objects
     thing = {"a": [1, 2.5, None, True], ("k", 1): b"xyz", "m": np.arange(6.0).reshape(2, 3), "t": cf.ones(2)}
     got = dist.broadcast_object(thing if rank == 1 else None, 1)
     assert list(got) == list(thing) and got["a"] == thing["a"] and got["k", 1] == b"xyz"
     assert np.array_equal(got["m"], thing["m"]) and isinstance(got["t"], cf.Tensor) and got["t"].tolist() == [1, 1]
-    # handles: many at once, in order, and the caller computes meanwhile
-    xs = [cf.full((50000,), float(rank + i)) for i in range(8)]
-    works = [dist.all_reduce(x, async_op=True) for x in xs]
-    assert all(work.wait() and work.is_completed() and work.is_success() for work in works)
-    assert [x[0].item() for x in xs] == [sum(r + i for r in range(size)) for i in range(8)]
     # parts of the job
     pair = dist.new_group([0, size - 1])
     alone = dist.new_group([1])
@@ -165,16 +123,6 @@ def test_moves_objects_handles_and_groups(size):
 # A rank may fail: what matters is what the others say. `expect(text)` is for them.
 FAULTS = START + """
 import os, signal, threading, time
-
-def expect(kind, text, function):
-    import re
-    try:
-        function()
-    except kind as error:
-        assert re.search(text, str(error)), str(error)
-        print(str(error))
-    else:
-        raise AssertionError("went well")
 """
 
 
@@ -421,3 +369,12 @@ def main(rank, size):
 def test_the_example_of_the_documentation_runs():
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/distributed.md").read_text(), flags=re.DOTALL)
     check_ranks(2, f"def main(rank, size):\n{textwrap.indent(example, '    ')}    assert x.tolist() == [2, 2, 2]\n")
+
+
+def test_threads_look_at_one_peer_at_the_same_time():
+    peer = Peer(os.getpid())
+    with ThreadPoolExecutor(4) as pool:
+        looks = [pool.submit(lambda: any(peer.gone() for _ in range(5000))) for _ in range(4)]
+        assert not any(look.result() for look in looks)
+    peer.close()
+    assert peer.gone()

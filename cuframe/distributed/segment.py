@@ -59,17 +59,18 @@ class Peer:
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._poll = select.poll()
         try:
             self._fd = os.pidfd_open(pid)
         except ProcessLookupError:
             self._fd = -1
-        else:
-            self._poll.register(self._fd, select.POLLIN)
 
     def gone(self) -> bool:
         """True once the process has ended."""
-        return self._fd < 0 or bool(self._poll.poll(0))
+        if self._fd < 0:
+            return True
+        poll = select.poll()  # threads wait for one peer at the same time, and a poll object serves one of them
+        poll.register(self._fd, select.POLLIN)
+        return bool(poll.poll(0))
 
     def how(self) -> str:
         """How it ended, as far as anyone but its parent can tell: only until the parent has asked."""
