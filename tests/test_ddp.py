@@ -21,20 +21,7 @@ import numpy as np, cuframe as cf
 from cuframe import nn, optim
 from cuframe.nn import functional as F
 from cuframe.nn.parallel import DistributedDataParallel as DDP
-
-def values(seed, *shape):
-    return cf.tensor(np.random.default_rng(seed).standard_normal(shape).astype(np.float32))
-
-def same_bits(model):
-    gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    for name, t in [*model.named_parameters(), *gradients]:
-        other = cf.tensor(t.detach().array.copy())
-        dist.broadcast(other, 0)
-        assert other.array.tobytes() == t.array.tobytes(), name
-
-def close(a, b, tolerance=1e-6, what=""):
-    difference = np.abs(a.detach().array.astype(np.float64) - b.detach().array).max()
-    assert difference <= tolerance, (what, difference)
+from tests.rank_helpers import close, close_gradients, floats, same_bits
 """
 
 MODELS = START + """
@@ -137,7 +124,7 @@ def main(rank, size):
     reducer._communicate = lambda bucket, background: (log.append(bucket.index()), communicate(bucket, background))
     for step in range(3):
         log.clear()
-        model(values(rank, 4, 30)).sum().backward()
+        model(floats(rank, 4, 30)).sum().backward()
         order = [e for e in log if e != "gradient"]
         assert order == list(range(len(order))) and len(order) > 2, log
         if step:  # the order of gradients is known: all but the last bucket began before the last gradient came
@@ -149,7 +136,7 @@ def main(rank, size):
     # gradients are views of the buckets, also after zero_grad in both ways
     for set_to_none in (True, False):
         model.zero_grad(set_to_none)
-        model(values(rank, 4, 30)).sum().backward()
+        model(floats(rank, 4, 30)).sum().backward()
         for bucket in reducer.buckets:
             for p, g in zip(bucket.parameters(), bucket.gradients()):
                 assert p.grad is g and np.shares_memory(g.array, bucket.buffer().array)
@@ -157,7 +144,7 @@ def main(rank, size):
     whole = copy.deepcopy(large.module)
     for step in range(3):
         large.zero_grad(); whole.zero_grad()
-        x = values(step, 2 * size, 100)
+        x = floats(step, 2 * size, 100)
         large(x[2 * rank : 2 * rank + 2]).sum().backward()
         whole(x).sum().backward()
         for p, q in zip(large.module.parameters(), whole.parameters()):
@@ -190,7 +177,7 @@ def main(rank, size):
     whole.load_state_dict(model.module.state_dict())
     assert len({b.buffer().dtype for b in model._reducer.buckets}) == 3
     for step in range(3):
-        x = values(step, 4 * size, 3)
+        x = floats(step, 4 * size, 3)
         model.zero_grad(); whole.zero_grad()
         model(x[4 * rank : 4 * rank + 4]).square().mean().backward()
         whole(x).square().mean().backward()
@@ -212,7 +199,7 @@ def main(rank, size):
     dist.init_process_group(timeout=60)
     model = DDP(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 1)), bucket_cap_mb=0.0001)
     whole = copy.deepcopy(model.module)
-    parts = [values(s, 2 * size, 3) for s in range(3)]
+    parts = [floats(s, 2 * size, 3) for s in range(3)]
     mine = slice(2 * rank, 2 * rank + 2)
     for repeat in range(3):
         model.zero_grad(set_to_none=repeat != 1); whole.zero_grad()
@@ -224,8 +211,7 @@ def main(rank, size):
         for x in parts:
             whole(x).mean().backward()
         same_bits(model.module)
-        for p, q in zip(model.module.parameters(), whole.parameters()):
-            close(p.grad, q.grad)
+        close_gradients(model, whole)
         other = cf.tensor(before)
         dist.broadcast(other, 0)
         assert rank == 0 or (other.array != before).any()  # nothing was averaged inside no_sync
@@ -236,14 +222,12 @@ def main(rank, size):
     a, b = model(parts[1][mine]).mean(), model(parts[2][mine]).mean()
     a.backward(); b.backward()
     (2 * whole(parts[0]).mean() + whole(parts[1]).mean() + whole(parts[2]).mean()).backward()
-    for p, q in zip(model.module.parameters(), whole.parameters()):
-        close(p.grad, q.grad)
+    close_gradients(model, whole)
     # backward into listed tensors, whose hooks run after the pass
     model.zero_grad(); whole.zero_grad()
     model(parts[0][mine]).mean().backward(inputs=list(model.parameters()))
     whole(parts[0]).mean().backward()
-    for p, q in zip(model.module.parameters(), whole.parameters()):
-        close(p.grad, q.grad)
+    close_gradients(model, whole)
     # what autograd.grad computes is left alone
     (g,) = cf.autograd.grad(model(parts[0][mine]).mean(), model.module[0].weight)
     other = g.clone()
@@ -264,7 +248,7 @@ def main(rank, size):
     single = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4))
     single.load_state_dict(model.module.state_dict())
     for step in range(3):
-        x = values(step, 4 * size, 3)
+        x = floats(step, 4 * size, 3)
         model(x[4 * rank : 4 * rank + 4]).sum().backward()
         single(x[:4]).sum()
     model.eval()
@@ -273,8 +257,8 @@ def main(rank, size):
     for a, b in zip(model.module.buffers(), single.buffers()):
         assert (a.array == b.array).all()
     loose = DDP(nn.BatchNorm1d(2), broadcast_buffers=False)
-    loose(values(rank, 4, 2)).sum().backward()
-    loose(values(rank, 4, 2)).sum().backward()
+    loose(floats(rank, 4, 2)).sum().backward()
+    loose(floats(rank, 4, 2)).sum().backward()
     other = loose.module.running_mean.clone()
     dist.broadcast(other, 0)
     assert rank == 0 or (other.array != loose.module.running_mean.array).any()

@@ -107,7 +107,7 @@ def main(rank, size):
     whole.load_state_dict(model.module.state_dict())
     optimizers = [optim.SGD(m.parameters(), lr=0.1) for m in (model, whole)]
     for step in range(3):
-        x = values(step, 2 * size, 3)
+        x = floats(step, 2 * size, 3)
         for m, o, part in ((model, optimizers[0], x[2 * rank : 2 * rank + 2]), (whole, optimizers[1], x)):
             o.zero_grad()
             m(part).square().mean().backward()

@@ -33,14 +33,12 @@ def main(rank, size):
     for step in range(3):
         model.zero_grad(); whole.zero_grad()
         uses = [[0], [0, 1], [1, 3]][:size]  # head 2 is used by none
-        x = values(step, 2 * size, 3)
+        x = floats(step, 2 * size, 3)
         model(x[2 * rank : 2 * rank + 2], uses[rank]).mean().backward()
         sum(whole(x[2 * r : 2 * r + 2], uses[r]).mean() / size for r in range(size)).backward()
         assert model.module.heads[2].weight.grad is None and whole.heads[2].weight.grad is None
         same_bits(model.module)
-        for p, q in zip(model.module.parameters(), whole.parameters()):
-            if q.grad is not None:
-                close(p.grad, q.grad)
+        close_gradients(model, whole)
     # used in no_sync only: still averaged by the next backward
     model.zero_grad(); whole.zero_grad()
     with model.no_sync():
@@ -49,10 +47,7 @@ def main(rank, size):
     (sum(whole(x[2 * r : 2 * r + 2], [2]).mean() + whole(x[2 * r : 2 * r + 2], [0]).mean() for r in range(size))
      / size).backward()
     same_bits(model.module)
-    for p, q in zip(model.module.parameters(), whole.parameters()):
-        assert (p.grad is None) == (q.grad is None)
-        if q.grad is not None:
-            close(p.grad, q.grad)
+    close_gradients(model, whole)
     # two forwards, with different heads, before their common backward
     model.zero_grad()
     (model(x, [0]).mean() + model(x, [1]).mean()).backward()
@@ -93,15 +88,13 @@ def main(rank, size):
     model = DDP(Part(), static_graph=True, bucket_cap_mb=0.00005)
     whole = copy.deepcopy(model.module)
     for step in range(3):
-        x = values(step, 4, 3)
+        x = floats(step, 4, 3)
         model.zero_grad(); whole.zero_grad()
         model(x[2 * rank : 2 * rank + 2], rank == 0).mean().backward()
         ((whole(x[:2], True).mean() + whole(x[2:], False).mean()) / 2).backward()
         same_bits(model.module)
-        for (name, p), q in zip(model.module.named_parameters(), whole.parameters()):
-            assert (p.grad is None) == (q.grad is None) == name.startswith("c")
-            if q.grad is not None:
-                close(p.grad, q.grad)
+        close_gradients(model, whole)
+        assert all((q.grad is None) == name.startswith("c") for name, q in whole.named_parameters())
     try:
         model(x, True).mean().backward()
         raise AssertionError("no error")
@@ -122,7 +115,7 @@ JOIN = START + """
 def main(rank, size):
     dist.init_process_group(timeout=60)
     counts = [3, 1, 5][:size]
-    batches = [[values(10 * r + i, 2, 3) for i in range(counts[r])] for r in range(size)]
+    batches = [[floats(10 * r + i, 2, 3) for i in range(counts[r])] for r in range(size)]
     for by_all, extra in ((True, {}), (False, {}), (True, {"find_unused_parameters": True})):
         # BatchNorm without a gradient that depends on the batch: only its buffers are of interest
         model = DDP(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), bucket_cap_mb=0.0001, **extra)
@@ -197,7 +190,7 @@ def train(hook, state, steps=3, cap=0.0004):
         model.register_comm_hook(state, hook)
     optimizer = optim.SGD(model.parameters(), lr=0.1)
     for step in range(steps):
-        x = values(100 * step + dist.get_rank(), 8, 16)
+        x = floats(100 * step + dist.get_rank(), 8, 16)
         optimizer.zero_grad()
         loss = (model(x) - x).square().mean()
         loss.backward()
@@ -260,13 +253,12 @@ def main(rank, size):
     reducer._communicate = lambda bucket, late: (log.append(bucket), communicate(bucket, late))
     for step in range(3):
         log.clear()
-        x = values(step, 2 * size, 4)
+        x = floats(step, 2 * size, 4)
         model.zero_grad(); whole.zero_grad()
         model(x[2 * rank : 2 * rank + 2]).mean().backward()
         whole(x).mean().backward()
         assert {id(p) for p in log[-1].parameters() + log[-2].parameters()} == {id(p) for _, p in last}
-        for p, q in zip(net.parameters(), whole.parameters()):
-            close(p.grad, q.grad)
+        close_gradients(model, whole)
     dist.destroy_process_group()
 """
 
