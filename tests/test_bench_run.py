@@ -24,6 +24,7 @@ from cuframe.bench.families import FAMILIES, family
 from cuframe.bench.measure import Session, difference, rows_of, sample
 from cuframe.bench.results import BadResults, Results, problems, read
 from cuframe.bench.selection import Chosen
+from cuframe.bench.statistics import noted
 from cuframe.cli import main
 from tests.cupy_stand_in import StandIn
 
@@ -119,6 +120,31 @@ def test_families_are_sound(chosen: Family) -> None:
     for sizes in (*chosen.cpu, *chosen.cuda):
         assert len(sizes) == len(chosen.dims)
         assert chosen.traffic(4, *sizes)[0] <= chosen.traffic(4, *sizes)[1]
+
+
+@pytest.mark.parametrize(("kind", "figure", "cores", "disturbed"), [
+    ("cpu", "warm", 2, True), ("cpu", "warm", 1, True), ("cpu", "process", 2, True), ("cpu", "process", 1, False),
+    ("cuda", "cold", 8, False), ("cuda", "wall", 8, True)])
+def test_what_others_disturb(kind: str, figure: str, cores: int, disturbed: bool,
+                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    noise = {"steal": 0.0, "others": 0.9, "much": True, "warning": "90% taken by other programs"}
+    monkeypatch.setattr(machine, "noise", lambda before, after: dict(noise))
+    timed = session()
+    timed.kind = kind
+    timed.clock = HostClock("process" if figure == "process" else "wall")
+    timed.clock.figure = lambda kinds, wall: figure  # type: ignore[method-assign]
+    timed.clock.kinds = lambda *_: ("warm" if figure == "process" else figure,)  # type: ignore[method-assign]
+    found = list(rows_of(SMALL.cases("cpu")[0], timed))
+    assert [("warning" in r["noise"], r["noise"]["much"]) for r in found] == [(disturbed, disturbed)] * 2
+
+
+def test_a_disturbed_row_says_so() -> None:
+    noise = {"steal": 0.2, "others": 0.0, "much": True, "warning": "20% stolen by the hypervisor"}
+    assert noted({"baseline": "torch", "verdict": "faster"}, noise)["verdict"] == "disturbed"
+    assert noted({"baseline": "torch", "verdict": "faster"}, {**noise, "much": False})["verdict"] == "faster"
+    assert noted({"baseline": None}, noise) == {"baseline": None, "noise": noise}
+    assert noted({"baseline": None}, {}) == {"baseline": None}
 
 
 def test_moves() -> None:

@@ -177,6 +177,13 @@ def _limits(case: Case, mode: str, us: float, session: Session) -> dict[str, Any
     return found
 
 
+def _unmoved(session: Session, figure: str) -> bool:
+    """Whether other programs on the CPU leave a figure as it is: a GPU's own time, and one thread's processor time."""
+    if session.kind == "cuda":
+        return figure != "wall"
+    return figure == "process" and machine.cores() == 1
+
+
 def _beside(times: Mapping[str, list[float]]) -> dict[str, Any]:
     """The quickest of the others, and what can be said of the ratio."""
     others = [label for label in times if label != "cuframe"]
@@ -243,8 +250,8 @@ def rows_of(case: Case, session: Session, known: Mapping[str, Any] | None = None
         if session.arch is not None:
             row |= summed(kernels, session.arch)
         noise = machine.noise(before, machine.load())
-        if session.clock.timer == "process" and machine.cores() == 1:
-            noise["much"] = False  # waiting is not in this time
+        if noise and _unmoved(session, figure):
+            noise = {"steal": noise["steal"], "others": noise["others"], "much": False}
         noted(row, noise)
         if notes:
             row["notes"] = dict(notes)

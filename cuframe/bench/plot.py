@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .results import title
+from .selection import in_order
 
 __all__ = ["draw", "ratio_chart", "roofline_chart"]
 
@@ -61,11 +63,15 @@ def roofline_chart(data: Mapping[str, Any]) -> Any:
     return figure
 
 
+def _name(row: Mapping[str, Any]) -> str:
+    return row["key"] + ("" if row["baseline"] == "torch" else f" ({row['baseline']})")
+
+
 def ratio_chart(data: Mapping[str, Any]) -> Any:
     """How many times as fast as the baseline, with intervals, a bar a row; None without a baseline."""
     from matplotlib.figure import Figure
 
-    rows = [r for r in data["rows"] if r.get("baseline")]
+    rows = in_order([r for r in data["rows"] if r.get("baseline")])
     if not rows:
         return None
     figure = Figure(figsize=(9, 1.5 + 0.19 * len(rows)), layout="constrained")
@@ -75,12 +81,14 @@ def ratio_chart(data: Mapping[str, Any]) -> Any:
     values = [r["speedup"] for r in rows]
     below = [max(0.0, v - r["interval"][0]) for v, r in zip(values, rows)]
     above = [max(0.0, r["interval"][1] - v) for v, r in zip(values, rows)]
-    axes.barh(places, values, xerr=[below, above], height=0.7, error_kw={"lw": 0.8},
-              color=[colours[r["group"]] for r in rows])
+    axes.barh(places, [v - 1 for v in values], left=1, height=0.7, color=[colours[r["group"]] for r in rows])
+    axes.errorbar(values, places, xerr=[below, above], fmt="none", ecolor="black", lw=0.8)
     axes.axvline(1, color="black", lw=0.8)
-    axes.set_xscale("log")
-    axes.set(yticks=list(places), xlabel="times as fast as the baseline (right of 1: faster)", title=title(data))
-    axes.set_yticklabels([f"{r['key']}  ({r['baseline']})" for r in rows], fontsize=6)
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set(yticks=list(places), xlabel="times as fast as the baseline (right of 1: faster)",
+             title=textwrap.fill(title(data), 90))
+    axes.set_yticklabels([_name(r) for r in rows], fontsize=6)
     axes.set_ylim(0, len(rows) + 1)
     axes.title.set_fontsize(8)
     return figure
