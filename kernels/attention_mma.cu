@@ -71,6 +71,8 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
         for (int half = 0; half < 2; ++half) top[i][half] = -INFINITY, total[i][half] = 0;
     for (int32 s0 = begin; s0 < stop; s0 += N) {
         cp_async_wait<0>();
+        if (s0 == begin) round_tile<M, D>(qs);
+        round_tile<N, D>(ks);
         __syncthreads(); // the keys are here, and nobody reads the values before them any more
         begin_tile<N, D>(vs, v + s0 * v_row, v_row, S - s0, EV, v_packs);
         cp_async_commit();
@@ -78,6 +80,7 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_forward(
         float p[TALL][WIDE][4] = {};
         multiply_rows<D>(p, qs, first, ks, E);
         cp_async_wait<0>();
+        round_tile<N, D>(vs);
         __syncthreads(); // the values are here, and nobody reads these keys any more
         if (s0 + N < stop) begin_tile<N, D>(ks, k + (s0 + N) * k_row, k_row, S - s0 - N, E, k_packs);
         cp_async_commit();
@@ -151,9 +154,10 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_backward(
     int64 v_row, int64 g_batch, int64 g_head, int64 g_row, int64 grad_batch, int64 grad_head, int64 grad_row,
     int64 gv_batch, int64 gv_head, int64 gv_row, ATTENTION_SCALARS) {
     constexpr bool KEYS = PART > 0, FIRST = PART != 2, VALUES = PART == 1 || PART == 2;
-    constexpr int M = 16 * WARPS, N = D == 64 || (D == 128 && !KEYS) ? 64 : 32, WIDE = N / 8;
+    constexpr int M = 16 * WARPS, N = D == 64 || (D == 128 && !KEYS && !IS_TF32<T>) ? 64 : 32,
+                  WIDE = N / 8;
     constexpr int COLUMNS = KEYS ? M : N;    // keys of a tile of scores
-    constexpr int STAGES = D == 256 ? 1 : 2; // of what is read first and last
+    constexpr int STAGES = D * sizeof(T) == 512 ? 1 : 2; // of what is read first and last
     DYNAMIC_SHARED(T, memory);
     T *x1 = memory, *x2 = x1 + M * D, *ys = FIRST ? x2 + M * D : x2, *y2 = ys + STAGES * N * D;
     SHARED_ARRAY(uint8, bits, M * N / 8);
@@ -225,6 +229,12 @@ __global__ void __launch_bounds__(MMA_THREADS) attention_mma_backward(
         const T* y1 = ys + i % STAGES * N * D;
         const Mask<T> mask = mask_of(keep, bias, b * mask_batch + at * mask_head, mask_row, mask_column, L, S, causal);
         cp_async_wait<0>();
+        if (i == 0) {
+            round_tile<M, D>(x1);
+            if (FIRST) round_tile<M, D>(x2);
+        }
+        round_tile<N, D>(ys + i % STAGES * N * D);
+        round_tile<N, D>(y2);
         __syncthreads(); // this tile is here, and nobody reads the last one any more
         if (STAGES == 2) begin_first(i + 1);
         cp_async_commit();

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def check(
     mask: Array | None = None, causal: bool = False, p: float = 0.0, own_keys: Sequence[int] | None = None,
 ) -> None:  # fmt: skip
     """Forward and all gradients, against the CPU's in float64."""
+    within = "float16" if dtype == "float32" and cf.cuda.allow_tf32() else dtype  # TF32 has as many digits
     (own, shared), (length, keys), (e, ev) = heads, lengths, widths
     q = numbers(batch, own, length, e, dtype=dtype)
     k, v = numbers(batch, shared, keys, e, dtype=dtype, seed=1), numbers(batch, shared, keys, ev, dtype=dtype, seed=2)
@@ -56,12 +57,12 @@ def check(
     got, got_lse = attention.forward(*inputs, *rest, present)
     assert got.dtype == q.dtype
     what = f"{dtype} {heads} {lengths} {widths}"
-    assert_near(got, out, dtype, _ROOM[dtype], what=f"{what}: out")
+    assert_near(got, out, within, _ROOM[within], what=f"{what}: out")
     grads = attention.backward(put(g, device), *inputs, *rest, got, got_lse, needs_mask, present)
     for name, a, b in zip("qkvm", grads, expected):
         assert (a is None) == (b is None)
         if b is not None:
-            assert_near(a, b, dtype, _ROOM[dtype], what=f"{what}: gradient of {name}")
+            assert_near(a, b, within, _ROOM[within], what=f"{what}: gradient of {name}")
 
 
 @pytest.mark.parametrize("causal", [False, True], ids=["all", "causal"])
@@ -76,22 +77,6 @@ def test_lengths(dtype: str, lengths: tuple[int, int], causal: bool, device: str
 def test_lengths_by_tensor_cores(dtype: str, lengths: tuple[int, int], device: str) -> None:
     for causal in (False, True):
         check(device, dtype, (1, 1), lengths, (16, 16), causal=causal)
-
-
-@pytest.mark.parametrize("widths", [(1, 1), (7, 7), (8, 20), (32, 32), (64, 65), (80, 80), (128, 128), (129, 30),
-                                    (256, 256)])
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_widths(dtype: str, widths: tuple[int, int], device: str) -> None:
-    check(device, dtype, (1, 1), (17, 35), widths)
-
-
-@pytest.mark.slow  # many simulated products
-@pytest.mark.parametrize("width", [64, 128, 256])
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_tiles_of_every_width(dtype: str, width: int, device: str) -> None:
-    for lengths in ((64, 65), (127, 128), (130, 63)):
-        check(device, dtype, (2, 1), lengths, (width, width), causal=True)
-        check(device, dtype, (1, 1), lengths, (width, width), p=0.3)
 
 
 def padding(keys: int) -> Array:
@@ -110,6 +95,81 @@ MASKS = {
     "numbers of rows": numbers(2, 4, 33, 1),
     "infinities": np.where(numbers(1, 1, 33, 41) > -1, 0, -np.inf),
 }
+
+
+@pytest.fixture
+def tf32() -> Iterator[None]:
+    cf.cuda.set_allow_tf32(True)
+    yield
+    cf.cuda.set_allow_tf32(False)
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("lengths", [(1, 1), (63, 64), (64, 33), (65, 128), (129, 31)])
+def test_lengths_in_tf32(lengths: tuple[int, int], device: str) -> None:
+    for causal in (False, True):
+        check(device, "float32", (1, 1), lengths, (16, 16), causal=causal)
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("widths", [(1, 1), (7, 9), (12, 20), (64, 65), (80, 80), (128, 128), (129, 30)])
+def test_widths_in_tf32(widths: tuple[int, int], device: str) -> None:
+    check(device, "float32", (2, 1), (17, 35), widths, p=0.3)
+
+
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("name", MASKS)
+def test_masks_in_tf32(name: str, device: str) -> None:
+    check(device, "float32", (4, 2), (33, 41), (8, 8), batch=2, mask=MASKS[name], own_keys=(41, 12))
+
+
+def rounded(x: Array) -> Array:
+    """To TF32: 10 bits of fraction, to nearest."""
+    return ((x.astype(np.float32).view(np.uint32) + 0x1000) & 0xFFFFE000).view(np.float32).astype(np.float64)
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_error_in_tf32_against_the_formula(width: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice the error of the formula with its products' factors rounded, three times for gradients; and it is TF32."""
+    q, k, v, g = (numbers(1, 1, n, width, seed=i) for i, n in enumerate((66, 130, 130, 66)))
+    scale = width**-0.5
+    truth, lse = host.forward(*map(wide, (q, k, v)), None, False, scale, None)
+    true = [truth, *host.backward(*map(wide, (g, q, k, v)), None, False, scale, None, truth, lse, False)[:3]]
+    q2, k2, v2, g2 = map(rounded, (q, k, v, g))
+    s = q2 @ k2.swapaxes(-1, -2) * scale
+    p = np.exp(s - s.max(-1, keepdims=True))
+    total = p.sum(-1, keepdims=True)
+    out = rounded(p) @ v2 / total
+    p /= total
+    ds = p * (g2 @ v2.swapaxes(-1, -2) - (g * out).sum(-1, keepdims=True))
+    plain = [out, rounded(ds) @ k2 * scale, rounded(ds).swapaxes(-1, -2) @ q2 * scale, rounded(p).swapaxes(-1, -2) @ g2]
+    results = []
+    for allowed in (True, False):
+        monkeypatch.setattr("cuframe.cuda.precision._allowed", allowed)
+        inputs = [put(a, device) for a in (q, k, v)]
+        ours, own = attention.forward(*inputs, None, False, scale, None)
+        grads = attention.backward(put(g, device), *inputs, None, False, scale, None, ours, own, False)
+        results.append([fetch(a) for a in (ours, *grads[:3])])
+    for i, (fast, slow, formula, exact) in enumerate(zip(*results, plain, true)):
+        error = np.abs(fast - exact).max()
+        assert error <= (3 if i else 2) * np.abs(formula - exact).max()
+        assert np.abs(slow - exact).max() < 0.1 * error
+
+
+@pytest.mark.parametrize("widths", [(1, 1), (7, 7), (8, 20), (32, 32), (64, 65), (80, 80), (128, 128), (129, 30),
+                                    (256, 256)])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_widths(dtype: str, widths: tuple[int, int], device: str) -> None:
+    check(device, dtype, (1, 1), (17, 35), widths)
+
+
+@pytest.mark.slow  # many simulated products
+@pytest.mark.parametrize("width", [64, 128, 256])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_tiles_of_every_width(dtype: str, width: int, device: str) -> None:
+    for lengths in ((64, 65), (127, 128), (130, 63)):
+        check(device, dtype, (2, 1), lengths, (width, width), causal=True)
+        check(device, dtype, (1, 1), lengths, (width, width), p=0.3)
 
 
 @pytest.mark.parametrize("name", MASKS)

@@ -1,7 +1,8 @@
 """Scaled dot-product attention in tiles: `kernels/attention_mma.cu` for 16-bit floats, else `kernels/attention.cu`.
 
 Offers what `cuframe.cpu.attention` offers.  Arrays are read by their strides, as long as rows have no gaps, and heads
-that share keys are not repeated.  GPUs before sm_80 compute 16-bit floats in float32.
+that share keys are not repeated.  GPUs before sm_80 compute 16-bit floats in float32.  Where `set_allow_tf32(True)` has
+been said, tensor cores multiply float32 as well, for heads to 128 wide.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from cuframe.backend.base import backend_of
 from cuframe.cpu.attention import Dropout, dropout_blocks
 from cuframe.cpu.attention import dropout_mask as host_mask
 from cuframe.cuda.launch import Kernel, accumulator, launcher_of
+from cuframe.cuda.precision import allow_tf32
 from cuframe.gpu._arrays import FLOATS, dense
 
 __all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
@@ -68,6 +70,12 @@ _MMA_BACKWARD = Kernel("attention_mma.cu", "attention_mma_backward", _MMA_ARGUME
                        constants={"D": (64, 128), "PART": _PARTS[64]}, **_MMA)
 _MMA_WIDE_BACKWARD = Kernel("attention_mma.cu", "attention_mma_backward", _MMA_ARGUMENTS,
                             constants={"D": (256,), "PART": _PARTS[256]}, **_MMA)
+_TF32: dict[str, Any] = {**_MMA, "types": {"T": ("float32",)}}
+_TF32_FORWARD = Kernel("attention_mma.cu", "attention_mma_forward", (
+    *_INPUTS, *_MASKS, "strided T* out", "float* lse", *_strides("q", "k", "v", "out"), *_SPLITS, *_SCALARS),
+    constants={"D": (64, 128)}, **_TF32)
+_TF32_BACKWARD = Kernel("attention_mma.cu", "attention_mma_backward", _MMA_ARGUMENTS,
+                        constants={"D": (64, 128), "PART": _PARTS[64]}, **_TF32)
 _BIAS_BACKWARD = Kernel("attention.cu", "attention_bias_backward", (
     *_INPUTS, "strided const T* g", "strided const T* bias", "const int64* lengths?", "const T* lse", "const T* delta",
     "T* grad[bias_batch, bias_heads, L, S]", *_strides("q", "k", "v", "g"), "int32 batch", "int32 bias_batch",
@@ -115,8 +123,9 @@ def forward(
 
 def _forward(problem: _Problem, q: Any, k: Any, v: Any, out: Any, lse: Any) -> None:
     batch, heads, length, _ = q.shape
-    if q.itemsize == 2:
-        kernel, threads, (m, _, shared) = _MMA_FORWARD, _MMA_THREADS, _mma_forward_tiles(problem.width)
+    if problem.tensor_cores:
+        kernel, threads = _MMA_FORWARD if q.itemsize == 2 else _TF32_FORWARD, _MMA_THREADS
+        m, _, shared = _mma_forward_tiles(problem.width, q.itemsize)
     else:
         kernel, threads, (m, _, shared) = _FORWARD, _THREADS, _tiles(q.dtype, problem.width, 1)
     blocks, keys = -(-length // m) * batch * heads, k.shape[2]
@@ -169,7 +178,7 @@ def backward(
         _DELTA(-(-rows // (_THREADS // 32)), _THREADS, g, out, delta, *_steps(g, out), rows, heads, length, v.shape[-1])
         problem = _Problem(q, k, v, mask, causal, scale, drop, lengths)
         inputs = (q, k, v, g, *problem.masks, lse, delta, gq, gk, gv)
-        (_backward_mma if q.itemsize == 2 else _backward_plain)(problem, *inputs)
+        (_backward_mma if problem.tensor_cores else _backward_plain)(problem, *inputs)
         if gmask is not None:
             _backward_mask(problem, tuple(map(_widened, (q, k, v, g, mask))), lse, delta, gmask)
     gq, gk, gv = (a.reshape(s) for a, s in zip((gq, gk, gv), shapes))
@@ -186,10 +195,10 @@ def _backward_plain(problem: _Problem, q: Any, k: Any, v: Any, g: Any, keep: Any
 
 def _backward_mma(problem: _Problem, q: Any, k: Any, v: Any, g: Any, keep: Any, bias: Any, lengths: Any,
                   lse: Any, delta: Any, gq: Any, gk: Any, gv: Any) -> None:
-    kernel = _MMA_WIDE_BACKWARD if problem.width == 256 else _MMA_BACKWARD
+    kernel = _TF32_BACKWARD if q.itemsize == 4 else _MMA_WIDE_BACKWARD if problem.width == 256 else _MMA_BACKWARD
     for part in _PARTS[problem.width]:
         x, gx = (k, gk) if part else (q, gq)
-        m, _, shared = _mma_backward_tiles(problem.width, part)
+        m, _, shared = _mma_backward_tiles(problem.width, part, q.itemsize)
         kernel(-(-x.shape[2] // m) * x.shape[0] * x.shape[1], _MMA_THREADS, q, k, v, g, keep, bias, lengths, lse, delta,
                gx, gv, *_steps(q, k, v, g, gx, gv), *problem.scalars, shared=shared, D=problem.width, PART=part)
 
@@ -216,6 +225,8 @@ class _Problem:
         if not self.width:
             raise ValueError(f"scaled_dot_product_attention: heads must be at most {_WIDTHS[-1]} wide on "
                              f"{backend_of(q).name!r}, got query {tuple(q.shape)} and value {tuple(v.shape)}")
+        self.tensor_cores = q.itemsize == 2 or (
+            q.itemsize == 4 and self.width <= 128 and allow_tf32() and _architecture(q) != "sm_75")
         binary = mask is not None and mask.dtype == bool
         if lengths is not None:
             lengths = dense(lengths.reshape(-1).astype(np.int64, copy=False))
@@ -239,23 +250,25 @@ def _tiles(dtype: Any, width: int, resident: int) -> tuple[int, int, int]:
     return m, n, size * (resident * m * (width + pad) + n * (passing + pad) + m * (n + pad))
 
 
-def _mma_forward_tiles(width: int) -> tuple[int, int, int]:
+def _mma_forward_tiles(width: int, size: int) -> tuple[int, int, int]:
     """As attention_mma.cu has them: rows of the resident and of a passing tile, and bytes of shared memory."""
     m, n = 64 if width == 256 else 128, 32 if width == 128 else 64
-    return m, n, 2 * width * (m + 2 * n)
+    return m, n, size * width * (m + 2 * n)
 
 
-def _mma_backward_tiles(width: int, part: int) -> tuple[int, int, int]:
-    m, n = 64, 64 if width == 64 or (width == 128 and not part) else 32
-    return m, n, 2 * width * ((1 if part == 2 else 2) * m + (2 if width == 256 else 3) * n)
+def _mma_backward_tiles(width: int, part: int, size: int) -> tuple[int, int, int]:
+    m, n = 64, 64 if width == 64 or (width == 128 and not part and size == 2) else 32
+    return m, n, size * width * ((1 if part == 2 else 2) * m + (2 if width * size == 512 else 3) * n)
+
+
+def _architecture(x: Any) -> str:
+    launcher = launcher_of(x)
+    return launcher.facts(launcher.device(x))[0]
 
 
 def _too_old(x: Any) -> bool:
     """Whether 16-bit floats find no tensor cores that suit them."""
-    if x.itemsize != 2:
-        return False
-    launcher = launcher_of(x)
-    return launcher.facts(launcher.device(x))[0] == "sm_75"
+    return x.itemsize == 2 and _architecture(x) == "sm_75"
 
 
 def _widened(x: Any) -> Any:
