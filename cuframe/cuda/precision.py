@@ -11,9 +11,9 @@ def set_allow_tf32(allowed: bool) -> None:
     """Let kernels multiply float32 numbers rounded to TF32: 10 bits of fraction in the place of 23, sums in float32.
 
     It is off by default, and then float32 means float32.  Kernels with such a path, on GPUs from sm_80 on: recurrent
-    layers whose weights stay on chip, where what is recorded already keeps the way it has begun, and attention with heads
-    to 128 wide, whose backward pass asks again.  Products of matrices follow CuPy's own switch, the environment variable
-    `CUPY_TF32=1`.
+    layers whose weights stay on chip, where what is recorded already keeps the way it has begun, and attention with
+    heads to 128 wide, whose backward pass asks again.  Products of matrices follow CuPy's own switch, the environment
+    variable `CUPY_TF32=1`.
 
     Raises:
         TypeError: not a bool.
