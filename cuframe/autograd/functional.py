@@ -155,6 +155,13 @@ def vhp(
 ) -> tuple[Any, Any]:
     """The output of `func`, and `v^T H` with its matrix of second derivatives; `v` is like the inputs.
 
+    Args:
+        func: takes Tensors, returns a Tensor of one element.
+        inputs: a Tensor or a tuple.
+        v: like the inputs; may be left out for one input of one element.
+        create_graph: record, so that the result can be differentiated.
+        strict: raise if the output does not depend on an input, instead of giving zeros.
+
     >>> import cuframe as cf
     >>> x = cf.tensor([1.0, 2.0])
     >>> cf.autograd.functional.vhp(lambda x: (x * x * x).sum(), x, cf.tensor([1.0, 10.0]))
@@ -173,6 +180,9 @@ def hvp(
     func: Callable[..., Any], inputs: Tensors, v: Any = None, create_graph: bool = False, strict: bool = False
 ) -> tuple[Any, Any]:
     """The output of `func`, and `H v`; as H is symmetric, this is `vhp`.
+
+    Args:
+        func, inputs, v, create_graph, strict: as in `vhp`.
 
     >>> import cuframe as cf
     >>> x = cf.tensor([1.0, 2.0])

@@ -59,6 +59,9 @@ def sim_device_count() -> int:
 def set_sim_device_count(count: int) -> None:
     """Set how many simulated GPUs there are, from 1 to 64.
 
+    Args:
+        count: how many.
+
     >>> import cuframe as cf
     >>> cf.cuda.set_sim_device_count(2)
     >>> cf.ones(2, device="sim:1").device

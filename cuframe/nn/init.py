@@ -108,6 +108,11 @@ def _draw_dtype(name: str, tensor: Tensor) -> Any:
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Fill with numbers from the uniform distribution on [a, b).
 
+    Args:
+        tensor: any shape, floating.
+        a, b: the bounds; b is not reached but by rounding.
+        generator: where the numbers come from; by default the seeded default generator.
+
     >>> import cuframe as cf
     >>> from cuframe.nn import init
     >>> bool((init.uniform_(cf.tensor([0.0] * 100), -1, 1).array < 1).all())
@@ -142,6 +147,10 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
 @_filler
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """Fill with one value.
+
+    Args:
+        tensor: any shape and dtype.
+        val: the number.
 
     >>> import cuframe as cf
     >>> from cuframe.nn import init

@@ -136,6 +136,9 @@ def as_tensor(data: Any, dtype: Any = None, device: Device | str | None = None) 
 def from_numpy(ndarray: np.ndarray) -> Tensor:
     """A tensor on the memory of a NumPy array.
 
+    Args:
+        ndarray: of any shape.
+
     Raises:
         TypeError: it is not a NumPy array, or of a dtype without a counterpart (strings, objects).
 
@@ -276,6 +279,11 @@ def zeros_like(
 ) -> Tensor:
     """Zeros of the shape, dtype and device of another tensor, unless given otherwise.
 
+    Args:
+        input: the tensor.
+        dtype, device: in the place of its own.
+        requires_grad: record what is done with the new one.
+
     >>> import cuframe as cf
     >>> cf.zeros_like(cf.tensor([1, 2]))
     tensor([0, 0])
@@ -290,6 +298,11 @@ def ones_like(
 ) -> Tensor:
     """Ones of the shape, dtype and device of another tensor, unless given otherwise.
 
+    Args:
+        input: the tensor.
+        dtype, device: in the place of its own.
+        requires_grad: record what is done with the new one.
+
     >>> import cuframe as cf
     >>> cf.ones_like(cf.tensor([1.0, 2.0]))
     tensor([1., 1.])
@@ -300,6 +313,11 @@ def ones_like(
 
 def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor of the shape, dtype and device of another, its values whatever the memory held.
+
+    Args:
+        input: the tensor.
+        dtype, device: in the place of its own.
+        requires_grad: record what is done with the new one.
 
     >>> import cuframe as cf
     >>> x = cf.ones(2, 3, dtype=cf.float16)
@@ -322,6 +340,12 @@ def full_like(
     shape: Any = None,
 ) -> Tensor:
     """One number in the shape, dtype and device of another tensor, unless given otherwise.
+
+    Args:
+        input: the tensor.
+        fill_value: the number.
+        dtype, device, shape: in the place of its own.
+        requires_grad: record what is done with the new one.
 
     >>> import cuframe as cf
     >>> cf.full_like(cf.zeros(2), 3)
@@ -405,6 +429,16 @@ def linspace(
 ) -> Tensor:
     """`steps` evenly spaced numbers from `start` to `end`, both included.
 
+    Args:
+        start, end: numbers.
+        steps: how many, an int.
+        dtype: floating point by default.
+        device: of the tensor.
+        requires_grad: record what is done with it.
+
+    Returns:
+        (steps,).
+
     Raises:
         RuntimeError: steps is negative.
 
@@ -431,6 +465,9 @@ def logspace(
 ) -> Tensor:
     """`steps` numbers from base ** start to base ** end, evenly spaced in the exponent.
 
+    Args:
+        dtype, device, requires_grad: as in `linspace`.
+
     Raises:
         RuntimeError: steps is negative.
 
@@ -445,6 +482,14 @@ def logspace(
 
 def eye(n: int, m: int | None = None, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones on the diagonal of an n x m matrix (m = n by default), zeros elsewhere.
+
+    Args:
+        n, m: the numbers of rows and columns.
+        dtype, device: of the tensor.
+        requires_grad: record what is done with it.
+
+    Returns:
+        (n, m).
 
     Raises:
         RuntimeError: a negative size.

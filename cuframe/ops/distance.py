@@ -39,6 +39,15 @@ def vector_norm(x: Any, p: float, axis: int) -> Any:
 def normalize(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> Tensor:
     """The input divided by its p-norm along a dimension: `input / max(norm, eps)`.
 
+    Args:
+        input: any shape, floating.
+        p: of the norm.
+        dim: the dimension whose norm becomes 1.
+        eps: the least norm to divide by.
+
+    Returns:
+        Of the shape of input.
+
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F
     >>> F.normalize(cf.tensor([[3.0, 4.0]]))
@@ -84,6 +93,15 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
 
 def pairwise_distance(x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False) -> Tensor:
     """The p-norm of `x1 - x2 + eps` along the last dimension.
+
+    Args:
+        x1, x2: (..., D), floating, that broadcast together.
+        p: of the norm.
+        eps: added to each difference.
+        keepdim: keep the last dimension with size 1.
+
+    Returns:
+        (...), or (..., 1).
 
     >>> import cuframe as cf
     >>> import cuframe.nn.functional as F

@@ -366,6 +366,13 @@ def _numpy_tensordot(a: Any, b: Any, axes: Any = 2) -> Tensor:
 def inner(input: Tensor, other: Tensor) -> Tensor:
     """Sum products over the last dimension of both; with a 0-d operand, the product with that number.
 
+    Args:
+        input: (..., K), or 0-d.
+        other: (..., K), or 0-d, of the dtype of input.
+
+    Returns:
+        The leading dimensions of the first, then those of the second.
+
     >>> import cuframe as cf
     >>> cf.inner(cf.ones(2, 3), cf.ones(4, 3)).shape
     cuframe.Size([2, 4])

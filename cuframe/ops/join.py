@@ -117,6 +117,9 @@ def _cat_error(name: str, given: list, parts: list, d: int) -> Exception:
 def concat(tensors: Any, dim: int = 0) -> Tensor:
     """`cat` under another name.
 
+    Args:
+        tensors, dim: as in `cat`.
+
     >>> import cuframe as cf
     >>> cf.concat([cf.tensor([1, 2]), cf.tensor([3])])
     tensor([1, 2, 3])
@@ -240,6 +243,11 @@ def _splittable(name: str, input: Tensor, dim: int) -> tuple[int, int]:
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` pieces of equal size (but the last) along a dimension, as views.
+
+    Args:
+        input: at least one dimension.
+        chunks: how many pieces at most.
+        dim: along which.
 
     Raises:
         RuntimeError: chunks is not positive.
@@ -373,6 +381,10 @@ def unbind(input: Tensor, dim: int = 0) -> tuple[Tensor, ...]:
     One node serves all of them: a loop over time steps has a backward pass linear in their number, which indexing
     each step would not.
 
+    Args:
+        input: at least one dimension.
+        dim: the dimension that is taken apart.
+
     Raises:
         IndexError: a 0-d tensor, or no such dimension.
 
@@ -414,6 +426,9 @@ def _atleast_one(name: str, x: Tensor, n: int) -> Tensor:
 def atleast_1d(*tensors: Any) -> Any:
     """Each tensor with at least one dimension: a 0-d one gets one of size one.
 
+    Args:
+        tensors: one or several, of any shape.
+
     Returns:
         A tensor for one, a tuple for several or a sequence; views.
 
@@ -426,6 +441,9 @@ def atleast_1d(*tensors: Any) -> Any:
 
 def atleast_2d(*tensors: Any) -> Any:
     """Each tensor with at least two dimensions, new ones in front.
+
+    Args:
+        tensors: one or several, of any shape.
 
     Returns:
         A tensor for one, a tuple for several or a sequence; views.
@@ -440,6 +458,9 @@ def atleast_2d(*tensors: Any) -> Any:
 def atleast_3d(*tensors: Any) -> Any:
     """Each tensor with at least three dimensions: (n,) becomes (1, n, 1) and (n, m) becomes (n, m, 1).
 
+    Args:
+        tensors: one or several, of any shape.
+
     Returns:
         A tensor for one, a tuple for several or a sequence; views.
 
@@ -453,6 +474,9 @@ def atleast_3d(*tensors: Any) -> Any:
 def hstack(tensors: Any) -> Tensor:
     """`cat` along dimension 1, of vectors along dimension 0.
 
+    Args:
+        tensors: a sequence of tensors that agree in all other dimensions; 0-d ones count as (1,).
+
     >>> import cuframe as cf
     >>> cf.hstack((cf.tensor([1]), cf.tensor([2, 3])))
     tensor([1, 2, 3])
@@ -463,6 +487,9 @@ def hstack(tensors: Any) -> Tensor:
 
 def vstack(tensors: Any) -> Tensor:
     """`cat` along dimension 0, vectors counting as rows.
+
+    Args:
+        tensors: a sequence of tensors that agree in all other dimensions.
 
     >>> import cuframe as cf
     >>> cf.vstack((cf.tensor([1, 2]), cf.tensor([3, 4])))
@@ -475,6 +502,9 @@ def vstack(tensors: Any) -> Tensor:
 def row_stack(tensors: Any) -> Tensor:
     """`vstack` under another name.
 
+    Args:
+        tensors: as in `vstack`.
+
     >>> import cuframe as cf
     >>> cf.row_stack([cf.tensor([1, 2]), cf.tensor([3, 4])])
     tensor([[1, 2],
@@ -485,6 +515,9 @@ def row_stack(tensors: Any) -> Tensor:
 
 def dstack(tensors: Any) -> Tensor:
     """`cat` along dimension 2, after `atleast_3d`.
+
+    Args:
+        tensors: a sequence of tensors that agree in all other dimensions.
 
     >>> import cuframe as cf
     >>> cf.dstack([cf.tensor([1, 2]), cf.tensor([3, 4])])

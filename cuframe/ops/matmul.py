@@ -149,6 +149,13 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """The product of two matrices, (M, K) and (K, N) -> (M, N); no broadcasting.
 
+    Args:
+        input: (M, K).
+        mat2: (K, N), of the dtype of input.
+
+    Returns:
+        (M, N).
+
     >>> import cuframe as cf
     >>> cf.mm(cf.ones(2, 3), cf.ones(3, 1)).shape
     cuframe.Size([2, 1])
@@ -161,6 +168,13 @@ def mm(input: Tensor, mat2: Tensor) -> Tensor:
 
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """The products of two batches of matrices, (B, M, K) and (B, K, N) -> (B, M, N); no broadcasting.
+
+    Args:
+        input: (B, M, K).
+        mat2: (B, K, N), of the dtype of input.
+
+    Returns:
+        (B, M, N).
 
     >>> import cuframe as cf
     >>> cf.bmm(cf.ones(4, 2, 3), cf.ones(4, 3, 1)).shape
@@ -179,6 +193,13 @@ def bmm(input: Tensor, mat2: Tensor) -> Tensor:
 def mv(input: Tensor, vec: Tensor) -> Tensor:
     """The product of a matrix and a vector, (M, K) and (K,) -> (M,).
 
+    Args:
+        input: (M, K).
+        vec: (K,), of the dtype of input.
+
+    Returns:
+        (M,).
+
     >>> import cuframe as cf
     >>> cf.mv(cf.ones(2, 3), cf.ones(3))
     tensor([3., 3.])
@@ -191,6 +212,12 @@ def mv(input: Tensor, vec: Tensor) -> Tensor:
 
 def dot(input: Tensor, tensor: Tensor) -> Tensor:
     """The dot product of two vectors of one length, as a 0-d tensor.
+
+    Args:
+        input, tensor: (K,) each, of one dtype.
+
+    Returns:
+        A 0-d tensor.
 
     >>> import cuframe as cf
     >>> cf.dot(cf.tensor([1.0, 2.0]), cf.tensor([3.0, 4.0]))
@@ -209,6 +236,12 @@ def dot(input: Tensor, tensor: Tensor) -> Tensor:
 @numpy_name(np.vdot)
 def vdot(input: Tensor, other: Tensor) -> Tensor:
     """The dot product of two real vectors; for them the same as `dot`.
+
+    Args:
+        input, other: (K,) each, of one dtype.
+
+    Returns:
+        A 0-d tensor.
 
     >>> import cuframe as cf
     >>> cf.vdot(cf.tensor([1, 2]), cf.tensor([3, 4]))
@@ -417,6 +450,12 @@ def _check_square(name: str, t: Tensor) -> None:
 def inverse(input: Tensor) -> Tensor:
     """The inverse of a square matrix, or of each matrix of a batch (..., N, N).
 
+    Args:
+        input: (..., N, N), floating point.
+
+    Returns:
+        (..., N, N).
+
     Raises:
         RuntimeError: not square, or singular.
 
@@ -444,6 +483,13 @@ def inverse(input: Tensor) -> Tensor:
 @numpy_name(np.linalg.matrix_power)
 def matrix_power(input: Tensor, n: int) -> Tensor:
     """The n-th power of a square matrix, by repeated squaring; a negative power is one of the inverse.
+
+    Args:
+        input: (..., N, N); floating point for a negative n.
+        n: an int.
+
+    Returns:
+        (..., N, N).
 
     >>> import cuframe as cf
     >>> cf.matrix_power(cf.tensor([[1.0, 1.0], [0.0, 1.0]]), 5)

@@ -70,6 +70,10 @@ def repeat(input: Tensor, *repeats: Any) -> Tensor:
 def tile(input: Tensor, *dims: Any) -> Tensor:
     """As `repeat`, with ones put in front where there are fewer counts than dimensions.
 
+    Args:
+        input: any shape and dtype.
+        dims: how often, for each dimension, the last ones at least.
+
     >>> import cuframe as cf
     >>> cf.tile(cf.tensor([[1], [2]]), (2,))
     tensor([[1, 1],
@@ -185,6 +189,9 @@ def flip(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
 def fliplr(input: Tensor) -> Tensor:
     """`flip` along dimension 1.
 
+    Args:
+        input: at least two dimensions.
+
     Raises:
         RuntimeError: fewer than two dimensions.
 
@@ -201,6 +208,9 @@ def fliplr(input: Tensor) -> Tensor:
 
 def flipud(input: Tensor) -> Tensor:
     """`flip` along dimension 0.
+
+    Args:
+        input: at least one dimension.
 
     Raises:
         RuntimeError: a 0-d tensor.
@@ -372,6 +382,10 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 def diag(input: Tensor, diagonal: int = 0) -> Tensor:
     """A matrix with a vector on its diagonal, or a copy of a matrix's diagonal.
 
+    Args:
+        input: (n,) or (n, m).
+        diagonal: which one; 0 is the main diagonal, above it positive.
+
     Raises:
         RuntimeError: neither one nor two dimensions.
 
@@ -392,6 +406,12 @@ _diagonal = diagonal
 
 def trace(input: Tensor) -> Tensor:
     """The sum of a matrix's diagonal.
+
+    Args:
+        input: (n, m).
+
+    Returns:
+        A 0-d tensor.
 
     Raises:
         RuntimeError: not two dimensions.

@@ -226,6 +226,10 @@ def ravel(input: Tensor) -> Tensor:
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The dimensions from `start_dim` to `end_dim` (included) as one.
 
+    Args:
+        input: any shape and dtype.
+        start_dim, end_dim: the first and the last dimension that become one.
+
     Returns:
         Tensor; a 0-d tensor becomes 1-d.
 
@@ -318,6 +322,10 @@ _SWAP = Op("transpose", _swap_vjp, (None, None))
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """Two dimensions exchanged, as a view.
 
+    Args:
+        input: any shape and dtype.
+        dim0, dim1: the dimensions.
+
     Raises:
         IndexError: no such dimension.
 
@@ -337,6 +345,9 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
 def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
     """`transpose` under NumPy's name.
 
+    Args:
+        input, axis0, axis1: `transpose`'s input, dim0 and dim1.
+
     >>> import cuframe as cf
     >>> cf.swapaxes(cf.ones(2, 3, 4), 0, 2).shape
     cuframe.Size([4, 3, 2])
@@ -346,6 +357,9 @@ def swapaxes(input: Tensor, axis0: int, axis1: int) -> Tensor:
 
 def swapdims(input: Tensor, dim0: int, dim1: int) -> Tensor:
     """`transpose` under another name.
+
+    Args:
+        input, dim0, dim1: as in `transpose`.
 
     >>> import cuframe as cf
     >>> cf.swapdims(cf.ones(2, 3, 4), 0, 1).shape
@@ -382,6 +396,12 @@ def t(input: Tensor) -> Tensor:
 
 def adjoint(input: Tensor) -> Tensor:
     """The last two dimensions exchanged (real tensors have nothing to conjugate).
+
+    Args:
+        input: (..., M, N).
+
+    Returns:
+        (..., N, M), a view.
 
     Raises:
         RuntimeError: fewer than two dimensions.
@@ -442,6 +462,9 @@ def movedim(input: Tensor, source: Any, destination: Any) -> Tensor:
 def moveaxis(input: Tensor, source: Any, destination: Any) -> Tensor:
     """`movedim` under NumPy's name.
 
+    Args:
+        input, source, destination: as in `movedim`.
+
     >>> import cuframe as cf
     >>> cf.moveaxis(cf.ones(2, 3, 4), 0, -1).shape
     cuframe.Size([3, 4, 2])
@@ -490,6 +513,10 @@ _UNSQUEEZE = Op("unsqueeze", _reshape_vjp, (None,))
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
     """With a dimension of size one put before dimension `dim` (of the result), as a view.
+
+    Args:
+        input: any shape and dtype.
+        dim: where the new dimension stands in the result.
 
     Raises:
         IndexError: dim is not in [-(ndim + 1), ndim].

@@ -114,6 +114,15 @@ def sort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = 
 def argsort(input: Tensor, dim: int = -1, descending: bool = False, stable: bool = True) -> Tensor:
     """The positions that would put the entries along a dimension in order: `sort(...).indices`.
 
+    Args:
+        input: any shape and dtype.
+        dim: along which.
+        descending: from the largest.
+        stable: equal entries keep their order, which they do in any case.
+
+    Returns:
+        int64, of the shape of input.
+
     Raises:
         IndexError: no such dimension.
 

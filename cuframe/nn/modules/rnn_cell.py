@@ -113,6 +113,14 @@ class RNNCell(RNNCellBase):
     Called with `(input [N, I] or [I], hx [N, H] or [H] = None)`; returns h' of the shape of hx. `zoneout` and
     `layer_norm` are those of `RNN`, with parameters `weight_ln_ih` and `weight_ln_hh`.
 
+    Args:
+        input_size: I, the size of the input's last dimension.
+        hidden_size: H.
+        bias: have `bias_ih` and `bias_hh`.
+        nonlinearity: `"tanh"` or `"relu"`.
+        device, dtype: of the weights.
+        zoneout, layer_norm: as in `RNN`.
+
     >>> import cuframe as cf
     >>> cf.nn.RNNCell(10, 20)(cf.zeros(3, 10)).shape
     cuframe.Size([3, 20])
@@ -148,6 +156,13 @@ class GRUCell(RNNCellBase):
     Called with `(input [N, I] or [I], hx [N, H] or [H] = None)`; returns h' of the shape of hx. `zoneout` and
     `layer_norm` are those of `GRU`, with parameters `weight_ln_ih` and `weight_ln_hh`.
 
+    Args:
+        input_size: I, the size of the input's last dimension.
+        hidden_size: H.
+        bias: have `bias_ih` and `bias_hh`.
+        device, dtype: of the weights.
+        zoneout, layer_norm: as in `GRU`.
+
     >>> import cuframe as cf
     >>> cf.nn.GRUCell(10, 20)(cf.zeros(3, 10)).shape
     cuframe.Size([3, 20])
@@ -178,6 +193,13 @@ class LSTMCell(RNNCellBase):
 
     Called with `(input [N, I] or [I], hx = (h, c) of [N, H] or [H], or None)`; returns (h', c'). `zoneout` and
     `layer_norm` are those of `LSTM`, with parameters `weight_ln_ih`, `weight_ln_hh`, `weight_ln_c` and `bias_ln_c`.
+
+    Args:
+        input_size: I, the size of the input's last dimension.
+        hidden_size: H.
+        bias: have `bias_ih` and `bias_hh`.
+        device, dtype: of the weights.
+        zoneout, layer_norm: as in `LSTM`.
 
     >>> import cuframe as cf
     >>> h, c = cf.nn.LSTMCell(10, 20)(cf.zeros(3, 10))
