@@ -64,7 +64,11 @@ class CpuBackend(Backend):
         return product(a, b)
 
     def matmul_add(self, a: np.ndarray, b: np.ndarray, row: np.ndarray) -> np.ndarray:
-        return (np.matmul(a.astype(np.float32), b.astype(np.float32)) + row).astype(a.dtype)
+        from ..cpu.blas import product
+
+        if a.dtype.itemsize == 2:
+            return (np.matmul(a.astype(np.float32), b.astype(np.float32)) + row).astype(a.dtype)
+        return product(a, b, None, row)
 
     def special(self) -> Any:
         import scipy.special

@@ -5,7 +5,8 @@ Note [Threads of OpenBLAS]
     loaded), and take the cores from whatever runs next: measured, they double the time of the compiled LSTM loop.
     So a product within cuframe runs with OpenBLAS set to one thread, and a large one is cut into as many parts as
     there are cores, each in a thread of the pool that the compiled kernels use. The setting is put back at once, so
-    NumPy's own products elsewhere keep their threads. Where NumPy has another BLAS, products are NumPy's.
+    NumPy's own products elsewhere keep their threads. Where NumPy has another BLAS, products are NumPy's. Those of a
+    float32 matrix that must be turned go to `gemm`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,12 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 
-from . import jit
+from . import gemm, jit
 
 __all__ = ["one_thread", "product"]
 
@@ -35,7 +35,8 @@ _inside = [0, 1]  # how many products are under way, and the number of threads t
 def _control() -> tuple[Callable[[], int], Callable[[int], None]] | None:
     """Reader and setter of the number of threads of NumPy's OpenBLAS; None where it has another BLAS."""
     try:
-        lines = Path("/proc/self/maps").read_text().splitlines()
+        with open("/proc/self/maps") as maps:
+            lines = maps.read().splitlines()
     except OSError:
         return None
     for path in sorted({line.split()[-1] for line in lines if "openblas" in line}):
@@ -94,37 +95,59 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
 
 
-def product(a: Any, b: Any, out: Any = None) -> Any:
-    """`a @ b` of two matrices.
+def _allowed() -> int:
+    """The number of threads that a caller may use: no more than OpenBLAS may have."""
+    control = _control()
+    if control is None:
+        return jit.cpus()
+    with _lock:
+        return min(jit.cpus(), _inside[1] if _inside[0] else control[0]())
+
+
+def product(a: Any, b: Any, out: Any = None, row: Any = None) -> Any:
+    """`a @ b` of two matrices, plus a row.
 
     Args:
         a: [M, K]; b: [K, N]; float32 or float64 for more than one thread.
         out: [M, N] to be filled, or None for a new array.
+        row: [N], to be added to all rows, or None.
 
     Returns:
         [M, N]. The same bits from run to run with the same number of threads.
     """
     m, k = a.shape
     n = b.shape[1]
+    if gemm.applies(a, b, out):
+        if out is None:
+            out = np.empty((m, n), a.dtype)
+        gemm.product(a, b, row, out, _allowed())
+        return out
     work = m * n * k
     control = _control() if work > _WAKES and a.dtype == b.dtype and a.dtype.char in "fd" else None
     if control is None:
-        return np.matmul(a, b, out=out)
-    with _single(control) as allowed:
-        threads = min(jit.cpus(), allowed)
-        if work < _WORTH or threads == 1 or b.shape[0] != k:  # NumPy says what does not fit
-            return np.matmul(a, b, out=out)
-        if out is None:
-            out = np.empty((m, n), a.dtype)
-
-        def part(i: int, count: int) -> None:
-            # Cut at multiples of 16, where the tiles of BLAS kernels begin.
-            if m >= n:
-                rows = slice(*(min(m, -(-m // (16 * count)) * 16 * j) for j in (i, i + 1)))
-                np.matmul(a[rows], b, out=out[rows])
-            else:
-                columns = slice(*(min(n, -(-n // (16 * count)) * 16 * j) for j in (i, i + 1)))
-                np.matmul(a, b[:, columns], out=out[:, columns])
-
-        jit.parallel(part, threads)
+        out = np.matmul(a, b, out=out)
+    else:
+        with _single(control) as allowed:
+            threads = min(jit.cpus(), allowed)
+            if work >= _WORTH and threads > 1 and b.shape[0] == k:  # else NumPy says what does not fit
+                if out is None:
+                    out = np.empty((m, n), a.dtype)
+                jit.parallel(partial(_part, a, b, out, row), threads)
+                return out
+            out = np.matmul(a, b, out=out)
+    if row is not None:
+        out += row
     return out
+
+
+def _part(a: Any, b: Any, out: Any, row: Any, i: int, count: int) -> None:
+    """Part i of a product, cut at multiples of 16, where the tiles of BLAS kernels begin."""
+    m, n = out.shape
+    first, last = (min(max(m, n), -(-max(m, n) // (16 * count)) * 16 * j) for j in (i, i + 1))
+    if m >= n:
+        a, out = a[first:last], out[first:last]
+    else:
+        b, out, row = b[:, first:last], out[:, first:last], None if row is None else row[first:last]
+    np.matmul(a, b, out=out)
+    if row is not None:
+        out += row

@@ -79,7 +79,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     x2 = x.reshape((prod(x.shape[:-1]), features))
     if b is None:
         r = product(x2, w.T)
-    elif x.dtype.itemsize == 2:
+    elif x.dtype.itemsize == 2 or x2.size + w.size > 8192:
         r = backend_of(x).matmul_add(x2, w.T, b)
     else:
         r = product(x2, w.T)
