@@ -10,7 +10,7 @@ from typing import Any
 
 from ... import random
 from ...autograd.anomaly import detect_anomaly
-from ...autograd.graph import mode
+from ...autograd.graph import mode, switch_recording
 from ...backend import Device, backend_for
 from ..module import Module
 from .scatter import as_devices, tensors_in
@@ -115,9 +115,12 @@ class _State:
         self._variables = contextvars.copy_context()
 
     def run(self, call: Callable[[], Any]) -> Any:
-        mode.grad, mode.inference = self._mode  # the thread ends with this call, so nothing is put back
-        with self._anomaly, self._device, random.forked(*self._stream):
-            return self._variables.run(call)
+        switch_recording(*self._mode)
+        try:
+            with self._anomaly, self._device, random.forked(*self._stream):
+                return self._variables.run(call)
+        finally:
+            switch_recording(True, False)
 
 
 def _with_place(error: BaseException, where: str) -> BaseException:
