@@ -1,0 +1,317 @@
+"""What DistributedDataParallel costs, how much of its communication backward hides, and how two ranks scale.
+
+    python benchmarks/ddp.py [--seconds 15] [--only own,hidden,scaling] [--json FILE]
+
+Starts two ranks with one thread each by `cuframe run`. What is compared takes turns, for so many seconds; in brackets
+is the interval in which 95 % of the values lie that one gets from turns drawn again with replacement. A target that
+lies in it is neither met nor missed.
+
+own: what a training step takes more in the wrapper, on one rank: processor time, which other jobs disturb less, and
+the lower quartile of many steps.
+hidden: 25 MiB of gradients come while the processor is idle, as behind a GPU. Of the time that their all-reduces take
+with nothing beside them, the share that is over when the last gradient is there; medians.
+scaling: the time of a step of one rank while the other waits, over that of both together, each with a batch of the same
+size; medians. It needs a machine without other jobs. `apart` is the same of two ranks that do not communicate: what
+they take from each other, or others from both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+import cuframe as cf
+import cuframe.distributed as dist
+from cuframe import nn, optim
+from cuframe.autograd.graph import Leaf
+from cuframe.nn import functional as F
+from cuframe.nn.parallel import DistributedDataParallel
+
+V = 100  # size of the vocabulary
+LAYERS, LAYER, PAUSE, CAP = 16, 25 * 2**20 // 16 // 4, 0.005, 5.0  # of the gradients that come while nothing computes
+LEAST = 5  # turns, however long they take
+console = Console(highlight=False, soft_wrap=True)
+
+
+class LSTM(nn.Module):
+    """The model of examples/char_lm.py."""
+
+    shape = (64, 32)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.lstm, self.out = nn.Embedding(V, 64), nn.LSTM(64, 256), nn.Linear(256, V)
+
+    def forward(self, ids: cf.Tensor) -> cf.Tensor:
+        return self.out(self.lstm(self.embed(ids))[0])
+
+
+class Transformer(nn.Module):
+    """Four encoder layers."""
+
+    shape = (16, 64)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(192, 4, 768, dropout=0.0, batch_first=True)
+        self.embed, self.body, self.out = nn.Embedding(V, 192), nn.TransformerEncoder(layer, 4), nn.Linear(192, V)
+
+    def forward(self, ids: cf.Tensor) -> cf.Tensor:
+        return self.out(self.body(self.embed(ids)))
+
+
+class Many(nn.Module):
+    """Ninety-nine parameters and hardly any arithmetic: what each of them costs."""
+
+    shape = (8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers = [layer for _ in range(48) for layer in (nn.Linear(64, 64), nn.ReLU())]
+        self.body = nn.Sequential(nn.Embedding(V, 64), *layers, nn.Linear(64, V))
+
+    def forward(self, ids: cf.Tensor) -> cf.Tensor:
+        return self.body(ids)
+
+
+class Idle(cf.autograd.Function):
+    """A layer whose gradient takes time and no processor; `last` is when the latest of them was there."""
+
+    last = 0.0
+
+    @staticmethod
+    def forward(ctx: Any, x: cf.Tensor, weight: cf.Tensor) -> cf.Tensor:
+        return x * 1.0
+
+    @staticmethod
+    def backward(ctx: Any, g: cf.Tensor) -> tuple:
+        time.sleep(PAUSE)
+        Idle.last = time.perf_counter()
+        return g, cf.Tensor(np.broadcast_to(np.float32(1), LAYER))
+
+
+class Waiting(nn.Module):
+    """A chain of such layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList([nn.Parameter(cf.zeros(LAYER)) for _ in range(LAYERS)])
+
+    def forward(self, x: cf.Tensor) -> cf.Tensor:
+        for weight in self.weights:
+            x = Idle.apply(x, weight)
+        return x
+
+
+def trainer(model: nn.Module, kind: type) -> Callable[[], None]:
+    """A training step of a model, on the same batch each time."""
+    rng = np.random.default_rng(0)
+    x, y = cf.tensor(rng.integers(0, V, kind.shape)), cf.tensor(rng.integers(0, V, kind.shape).reshape(-1))
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+
+    def step() -> None:
+        loss = F.cross_entropy(model(x).flatten(0, 1), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def timed(step: Callable[[], None], times: int = 1, clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
+    for _ in range(times):
+        step()
+    return (clock() - start) / times
+
+
+def own(kind: type, going: Callable[[], bool]) -> dict[str, Any]:
+    """Rank 0's own; the others wait."""
+    alone = [dist.new_group([r]) for r in range(dist.get_world_size())][dist.get_rank()]
+    found: dict[str, Any] = {}
+    if dist.get_rank() == 0:
+        models = [kind(), kind()]
+        plain = trainer(models[0], kind)
+        wrapped = trainer(DistributedDataParallel(models[1], process_group=alone), kind)
+        hooked, rows = Leaf.hooked, []
+        for _ in range(2):
+            plain(), wrapped()
+        while going():
+            row = [0.0, 0.0]
+            for side in (0, 1) if len(rows) % 2 else (1, 0):
+                Leaf.hooked = hooked if side else 0  # backward does more for the plain model, too, once a hook is there
+                row[side] = timed((plain, wrapped)[side], clock=time.thread_time)
+            rows.append(row)
+        Leaf.hooked = hooked
+
+        def more(rows: np.ndarray) -> float:
+            low = np.quantile(rows, 0.25, axis=0)
+            return low[1] / low[0] - 1
+
+        step, count = float(np.quantile(rows, 0.25, axis=0)[0]), len(list(models[0].parameters()))
+        found = estimate(more, rows)
+        found |= {"step_ms": 1e3 * step, "parameters": count, "us_a_parameter": 1e6 * found["value"] * step / count}
+    dist.barrier()
+    return found
+
+
+def hidden(going: Callable[[], bool]) -> dict[str, Any]:
+    model = DistributedDataParallel(Waiting(), bucket_cap_mb=CAP)
+    x = cf.ones(1, requires_grad=True)
+
+    def after_last() -> float:
+        """Seconds from the last gradient to the end of backward."""
+        dist.barrier()
+        model(x).sum().backward()
+        return time.perf_counter() - Idle.last
+
+    def all_reduces() -> None:
+        for bucket in model._reducer.buckets:
+            dist.all_reduce(bucket.buffer(), "avg")
+
+    after_last()
+    rows = []
+    while together(going()):
+        late = after_last()
+        with model.no_sync():
+            nothing = after_last()  # what the engine and copying the last gradient take
+        dist.barrier()
+        rows.append([late, nothing, timed(all_reduces)])
+    late, nothing, alone = (1e3 * np.median(rows, axis=0)).tolist()
+
+    def share(rows: np.ndarray) -> float:
+        late, nothing, alone = np.median(rows, axis=0)
+        return min(1.0, 1 - (late - nothing) / alone)
+
+    return {**estimate(share, rows), "alone_ms": alone, "exposed_ms": late - nothing}
+
+
+def scaling(kind: type, going: Callable[[], bool]) -> dict[str, Any]:
+    plain = trainer(kind(), kind)
+    parallel = trainer(DistributedDataParallel(kind()), kind)
+    hooked, rows = Leaf.hooked, []
+    parallel()
+    while together(going()):
+        alone, apart, both = [], 0.0, 0.0
+        Leaf.hooked = 0
+        for turn in range(dist.get_world_size()):
+            dist.barrier()
+            if turn == dist.get_rank():
+                alone.append(timed(plain, 3))
+        dist.barrier()
+        apart = timed(plain, 3)
+        Leaf.hooked = hooked
+        dist.barrier()
+        both = timed(parallel, 3)
+        rows.append([*alone, apart, both])
+
+    def efficiency(column: int) -> Callable[[np.ndarray], float]:
+        return lambda rows: np.median(rows[:, 0]) / np.median(rows[:, column])
+
+    found = estimate(efficiency(2), rows)
+    values = cf.tensor([*found.values(), estimate(efficiency(1), rows)["value"], np.median(rows, axis=0)[2]])
+    dist.all_reduce(values, "avg")
+    *shared, apart, both = values.tolist()
+    return {**dict(zip(found, shared)), "apart": apart, "step_ms": 1e3 * both}
+
+
+def together(mine: bool) -> bool:
+    """Whether all ranks say so."""
+    flag = cf.tensor([int(mine)])
+    dist.all_reduce(flag, "min")
+    return bool(flag.item())
+
+
+def estimate(statistic: Callable[[np.ndarray], float], rows: list) -> dict[str, float]:
+    """A statistic of the turns, and the interval of what it is of turns drawn with replacement."""
+    data, rng = np.array(rows), np.random.default_rng(0)
+    drawn = [statistic(data[rng.integers(len(data), size=len(data))]) for _ in range(500)]
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return {"value": float(statistic(data)), "low": float(low), "high": float(high), "turns": len(data)}
+
+
+Part = Callable[[Callable[[], bool]], dict[str, Any]]
+PARTS: dict[str, tuple[str, Part, float | None, bool]] = {
+    # name: what is printed, what is run, the target, whether less is better
+    "own lstm": ("own cost, LSTM", lambda going: own(LSTM, going), 0.03, True),
+    "own transformer": ("own cost, Transformer", lambda going: own(Transformer, going), 0.03, True),
+    "own many": ("own cost, 49 small layers", lambda going: own(Many, going), None, True),
+    "hidden": ("hidden behind backward", hidden, 0.9, False),
+    "scaling lstm": ("weak scaling, LSTM", lambda going: scaling(LSTM, going), 0.9, False),
+    "scaling transformer": ("weak scaling, Transformer", lambda going: scaling(Transformer, going), 0.9, False),
+}
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """A result beside its target."""
+    title, _, target, less = PARTS[name]
+    text = f"{title:<27}{row['value']:>7.1%} ({row['low']:.1%} to {row['high']:.1%})"
+    if target is not None:
+        sides = {bound <= target if less else bound >= target for bound in (row["low"], row["high"])}
+        verdict = "unclear" if len(sides) > 1 else "met" if True in sides else "missed"
+        text += f", target {'<=' if less else '>='} {target:.0%}: {verdict}"
+    if "us_a_parameter" in row:
+        text += f"; step {row['step_ms']:.1f} ms, {row['parameters']} parameters, {row['us_a_parameter']:.1f} us each"
+    if "alone_ms" in row:
+        text += f"; all-reduces alone {row['alone_ms']:.1f} ms, exposed {row['exposed_ms']:.2f} ms"
+    if "apart" in row:
+        text += f"; apart {row['apart']:.1%}; step {row['step_ms']:.1f} ms"
+    return text + f"; {row['turns']:.0f} turns"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=15.0, help="for each of six figures (default: %(default)s)")
+    parser.add_argument("--only", default="own,hidden,scaling", help="which of own, hidden, scaling")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
+    args = parser.parse_args()
+    if args.seconds <= 0:
+        parser.error(f"--seconds must be positive, got {args.seconds}")
+    asked = args.only.split(",")
+    if unknown := set(asked) - {name.split()[0] for name in PARTS}:
+        parser.error(f"--only: no part {', '.join(sorted(unknown))}")
+    if "RANK" not in os.environ:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        os.execv(sys.executable, [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", "2", *sys.argv])
+    dist.init_process_group("shm")
+    rank, size = dist.get_rank(), dist.get_world_size()
+    console.quiet = rank > 0
+    names = [name for name in PARTS if name.split()[0] in asked]
+    results: dict[str, Any] = {}
+    console.print(f"{size} ranks of one thread, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    columns = (TextColumn("{task.fields[part]}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=rank > 0 or not console.is_terminal) as bar:
+        task = bar.add_task("", total=len(names) * args.seconds, part="")
+        for i, name in enumerate(names):
+            cf.manual_seed(0)
+            start, turns = time.perf_counter(), []
+
+            def going(start: float = start, turns: list = turns, done: float = i * args.seconds) -> bool:
+                took = time.perf_counter() - start
+                bar.update(task, completed=done + took)
+                turns.append(took)
+                return took < args.seconds or len(turns) <= LEAST
+
+            bar.update(task, part=PARTS[name][0])
+            results[name] = PARTS[name][1](going)
+            if rank == 0:
+                console.print(line(name, results[name]))
+    dist.destroy_process_group()
+    if args.json is not None and rank == 0:
+        facts = {"ranks": size, "cores": os.cpu_count(), "load": os.getloadavg()[0], "seconds": args.seconds}
+        args.json.write_text(json.dumps(facts | {"results": results}, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
