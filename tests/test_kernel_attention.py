@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import re
 import subprocess
@@ -165,9 +166,11 @@ def test_widths(dtype: str, widths: tuple[int, int], device: str) -> None:
 
 @pytest.mark.slow  # many simulated products
 @pytest.mark.parametrize("width", [64, 128, 256])
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_tiles_of_every_width(dtype: str, width: int, device: str) -> None:
-    for lengths in ((64, 65), (127, 128), (130, 63)):
+@pytest.mark.parametrize("dtype", [*FLOATS, "tf32"])
+def test_tiles_of_every_width(dtype: str, width: int, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cuframe.cuda.precision._allowed", dtype == "tf32")
+    dtype = "float32" if dtype == "tf32" else dtype
+    for lengths in ((64, 65), (127, 128), (128, 129), (130, 63), (33, 31), (32, 32)):
         check(device, dtype, (2, 1), lengths, (width, width), causal=True)
         check(device, dtype, (1, 1), lengths, (width, width), p=0.3)
 
@@ -320,40 +323,52 @@ def test_too_wide(device: str) -> None:
         attention.forward(x, x, x, None, False, 1.0, None)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_orders_and_repeats(dtype: str, device: str) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "float16", "tf32"])
+def test_orders_and_repeats(dtype: str, device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same bits whichever thread runs first, and every time."""
+    monkeypatch.setattr("cuframe.cuda.precision._allowed", dtype == "tf32")
+    dtype = "float32" if dtype == "tf32" else dtype
     orders = ["forward", "reverse", "random:3"] if device == "sim" else ["forward"] * 3
     q, g = (put(numbers(1, 2, 70, 24, dtype=dtype, seed=i), device) for i in (0, 1))
     k, v = (put(numbers(1, 1, 70, 24, dtype=dtype, seed=i), device) for i in (2, 3))
     bias = put(numbers(1, 1, 70, 70, dtype=dtype, seed=4), device)
-    drop = host.Dropout(1, 2, 0.2)
+    drop, own = host.Dropout(1, 2, 0.2), put(np.array([66]), device)
     seen = []
     for order in orders:
         with sim.order(order):
-            out, lse = attention.forward(q, k, v, bias, True, 0.3, drop)
-            grads = attention.backward(g, q, k, v, bias, True, 0.3, drop, out, lse, True)
+            out, lse = attention.forward(q, k, v, bias, True, 0.3, drop, own)
+            grads = attention.backward(g, q, k, v, bias, True, 0.3, drop, out, lse, True, own)
             seen.append([fetch(a).tobytes() for a in (out, lse, *grads)])
     assert seen[0] == seen[1] == seen[2]
 
 
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_error_against_the_plain_formula(dtype: str, device: str) -> None:
+@pytest.mark.parametrize(
+    "kind", ["all", *(pytest.param(k, marks=pytest.mark.slow) for k in ("causal", "keys", "numbers"))])
+@pytest.mark.parametrize("width", [64, *(pytest.param(w, marks=pytest.mark.slow) for w in (128, 256))])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_error_against_the_plain_formula(dtype: str, width: int, kind: str, device: str) -> None:
     """At most twice the error of the same formula in the same dtype, three times for gradients."""
-    arrays = [numbers(1, 1, n, 64, dtype=dtype, seed=i) for i, n in enumerate((66, 130, 130, 66))]
-    exact, _ = host.forward(*map(wide, arrays[:3]), None, False, 0.125, None)
+    arrays = [numbers(1, 1, n, width, dtype=dtype, seed=i) for i, n in enumerate((66, 130, 130, 66))]
+    own = {"keys": numbers(66, 130, seed=7) > -1, "numbers": numbers(66, 130, dtype=dtype)}.get(kind)
+    causal, scale = kind == "causal", width**-0.5
     errors = []
     for fused in (True, False):
         q, k, v = tensors(*arrays[:3], device=device)
+        mask = None if own is None else tensors(own, device=device, requires_grad=False)[0]
         if fused:
-            out = F.scaled_dot_product_attention(q, k, v)
+            out = F.scaled_dot_product_attention(q, k, v, mask, is_causal=causal)
         else:
-            out = cf.matmul(cf.softmax(cf.matmul(q, k.swapaxes(-1, -2)) * 0.125, -1), v)
+            scores = cf.matmul(q, k.swapaxes(-1, -2)) * scale
+            if causal:
+                mask = tensors(np.tri(66, 130, dtype=bool), device=device, requires_grad=False)[0]
+            if mask is not None:
+                scores = scores + mask if kind == "numbers" else cf.where(mask, scores, -math.inf)
+            out = cf.matmul(cf.softmax(scores, -1), v)
         grads = cf.autograd.grad(out, (q, k, v), tensors(arrays[3], device=device, requires_grad=False)[0])
         errors.append([fetch(a.detach().array) for a in (out, *grads)])
     q8, k8, v8, g8 = map(wide, arrays)
-    _, lse = host.forward(q8, k8, v8, None, False, 0.125, None)
-    truth = [exact, *host.backward(g8, q8, k8, v8, None, False, 0.125, None, exact, lse, False)[:3]]
+    exact, lse = host.forward(q8, k8, v8, wide(own), causal, scale, None)
+    truth = [exact, *host.backward(g8, q8, k8, v8, wide(own), causal, scale, None, exact, lse, False)[:3]]
     for i, (ours, plain, true) in enumerate(zip(*errors, truth)):
         assert np.abs(ours - true).max() <= (3 if i else 2) * np.abs(plain - true).max()
 
@@ -444,6 +459,10 @@ WAIT, BARRIER = "cp_async_wait<0>();", "__syncthreads();"
         ("_FORWARD", "float32", "__syncthreads(); ", 0), ("_FORWARD", "float32", "__syncthreads()\n", 0),
         ("_BACKWARD", "float32", "__syncthreads(); ", 0), ("_BACKWARD", "float32", "__syncthreads()\n", 0),
         ("_BACKWARD", "float32", "if (KEYS) __syncthreads();", 0),
+        ("_BIAS_BACKWARD", "float32", "                __syncthreads();\n", 0),
+        ("_BIAS_BACKWARD", "float32", "__syncthreads(); // before", 0),
+        ("_TF32_FORWARD", "float32", WAIT, 0), ("_TF32_FORWARD", "float32", BARRIER, 0),
+        ("_TF32_BACKWARD", "float32", BARRIER, 3),
     )),
 ])  # fmt: skip
 def test_a_missing_line_shows(
@@ -452,11 +471,17 @@ def test_a_missing_line_shows(
     """Without a wait or a barrier results are wrong in one order of threads at least."""
     if device != "sim":
         pytest.skip("on a GPU a missing barrier may go unnoticed; the simulator's orders show it")
+    monkeypatch.setattr("cuframe.cuda.precision._allowed", "TF32" in name)
     width = 136 if "WIDE" in name else 16
     q, k, v, g = (put(numbers(1, 1, 150, width, dtype=dtype, seed=i), device) for i in range(4))
     out, lse = attention.forward(q, k, v, None, False, 0.5, None)
 
     def results() -> list[np.ndarray]:
+        if name.startswith("_BIAS"):
+            two = [cf.cat([cf.Tensor(a)] * 2).array for a in (g, q, k, v)]
+            drop, bias = host.Dropout(5, 0, 0.5), put(numbers(150, 150), device)
+            o, own = attention.forward(*two[1:], bias, False, 0.5, drop)
+            return [fetch(attention.backward(*two, bias, False, 0.5, drop, o, own, True)[3])]
         if name.endswith("FORWARD"):
             return [fetch(attention.forward(q, k, v, None, False, 0.5, None)[0])]
         return [fetch(a) for a in attention.backward(g, q, k, v, None, False, 0.5, None, out, lse, False)[:3]]
