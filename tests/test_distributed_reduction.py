@@ -8,6 +8,7 @@ import pytest
 from cuframe.cpu import jit
 from cuframe.distributed import reduction
 from cuframe.distributed.process_group import ReduceOp
+from tests.ranks import check_ranks
 
 
 def parts_of(count: int, size: int, dtype: str) -> list[np.ndarray]:
@@ -67,3 +68,22 @@ def test_sums_for_others_are_written_past_the_caches():
     parts = [np.full((1 << 15) + 5, float(i), np.float32) for i in range(3)]
     reduction.reduce_to(parts, 1, [room[: parts[0].size]], ReduceOp.SUM, streamed=True)
     assert (parts[1] == 3).all() and (room[: parts[0].size] == 3).all() and (room[parts[0].size :] == 0).all()
+
+
+def test_pieces():
+    """Of arrays larger than the segment: the last piece is ragged, and the ranks' shares of it are."""
+    check_ranks(3, """
+import numpy as np, cuframe as cf
+from cuframe.distributed import shm
+shm.SHARE = 1 << 17
+
+def main(rank, size):
+    dist.init_process_group(timeout=60)
+    for count in (3 << 15, (3 << 15) + 1, 400001):
+        for dtype in ("float32", "float64"):
+            numbers = lambda r: np.random.default_rng(r).standard_normal(count).astype(dtype)
+            x = cf.Tensor(numbers(rank))
+            dist.all_reduce(x)
+            assert x.array.tobytes() == (numbers(0) + numbers(1) + numbers(2)).tobytes(), (count, dtype)
+    dist.destroy_process_group()
+""")  # fmt: skip

@@ -40,8 +40,8 @@ from .store import Store
 
 __all__ = ["SharedMemoryGroup"]
 
-SHARE = 1 << 20  # bytes of an all-reduce's piece that one rank adds up: pieces stay in the cores' common cache
-MOST_SHARES = 8  # a piece has as many shares as there are ranks, up to this
+SHARE = 1 << 22  # bytes of an all-reduce's piece that one rank adds up: the ranks wait for each other at every piece
+PIECE = 1 << 24  # bytes of a piece, at most: with many ranks, shares are smaller
 SMALL = 1 << 14  # bytes up to which everyone adds up everything: one phase instead of two
 LETTER = 1 << 18  # bytes of a message's piece, between two ranks
 _LINE = 64
@@ -78,7 +78,7 @@ class SharedMemoryGroup(ProcessGroup):
     def __init__(self, store: Store, name: str, ranks: tuple[int, ...], rank: int, timeout: float) -> None:
         super().__init__(ranks, ranks.index(rank), timeout)
         size = self.size
-        self._chunk = chunk = SHARE * min(size, MOST_SHARES)  # bytes a rank writes in a phase
+        self._chunk = chunk = min(SHARE * size, PIECE)  # bytes a rank writes in a phase
         pages = PAGE * (1 + size)
         pairs = pages + -(-size * size * 2 * _LINE // PAGE) * PAGE
         slots = pairs + 2 * size * chunk
