@@ -273,6 +273,8 @@ BROKEN: dict[str, tuple[str, str, int, str, str]] = {
     "tags not looked at": ("common/exchange.cuh", "come && got[k].words[3] == step + 1", 0, "come", "lines"),
     "sent before all is in the box": ("common/exchange.cuh", "__syncthreads(PASS_CALLER);", 0, "", "lines"),
     "one half of the box": ("common/exchange.cuh", "turn ^= 1;", 0, "", "lines"),
+    "a barrier where one thread waits": ("common/grid.cuh", "__syncthreads(PASS_CALLER);", 1, "", "barrier"),
+    "a barrier where nobody waits": ("common/grid.cuh", "spin_until([&] { return ((", 0, "([&] { return ((", "barrier"),
     "box used while weights pass": ("common/resident.cuh", "__syncthreads(PASS_CALLER);", 0, "", "lines"),
 }
 
@@ -346,3 +348,17 @@ def test_two_slots_are_enough_for_a_slow_block_and_one_is_not(changed: Any, devi
     assert not caught("lines")
     changed(file, "step & 1", 0, "step & 0", "lines")
     assert caught("lines")
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_block_is_at_the_barrier_when_its_last_thread_has_written(changed: Any, device: str) -> None:
+    """The simulator lets all threads come as far as the first, so some are held up on purpose."""
+    if device != "sim":
+        pytest.skip("what is broken on purpose stays in the simulator")
+    held_up = """ for (int i = 0, polls = 0; blockIdx.x == 1 && threadIdx.x >= 4 && i < 50; ++i)
+        spin_until([&] { return ++polls % 2 == 0; });"""
+    changed("rnn_persistent.cu", "h[after + at] = out;", 0, held_up + "h[after + at] = out;", "barrier")
+    assert not caught("barrier")
+    changed("common/grid.cuh", "__syncthreads(PASS_CALLER);", 0, "", "barrier")
+    assert caught("barrier")

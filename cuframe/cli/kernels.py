@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build.add_argument("--arch", default=DEFAULT_ARCHITECTURES,
                        help="architectures, separated by commas, or 'all' (default: %(default)s)")
     build.add_argument("--jobs", type=int, default=None, help="processes (default: one a core)")
-    build.add_argument("--update", action="store_true", help="make what was found the committed table")
+    build.add_argument("--update", action="store_true", help="put what was found into the committed table")
     build.add_argument("--quiet", action="store_true", help="print complaints and the sum only")
     show = commands.add_parser("show", help="a kernel's declaration and source")
     show.add_argument("name")
@@ -177,7 +177,7 @@ def _build(args: argparse.Namespace) -> int:
         table: dict[str, dict[str, Any]] = {}
         for arch, expression, _, used, _ in done:
             table.setdefault(arch, {})[expression] = used
-        resources.write_baseline(version, table)
+        resources.write_baseline(version, table, args.pattern)
         print(f"wrote {resources.baseline_path()}")
     return 1 if problems else 0
 

@@ -66,17 +66,19 @@ def read_baseline() -> dict[str, Any]:
     return json.loads(path.read_text()) if path.is_file() else {"nvrtc": None, "kernels": {}}
 
 
-def write_baseline(version: str, table: Mapping[str, Mapping[str, Resources]]) -> None:
-    """Replace the rows of the architectures in `table`."""
+def write_baseline(version: str, table: Mapping[str, Mapping[str, Resources]], pattern: str = "") -> None:
+    """Replace the rows of the architectures in `table` whose names contain `pattern`."""
     stored = read_baseline()
     kernels = stored["kernels"] if stored["nvrtc"] == version else {}
-    kernels.update({arch: {name: list(r[:3]) for name, r in sorted(rows.items())} for arch, rows in table.items()})
+    for arch, rows in table.items():
+        others = {name: values for name, values in kernels.get(arch, {}).items() if pattern not in name}
+        kernels[arch] = dict(sorted({**others, **{name: list(r[:3]) for name, r in rows.items()}}.items()))
     lines = []
     for arch in sorted(kernels):
-        rows = ",\n".join(f"   {json.dumps(name)}: {json.dumps(values)}" for name, values in kernels[arch].items())
-        lines.append(f"  {json.dumps(arch)}: {{\n{rows}\n  }}")
-    body = ",\n".join(lines)
-    baseline_path().write_text(f'{{\n "nvrtc": {json.dumps(version)},\n "kernels": {{\n{body}\n }}\n}}\n')
+        body = ",\n".join(f"   {json.dumps(name)}: {json.dumps(values)}" for name, values in kernels[arch].items())
+        lines.append(f"  {json.dumps(arch)}: {{\n{body}\n  }}")
+    text = ",\n".join(lines)
+    baseline_path().write_text(f'{{\n "nvrtc": {json.dumps(version)},\n "kernels": {{\n{text}\n }}\n}}\n')
 
 
 def complaints(arch: str, name: str, used: Resources, before: list[int] | None) -> list[str]:
