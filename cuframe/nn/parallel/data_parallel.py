@@ -12,7 +12,7 @@ from ..module import Module
 from .gather import gather
 from .parallel_apply import parallel_apply
 from .replicate import Copies, replicas
-from .scatter import as_device, as_devices, moved, scatter_arguments
+from .scatter import as_device, different_devices, moved, scatter_arguments
 
 __all__ = ["DataParallel", "data_parallel"]
 
@@ -62,7 +62,7 @@ class DataParallel(Module):
         if not isinstance(module, Module):
             raise TypeError(f"DataParallel: module must be a Module, got {type(module).__name__}")
         if device_ids is not None:
-            as_devices("DataParallel", device_ids, Device("cpu"))  # refuses what names no devices
+            different_devices("DataParallel", device_ids, Device("cpu"))  # refuses what names no devices
         self.module = module
         self.dim = dim
         self._device_ids = device_ids
@@ -132,7 +132,7 @@ def _devices(module: Module, given: Sequence[Any] | None) -> list[Device]:
         like = Device("cuda")
     else:
         like = Device("cpu") if first is None else first.device
-    return backend_for(like).devices() if given is None else as_devices("DataParallel", given, like)
+    return backend_for(like).devices() if given is None else different_devices("DataParallel", given, like)
 
 
 def _target(devices: Sequence[Device], given: Any) -> Device | None:

@@ -21,7 +21,7 @@ from ...ops.convert import move
 from ...sparse import SparseGrad
 from ...tensor import Parameter, Tensor, record_outputs
 from ..module import Module
-from .scatter import as_devices
+from .scatter import different_devices
 
 __all__ = ["Copies", "replicate"]
 
@@ -115,7 +115,7 @@ def replicate(network: Module, devices: Sequence[Any], detach: bool = False) -> 
     >>> cf.cuda.set_sim_device_count(1)
     """
     first = next(itertools.chain(network.parameters(), network.buffers()), None)
-    where = as_devices("replicate", devices, None if first is None else first.device)
+    where = different_devices("replicate", devices, None if first is None else first.device)
     return replicas(network, where, Copies(), detach)
 
 

@@ -96,7 +96,11 @@ def as_devices(name: str, given: Sequence[Any], like: Device | None) -> list[Dev
     """Devices by name or, as numbers, of the kind of `like`."""
     if not given:
         raise ValueError(f"{name}: expected at least one device, got {given!r}")
-    found = [as_device(name, d, like) for d in given]
+    return [as_device(name, d, like) for d in given]
+
+
+def different_devices(name: str, given: Sequence[Any], like: Device | None) -> list[Device]:
+    found = as_devices(name, given, like)
     if len(set(found)) < len(found):
         raise ValueError(f"{name}: devices must differ, got {[str(d) for d in found]}")
     return found
