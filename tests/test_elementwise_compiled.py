@@ -25,6 +25,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever CUFRAME_CPU_JIT says, and for small arrays, too."""
     monkeypatch.setattr(jit, "available", lambda: True)
     monkeypatch.setattr(activation, "_LEAST", 1)
+    monkeypatch.setattr(activation, "_MOVED", 1)
 
 
 def _erfc(x: np.ndarray) -> np.ndarray:
@@ -78,6 +79,8 @@ OPERATIONS = {
     "softplus": (F.softplus, (2.0, 3.0)), "elu": (F.elu, (1.5,)), "celu": (F.celu, (-0.7,)), "selu": (F.selu, ()),
     "hardswish": (F.hardswish, ()), "logsigmoid": (F.logsigmoid, ()), "sigmoid": (cf.sigmoid, ()),
     "tanh": (cf.tanh, ()), "erf": (cf.erf, ()), "erfc": (cf.erfc, ()), "glu": (F.glu, (0,)),
+    "relu": (F.relu, ()), "leaky_relu": (F.leaky_relu, (0.2,)), "steep_relu": (F.leaky_relu, (-1.5,)),
+    "hardtanh": (F.hardtanh, (-0.5, 2.0)), "relu6": (F.relu6, ()), "hardsigmoid": (F.hardsigmoid, ()),
 }  # fmt: skip
 
 

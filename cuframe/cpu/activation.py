@@ -23,11 +23,14 @@ __all__ = ["backward", "forward", "glu_backward", "glu_forward", "takes"]
 Array = npt.NDArray[Any]
 
 _LEAST = 1 << 12  # elements for which it is worth to compile
+_PLAIN = frozenset(("relu", "leaky_relu", "hardtanh", "hardsigmoid"))  # no maths to speak of
+_MOVED = 1 << 16  # elements for which it is worth to move them with all cores
 
 
 def takes(function: str, x: Any) -> bool:
     """Whether the functions below serve this function of an array like `x`."""
-    return x.size >= _LEAST and x.dtype.kind in "fV" and x.dtype.itemsize in (2, 4, 8) and jit.available()
+    least = _MOVED if function in _PLAIN else _LEAST
+    return x.size >= least and x.dtype.kind in "fV" and x.dtype.itemsize in (2, 4, 8) and jit.available()
 
 
 @lru_cache(None)

@@ -1,7 +1,7 @@
 """LLVM IR of functions of each element, in one pass: values, and gradients.
 
-A function has one definition: its value, and its slope from the saved array, which is the input, or the result for
-those of `OF_RESULT`.
+A function has one definition: its value, and the gradient of the input from that of the result and the saved array,
+which is the input, or the result for sigmoid, tanh and relu.
 """
 
 from __future__ import annotations
@@ -13,9 +13,19 @@ from typing import Any
 from .ir import Emitter
 from .maths_ir import Maths, Value
 
-__all__ = ["FUNCTIONS", "OF_RESULT", "build", "build_glu"]
+__all__ = ["FUNCTIONS", "build", "build_glu"]
 
 Formula = Callable[..., Any]
+
+
+def _slope(formula: Formula) -> Formula:
+    """The gradient as a product."""
+    return lambda m, g, *args: g * formula(m, *args)
+
+
+def _mask(condition: Formula) -> Formula:
+    """The gradient where a condition holds and 0 elsewhere, also where the gradient is inf or NaN."""
+    return lambda m, g, *args: m.where(condition(m, *args), g, 0.0)
 
 
 def _gelu(m: Maths, x: Value) -> Value:
@@ -106,27 +116,43 @@ def _erf_slope(m: Maths, x: Value) -> Value:
     return m.gauss(x, 1.0) * (2 / math.sqrt(math.pi))
 
 
+def _leaky_relu(m: Maths, x: Value, slope: Value) -> Value:
+    return m.where(x > 0.0, x, x * slope)
+
+
+def _hardtanh(m: Maths, x: Value, low: Value, high: Value) -> Value:
+    return m.where(x > high, high, m.where(x < low, low, x))
+
+
+def _hardsigmoid(m: Maths, x: Value) -> Value:
+    return m.at_most(m.at_least(x + 3, 0.0), 6.0) / 6
+
+
+# value, and gradient
 FUNCTIONS: dict[str, tuple[Formula, Formula]] = {
-    "gelu": (_gelu, _gelu_slope),
-    "gelu_tanh": (_gelu_tanh, _gelu_tanh_slope),
-    "silu": (_silu, _silu_slope),
-    "mish": (_mish, _mish_slope),
-    "softplus": (_softplus, _softplus_slope),
-    "elu": (_elu, _elu_slope),
-    "hardswish": (_hardswish, _hardswish_slope),
-    "logsigmoid": (_logsigmoid, lambda m, x: m.sigmoid(-x)),
-    "sigmoid": (Maths.sigmoid, lambda m, y: y * (1 - y)),
-    "tanh": (Maths.tanh, lambda m, y: 1 - y * y),
-    "erf": (Maths.erf, _erf_slope),
-    "erfc": (Maths.erfc, lambda m, x: -_erf_slope(m, x)),
+    "gelu": (_gelu, _slope(_gelu_slope)),
+    "gelu_tanh": (_gelu_tanh, _slope(_gelu_tanh_slope)),
+    "silu": (_silu, _slope(_silu_slope)),
+    "mish": (_mish, _slope(_mish_slope)),
+    "softplus": (_softplus, _slope(_softplus_slope)),
+    "elu": (_elu, _slope(_elu_slope)),
+    "hardswish": (_hardswish, _slope(_hardswish_slope)),
+    "logsigmoid": (_logsigmoid, _slope(lambda m, x: m.sigmoid(-x))),
+    "sigmoid": (Maths.sigmoid, _slope(lambda m, y: y * (1 - y))),
+    "tanh": (Maths.tanh, _slope(lambda m, y: 1 - y * y)),
+    "erf": (Maths.erf, _slope(_erf_slope)),
+    "erfc": (Maths.erfc, _slope(lambda m, x: -_erf_slope(m, x))),
+    "relu": (lambda m, x: m.at_least(x, 0.0), _mask(lambda m, y: y > 0.0)),
+    "leaky_relu": (_leaky_relu, _slope(lambda m, x, slope: m.where(x > 0.0, 1.0, slope))),
+    "hardtanh": (_hardtanh, _mask(lambda m, x, low, high: m.e.b.and_(x > low, x < high))),
+    "hardsigmoid": (_hardsigmoid, lambda m, g, x: m.where(m.e.b.and_(x > -3.0, x < 3.0), g / 6, 0.0)),
 }
-OF_RESULT = ("sigmoid", "tanh")
 
 FIELDS = ("g", "x", "y", "settings", "size", "chunk")
 
 
 def build(name: str, formula: Formula, settings: int, backward: bool, lanes: int, double: bool) -> Any:
-    """y = formula(x), or y = g * formula(x), for elements `thread * chunk` to `(thread + 1) * chunk`."""
+    """y = formula(x), or formula(g, x), for elements `thread * chunk` to `(thread + 1) * chunk`."""
     e = Emitter(name, FIELDS, lanes, double)
     m = Maths(e)
     given = [m.value(e.splat(e.number(e.at(e.a["settings"], e.i(i))))) for i in range(settings)]
@@ -136,8 +162,7 @@ def build(name: str, formula: Formula, settings: int, backward: bool, lanes: int
             place = e.at(e.a[field], index)
             return m.value(e.load(place) if mask is None else e.masked_load(place, mask))
 
-        y = formula(m, load("x"), *given)
-        y = load("g") * y if backward else y
+        y = formula(m, *([load("g")] if backward else []), load("x"), *given)
         place = e.at(e.a["y"], index)
         if mask is None:
             e.store(y.v, place)

@@ -92,14 +92,11 @@ def _row(e: Tiles, row: Any, numbers: Any, first: Any, columns: Any, begin: Any,
                 sums += [e.splat(e.number(at))] * 2
             _store_turned(e, e.multiply(sums, numbers, *order, right, deep), row, column, left)
         else:
-            places = _places(e, row, column)
-            with b.if_else(b.icmp_signed("==", begin, e.i(0))) as (at_first, later):
-                with at_first:
-                    sums = [e.load(e.at(a["begin"], panel.index, e.i(c * n))) for c in range(2)] * e.tall
-                    _store(e, e.multiply(sums, numbers, *order, right, deep), places, left, column)
-                with later:
-                    sums = [e.masked_load(at, mask) for at, mask in zip(places, _masks(e, left, column))]
-                    _store(e, e.multiply(sums, numbers, *order, right, deep), places, left, column)
+            places, fresh = _places(e, row, column), b.icmp_signed("==", begin, e.i(0))
+            starts = [e.at(a["begin"], panel.index, e.i(c * n)) for c in range(2)] * e.tall
+            sums = [e.masked_load(e.either(fresh, start, at), mask)
+                    for start, at, mask in zip(starts, places, _masks(e, left, column))]  # fmt: skip
+            _store(e, e.multiply(sums, numbers, *order, right, deep), places, left, column)
 
 
 def _copy(e: Tiles, columns: Any, depth: Any, deep: Any, count: Any) -> None:

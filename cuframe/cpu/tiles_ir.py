@@ -30,9 +30,6 @@ class Tiles(Emitter):
         """A depth that `multiply` takes; what is beyond `count` must be zero on both sides."""
         return self.up(count, _UNROLL)
 
-    def zeros(self) -> list[Any]:
-        return [self.const(0)] * (self.tall * 2)
-
     def multiply(self, sums: Sequence[Any], left: Any, row: int, step: int, right: Any, count: Any) -> list[Any]:
         """sums[r, c] += sum over k < count of left[r * row + k * step] * right[k * wide + c]; count is from `deep`."""
         with self.loop(self.i(0), count, [*sums, left, right], step=_UNROLL) as turn:
@@ -59,9 +56,8 @@ class Tiles(Emitter):
                           self.at(to, place, self.mul(column.index, self.wide)), self.wide,
                           self.b.sub(size, column.index), self.b.sub(count, row.index), out=False)  # fmt: skip
 
-    def panels(self, rows: Any, step: Any, count: Any, depth: Any, size: Any, to: Any, height: Any,
-               factor: Any = None) -> None:  # fmt: skip
-        """Panels `to` [panels, height, wide] from rows [count, size], times a factor; rows up to `depth` are zero."""
+    def panels(self, rows: Any, step: Any, count: Any, depth: Any, size: Any, to: Any, height: Any) -> None:
+        """Panels `to` [panels, height, wide] from rows [count, size]; rows up to `depth` are zero."""
         whole, ends = self.b.and_(size, self.i(-self.wide)), self.up(size, self.wide)
 
         def one(row: Any, column: Any, mask: Callable[[int], Any] | None) -> None:
@@ -70,7 +66,7 @@ class Tiles(Emitter):
             for c in range(0, self.wide, self.lanes):
                 at = self.add(source, 4 * c)
                 value = self.load(at) if mask is None else self.masked_load(at, mask(c))
-                self.store(value if factor is None else self.b.fmul(value, factor), self.add(place, 4 * c))
+                self.store(value, self.add(place, 4 * c))
 
         with self.loop(self.i(0), count) as row:
             with self.loop(self.i(0), whole, step=self.wide) as column:
@@ -83,12 +79,11 @@ class Tiles(Emitter):
                 place = self.at(to, self.mul(column.index, height), self.mul(row.index, self.wide), self.i(c))
                 self.store(self.const(0), place)
 
-    def numbers(self, rows: Any, step: Any, count: Any, size: Any, to: Any, to_step: int, factor: Any = None) -> None:
-        """`to` [tall, to_step] from rows [count, size], times a factor; zeros elsewhere, up to a multiple of lanes."""
-        for r in range(self.tall):
-            inside = self.splat(self.b.icmp_signed(">", count, self.i(r)))
+    def numbers(self, rows: Any, step: Any, count: Any, size: Any, to: Any, to_step: int) -> None:
+        """`to` [tall, to_step] from rows [count, size]; zeros elsewhere, up to a multiple of lanes."""
+        with self.loop(self.i(0), self.i(self.tall)) as row:
+            inside = self.splat(self.b.icmp_signed(">", count, row.index))
             with self.loop(self.i(0), size, step=self.lanes) as column:
                 mask = self.b.and_(inside, self.mask(self.b.sub(size, column.index)))
-                value = self.masked_load(self.at(rows, self.mul(step, r), column.index), mask)
-                self.store(value if factor is None else self.b.fmul(value, factor),
-                           self.at(to, self.i(r * to_step), column.index))  # fmt: skip
+                value = self.masked_load(self.at(rows, self.mul(step, row.index), column.index), mask)
+                self.store(value, self.at(to, self.mul(row.index, to_step), column.index))

@@ -100,7 +100,7 @@ def _leaky_vjp(g: Any, needs: tuple, x: Any, slope: float) -> tuple:
     return (np.where(positive, g, g * slope),)
 
 
-_LEAKY_RELU = _op("leaky_relu", _leaky_vjp, 1)
+_LEAKY_RELU = _op("leaky_relu", _leaky_vjp, 1, "leaky_relu")
 
 
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
@@ -238,7 +238,7 @@ def _hardtanh_vjp(g: Any, needs: tuple, x: Any, low: float, high: float) -> tupl
     return (masked(g, (x > low) & (x < high)),)
 
 
-_HARDTANH, _RELU6 = _op("hardtanh", _hardtanh_vjp, 2), _op("relu6", _hardtanh_vjp, 2)
+_HARDTANH, _RELU6 = (_op(name, _hardtanh_vjp, 2, "hardtanh") for name in ("hardtanh", "relu6"))
 
 
 def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
@@ -278,7 +278,7 @@ def _hardsigmoid_vjp(g: Any, needs: tuple, x: Any) -> tuple:
     return (masked(g / 6, (x > -3) & (x < 3)),)
 
 
-_HARDSIGMOID = _op("hardsigmoid", _hardsigmoid_vjp)
+_HARDSIGMOID = _op("hardsigmoid", _hardsigmoid_vjp, fused="hardsigmoid")
 
 
 def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:

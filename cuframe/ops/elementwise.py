@@ -175,7 +175,7 @@ def _relu(x: Any) -> Any:
 
 
 relu = unary(
-    "relu", _relu, lambda g, needs, out: (masked(g, out > 0),), ("out",),
+    "relu", by_kernel("relu", _relu), vjp_by_kernel("relu", lambda g, needs, out: (masked(g, out > 0),)), ("out",),
     unary_doc("relu", "Each element, or 0 where it is negative.", "max(input, 0)", "[-1.0, 2.0]", "[0., 2.]",
               "The gradient at 0 is 0.", floating=False),
     floating=False,
