@@ -495,6 +495,7 @@ def test_a_bar_of_one_screen_is_drawn_again(tmp_path):
         (other, b"no end", b"\r\x1b[Kno end"),
         (bar, b"\rback", b"\r\x1b[K\rback"),
         (bar, b"\n", b"\r\n"),
+        (bar, b"\x1b[?25h", b"\x1b[?25h"),  # no bar
         (other, b"y\n", b"y\r\n"),
     ):
         screen.write(owner, data)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 
 TYPE_CHECKING = False
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Pump", "Screen", "make_terminal", "same_size"]
 
 _MARK = b"Traceback (most recent call last):"
+_INVISIBLE = re.compile(rb"\x1b\[[\d;?]*[A-Za-z]|[\r ]")  # such as the cursor's return after a bar
 _WIPE = b"\r\x1b[K"  # the terminal's last line
 _PATIENCE = 0.5  # seconds after which a traceback of a process that lives on is let through
 
@@ -70,7 +72,8 @@ class Screen:
         _, newline, tail = data.rpartition(b"\n")
         line = tail if newline or beside else self._line + tail
         drawn = line.rstrip(b"\r").rfind(b"\r")  # what was drawn over needs no keeping
-        self._line, self._owner = line[max(0, drawn) :], owner
+        line = line[max(0, drawn) :]
+        self._line, self._owner = line if _INVISIBLE.sub(b"", line) else b"", owner
         self._write(_WIPE + data if beside else data)
 
     def end_line(self) -> None:
