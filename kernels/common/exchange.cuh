@@ -2,13 +2,13 @@
 // `parts` pieces of `units` numbers a sequence. Two ways with one interface:
 //
 //   exchange.ready();                                   once a step, before the first fetch of what was published for it
-//   exchange.fetch(v, stride, rows, step, n0, count);   `count` sequences to shared memory; __syncthreads() must follow
+//   exchange.fetch(v, stride, rows, pitch, step, n0, count);  `count` sequences to shared memory; __syncthreads() must follow
 //   exchange.outbox()[...] = value;                     this block's numbers: [count, parts, units]
 //   exchange.publish(step, n0, count);                  all threads; they have written `rows` before, too
 //
-// ByBarrier  ready() is a barrier of the grid, and fetch reads `rows` [N, parts * H] in global memory.  The caller gives
-//            every step other rows than the step before: two in turn are enough, since a block comes to the next barrier
-//            only when it has fetched, and nobody writes the rows of a step before all have come to its barrier.
+// ByBarrier  ready() is a barrier of the group, and fetch reads `rows` in global memory, `pitch` numbers apart.  The caller
+//            gives every step other rows than the step before: two in turn are enough, since a block comes to the next
+//            barrier only when it has fetched, and nobody writes the rows of a step before all have come to its barrier.
 // ByLines    16-byte lines of 12 bytes of numbers (8 in fp64) and the number of the step, which are polled; no barrier.
 //
 // Note [Lines] Why no line is overwritten before all have read it, with two slots that the steps use in turn: block P
@@ -16,6 +16,8 @@
 // all its threads had seen their lines of step s: they read, meet at a __syncthreads, multiply, and only then publish.
 // So when P overwrites the slot of step s, every read of it has returned.  A line is loaded and stored whole, as 128 bits,
 // so that numbers and tag belong together and need no further order.  Lines are zero before the launch, tags begin at 1.
+//
+// The blocks of one blockIdx.y are a group with a state of its own, and do not wait for those of another.
 //
 // A launch says which it is to be (Exchange): all threads take the same branch, a few a step, so that an instance of a
 // kernel for each would make the time to compile longer and nothing faster.
@@ -63,7 +65,7 @@ template <class T> union Packet {
 
 // What a launch tells its exchange.
 template <class T> struct Post {
-    uint32* state;  // one word for ByBarrier, [2, N, blocks, lines] lines for ByLines; zero
+    uint32* state;  // the group's: one word for ByBarrier, [2, N, blocks, lines] lines for ByLines; zero
     T* box;         // shared memory: [2, tile, parts, units]
     int32 N, H, units, parts, tile;
 };
@@ -71,20 +73,25 @@ template <class T> struct Post {
 template <class T> struct ByBarrier {
     Post<T> post;
 
-    __device__ __forceinline__ void ready(CALLER) { grid_barrier(post.state AND_PASS_CALLER); }
+    __device__ __forceinline__ void ready(CALLER) {
+        group_barrier(post.state, gridDim.x, blockIdx.x == 0 AND_PASS_CALLER);
+    }
 
-    __device__ void fetch(T* v, int32 stride, const T* rows, uint32, int32 n0, int32 count AND_CALLER) {
+    __device__ void fetch(T* v, int32 stride, const T* rows, int32 pitch, uint32, int32 n0, int32 count AND_CALLER) {
         constexpr int WIDE = pack_size<T>;
         int32 width = post.parts * post.H;
-        const T* from = rows + static_cast<int64>(n0) * width;
+        const T* from = rows + static_cast<int64>(n0) * pitch;
         if (width % WIDE == 0 && pack_aligned<WIDE>(from)) {
             int32 packs = width / WIDE;
-            for (int32 i = threadIdx.x; i < count * packs; i += blockDim.x)
-                cp_async_16(v + i / packs * stride + i % packs * WIDE, from + static_cast<int64>(i) * WIDE);
+            for (int32 i = threadIdx.x; i < count * packs; i += blockDim.x) {
+                int32 n = i / packs, k = i % packs * WIDE;
+                cp_async_16(v + n * stride + k, from + n * pitch + k);
+            }
             cp_async_commit();
             cp_async_wait<0>();
         } else {
-            for (int32 i = threadIdx.x; i < count * width; i += blockDim.x) v[i / width * stride + i % width] = from[i];
+            for (int32 i = threadIdx.x; i < count * width; i += blockDim.x)
+                v[i / width * stride + i % width] = from[i / width * pitch + i % width];
         }
     }
 };
@@ -121,7 +128,7 @@ template <class T> struct ByLines {
     }
 
     // Several lines are under way at once: a line from another block comes out of the second-level cache.
-    __device__ void fetch(T* v, int32 stride, const T*, uint32 step, int32 n0, int32 count AND_CALLER) {
+    __device__ void fetch(T* v, int32 stride, const T*, int32, uint32 step, int32 n0, int32 count AND_CALLER) {
         constexpr int MANY = 4;
         int32 each = lines(), row = gridDim.x * each, total = count * row;
         const Line* from = slot(step, n0);
@@ -175,9 +182,9 @@ template <class T> struct Exchange {
     __device__ __forceinline__ void publish(uint32 step, int32 n0, int32 count AND_CALLER) {
         if (by_lines) lines.publish(step, n0, count AND_PASS_CALLER);
     }
-    __device__ __forceinline__ void fetch(T* v, int32 stride, const T* rows, uint32 step, int32 n0,
+    __device__ __forceinline__ void fetch(T* v, int32 stride, const T* rows, int32 pitch, uint32 step, int32 n0,
                                           int32 count AND_CALLER) {
-        if (by_lines) lines.fetch(v, stride, rows, step, n0, count AND_PASS_CALLER);
-        else barrier.fetch(v, stride, rows, step, n0, count AND_PASS_CALLER);
+        if (by_lines) lines.fetch(v, stride, rows, pitch, step, n0, count AND_PASS_CALLER);
+        else barrier.fetch(v, stride, rows, pitch, step, n0, count AND_PASS_CALLER);
     }
 };

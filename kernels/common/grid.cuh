@@ -3,6 +3,7 @@
 //   spin_until([&] { return load_acquire(flag) >= step; });   // the one place where a kernel may poll
 //   store_release(flag, value);                               // what this thread wrote before is seen with it
 //   grid_barrier(state);                                      // all threads of all blocks; state: one uint32, zeroed once
+//   group_barrier(state, members, first);                     // those of `members` blocks, one of which is `first`
 //
 // After `grid_barrier` every thread sees what any thread wrote to global memory before it. Data that blocks exchange must
 // not be read through __ldg or a const __restrict__ pointer: the read-only cache is not coherent.
@@ -60,16 +61,20 @@ __device__ __forceinline__ void spin_until(Predicate done, const char* = nullptr
 
 #endif
 
-// One counter serves all barriers of a launch and of the launches after it, without being set back: block 0 adds what
-// makes the sum of a round 2^31, so that the top bit flips when the last block has come.
-__device__ __forceinline__ void grid_barrier(uint32* state AND_CALLER) {
+// One counter serves all barriers of a launch and of the launches after it, without being set back: the first block adds
+// what makes the sum of a round 2^31, so that the top bit flips when the last block has come.
+__device__ __forceinline__ void group_barrier(uint32* state, uint32 members, bool first AND_CALLER) {
     __syncthreads(PASS_CALLER);
     if (threadIdx.x == 0 && threadIdx.y == 0 && threadIdx.z == 0) {
-        bool first = blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0;
-        uint32 share = first ? 0x80000000u - (gridDim.x * gridDim.y * gridDim.z - 1) : 1u;
+        uint32 share = first ? 0x80000000u - (members - 1) : 1u;
         __threadfence();
         uint32 before = atomicAdd(state, share);
         spin_until([&] { return ((before ^ load_acquire(state)) & 0x80000000u) != 0; }, "grid_barrier" AND_PASS_CALLER);
     }
     __syncthreads(PASS_CALLER);
+}
+
+__device__ __forceinline__ void grid_barrier(uint32* state AND_CALLER) {
+    group_barrier(state, gridDim.x * gridDim.y * gridDim.z,
+                  blockIdx.x == 0 && blockIdx.y == 0 && blockIdx.z == 0 AND_PASS_CALLER);
 }

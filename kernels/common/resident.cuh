@@ -7,17 +7,19 @@
 //
 //   fp32, fp64   4 rows x 32 lanes of 16 bytes of columns; sums over lanes by exchanging halves, 16 shuffles a piece of rows
 //   fp16, bf16   16 rows x 64 columns as operand A of mma.m16n8k16, the vectors as B, fp32 accumulation
+//   TF32         fp32 numbers, 16 rows x 32 columns, mma.m16n8k8: weights are rounded once, vectors as they are fetched.  The
+//                order of columns within 8 is free, so lanes take neighbouring ones, 8 bytes at once
 //
-// fp16 and bf16 vectors are padded by 8 numbers: fragments of 8 vectors then come from 32 different banks.
+// Vectors for tensor cores are padded by 8 numbers: fragments of 8 vectors then come from 32 different banks.
 #pragma once
 
 constexpr int32 RESIDENT_WARPS = 8;
 
-template <class T> struct Resident {
+template <class T, bool TF32 = false> struct Resident {
     typedef acc_t<T> A;
-    static constexpr bool TENSOR = sizeof(T) == 2;
+    static constexpr bool TENSOR = TF32 || sizeof(T) == 2;
     static constexpr int WIDE = pack_size<T>;
-    static constexpr int ROWS = TENSOR ? 16 : 4, CHUNK = TENSOR ? 64 : 32 * WIDE, BATCH = TENSOR ? 8 : 4;
+    static constexpr int ROWS = TENSOR ? 16 : 4, CHUNK = (TENSOR ? 8 : 32) * WIDE, BATCH = TENSOR ? 8 : 4;
     // 128 or 96 registers: more of fp32 or fp64 spill
     static constexpr int HELD = TENSOR ? 8 : 6;
 
@@ -66,9 +68,11 @@ template <class T> struct Resident {
 #pragma unroll 1
         for (int m = 0; m < 4 * WIDE; ++m) {
             int q = m / WIDE, e = m % WIDE;
-            int32 row = group * ROWS + (TENSOR ? lane / 4 + e / 2 % 2 * 8 : q);
-            int32 k = chunk * CHUNK + (TENSOR ? q * 16 + lane % 4 * 2 + e % 2 + e / 4 * 8 : lane * WIDE + e);
-            numbers[q * 32 * WIDE + e] = at(row, k);
+            int32 row = group * ROWS + (TF32 ? lane / 4 + e % 2 * 8 : TENSOR ? lane / 4 + e / 2 % 2 * 8 : q);
+            int32 k = chunk * CHUNK + (TF32 ? q * 8 + lane % 4 * 2 + e / 2
+                                       : TENSOR ? q * 16 + lane % 4 * 2 + e % 2 + e / 4 * 8 : lane * WIDE + e);
+            if constexpr (TF32) numbers[q * 32 * WIDE + e] = __uint_as_float(to_tf32(at(row, k)));
+            else numbers[q * 32 * WIDE + e] = at(row, k);
         }
     }
 
@@ -117,8 +121,14 @@ template <class T> struct Resident {
 #pragma unroll
             for (int q = 0; q < 4; ++q) {
                 uint32 a[4] = {w[q].x, w[q].y, w[q].z, w[q].w};
-                uint32 b[2] = {load_pack<2>(row + q * 16).bits, load_pack<2>(row + q * 16 + 8).bits};
-                mma_16x8x16<T>(c, a, b AND_PASS_CALLER);
+                if constexpr (TF32) {
+                    Pack<T, 2> x = load_pack<2>(row + q * 8);
+                    uint32 b[2] = {to_tf32(x[0]), to_tf32(x[1])};
+                    mma_16x8x8_tf32(c, a, b AND_PASS_CALLER);
+                } else {
+                    uint32 b[2] = {load_pack<2>(row + q * 16).bits, load_pack<2>(row + q * 16 + 8).bits};
+                    mma_16x8x16<T>(c, a, b AND_PASS_CALLER);
+                }
             }
         } else {
             const T* row = v + chunk * CHUNK + lane * WIDE;
