@@ -44,11 +44,14 @@ def expect(kind: type[Exception], text: str, function: Callable[[], Any]) -> Non
 # -- models -------------------------------------------------------------------------------------------------------
 def same_bits(model: nn.Module) -> None:
     """All ranks have the parameters and gradients of rank 0."""
-    gradients = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    for name, t in [*model.named_parameters(), *gradients]:
-        other = cf.tensor(t.detach().array.copy())
-        dist.broadcast(other, 0)
-        assert other.array.tobytes() == t.array.tobytes(), name
+    gradients = [(f"{name}.grad", p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    parts = [(name, t.detach().array.tobytes()) for name, t in [*model.named_parameters(), *gradients]]
+    mine = np.frombuffer(b"".join(data for _, data in parts), np.uint8)  # one broadcast: each is a turn of all ranks
+    other = cf.tensor(mine.copy())
+    dist.broadcast(other, 0)
+    ends = np.cumsum([len(data) for _, data in parts])
+    differs = np.searchsorted(ends, np.flatnonzero(other.array != mine), side="right")
+    assert not differs.size, sorted({parts[i][0] for i in differs})
 
 
 def close(a: cf.Tensor, b: cf.Tensor, tolerance: float = 1e-6, what: Any = "") -> None:

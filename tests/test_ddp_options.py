@@ -195,7 +195,7 @@ def train(hook, state, steps=3, cap=0.0004):
         loss = (model(x) - x).square().mean()
         loss.backward()
         optimizer.step()
-        same_bits(model.module)
+    same_bits(model.module)
     return model, loss.item()
 
 def main(rank, size):
@@ -229,10 +229,10 @@ def main(rank, size):
     for p, q in zip(exact.parameters(), model.parameters()):
         close(p, q, 1e-5)
     thin = hooks.PowerSGDState(None, matrix_approximation_rank=1, start_powerSGD_iter=1)
-    model, loss = train(hooks.powerSGD_hook, thin, steps=80)
-    _, best = train(None, None, steps=80)
+    model, loss = train(hooks.powerSGD_hook, thin, steps=40)
+    _, best = train(None, None, steps=40)
     assert any(error.any() for error in thin.error_dict.values())
-    assert loss < 1.3 * best and loss < 0.85, (loss, best)
+    assert loss < 1.3 * best and loss < 0.9, (loss, best)
     dist.destroy_process_group()
 """
 
