@@ -183,14 +183,18 @@ def test_a_run_goes_on_where_it_stopped(facts: None, tmp_path: Path) -> None:
     assert count == [6] and json.loads(path.read_text()) == json.loads(before)
 
 
-def test_with_a_budget_first_sizes_come_first(facts: None) -> None:
+def test_with_a_budget_first_sizes_come_first(facts: None, monkeypatch: pytest.MonkeyPatch) -> None:
     cases = small("a", sizes=2) + small("b", sizes=2)
     order: list[str] = []
     run.go(Chosen(cases, []), session(), options(budget=60.0), lambda name, done, total: order.append(name))
     assert order == [f"{n} N4 C{c} float32" for c in (8, 9) for n in "ab"]
+    monkeypatch.setattr(machine, "cores", lambda: 2)
     found = run.go(Chosen(cases, ["all_reduce"]), session(), options(budget=1e-9))
     assert found.left == ["a N4 C8 float32", "b N4 C8 float32", "collectives", "a N4 C9 float32", "b N4 C9 float32"]
-    assert found.results.rows == []
+    assert found.results.rows == [] and found.notes == []
+    monkeypatch.setattr(machine, "cores", lambda: 1)
+    found = run.go(Chosen([], ["all_reduce"]), session(), options())
+    assert found.notes == ["collectives left out: 2 ranks would share 1 core(s)"] and found.results.rows == []
     order.clear()
     run.go(Chosen(cases, []), session(), options(), lambda name, done, total: order.append(name))
     assert order == [c.key for c in cases]

@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -208,6 +209,7 @@ def _torch(kind: str, rank: int, size: int, port: int) -> _Library | None:
     except ImportError:
         return None
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of names that are to change
     theirs.init_process_group("gloo" if kind == "cpu" else "nccl", init_method=f"tcp://127.0.0.1:{port}", rank=rank,
                               world_size=size)
     return _Library(torch, theirs, kind if kind == "cpu" else f"cuda:{rank}")

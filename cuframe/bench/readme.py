@@ -8,6 +8,7 @@ from typing import Any
 
 from .history import files
 from .results import title
+from .selection import in_order
 from .table import duration, markdown
 
 __all__ = ["BEGIN", "END", "replaced", "tables"]
@@ -24,7 +25,7 @@ _UNSURE = ("unclear", "disturbed")
 def _chosen(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Of each family and dtype the first size, in its last mode: training rather than forward."""
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for row in data["rows"]:
+    for row in in_order(data["rows"]):
         if "us" not in row or row["group"] == "collectives":
             continue
         known = found.get((row["family"], row["dtype"]))

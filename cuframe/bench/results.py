@@ -91,8 +91,15 @@ class Results:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         beside = self.path.with_name(self.path.name + ".part")
-        beside.write_text(json.dumps(self.data, indent=1) + "\n")
+        beside.write_text(_text(self.data))
         os.replace(beside, self.path)
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    """JSON with a line for each row, for whoever reads differences between commits."""
+    head = json.dumps({k: v for k, v in data.items() if k != "rows"}, indent=1).removesuffix("\n}")
+    rows = ",\n  ".join(json.dumps(row) for row in data["rows"])
+    return f'{head},\n "rows": [\n  {rows}\n ]\n}}\n'
 
 
 def read(path: Path) -> dict[str, Any]:

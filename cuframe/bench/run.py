@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Outcome:
     failed: int = 0
     off: int = 0
     stopped: bool = False
+    notes: list[str] = field(default_factory=list)
 
 
 def use_threads(count: int | None) -> int:
@@ -165,6 +166,9 @@ def go(chosen: Chosen, session: Session, options: Options, say: Callable[[str, i
     limited = options.budget is not None
     first = [c for c in chosen.cases if first_size(c, session.kind)] if limited else chosen.cases
     ranks = collectives.todo(chosen.collectives, session.kind, options.ranks, results.keys)
+    if ranks and session.kind == "cpu" and machine.cores() < options.ranks:
+        outcome.notes.append(f"collectives left out: {options.ranks} ranks would share {machine.cores()} core(s)")
+        ranks = []
     if "collectives error" in results.keys:
         ranks = []
     tasks: list[Case | list[CollectiveCase]] = [*first, *([ranks] if ranks else [])]

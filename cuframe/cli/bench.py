@@ -156,6 +156,8 @@ def _end(outcome: Outcome, options: Options) -> int:
         print(f"no time left for {len(outcome.left)} cases, from {outcome.left[0]}; {again}")
     if outcome.stopped:
         print(f"stopped; {again}")
+    for note in outcome.notes:
+        print(note)
     if outcome.off:
         print(f"{outcome.off} rows are further from the reference than their tolerance", file=sys.stderr)
     return 130 if outcome.stopped else 1 if outcome.failed or outcome.off else 0
