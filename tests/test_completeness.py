@@ -80,11 +80,12 @@ FILES: dict[str, str] = {
     "test_distributed_checkpoint.py": "exists distributed.checkpoint.load distributed.checkpoint.save",
     "test_distributed_run.py": "mark_step",
     "test_distributed_shm.py": (
-        "ProcessGroup ReduceOp Work all_gather all_gather_into_tensor all_reduce all_to_all all_to_all_single barrier "
+        "ProcessGroup ReduceOp Work all_gather all_gather_into_tensor all_reduce barrier "
         "broadcast broadcast_object destroy_process_group get_backend get_global_rank get_group_rank get_local_rank "
         "get_process_group_ranks get_rank get_world_size init_process_group irecv is_initialized isend new_group recv "
-        "reduce_scatter reduce_scatter_tensor send distributed.gather distributed.scatter shared_empty"
+        "reduce_scatter send shared_empty"
     ),
+    "rank_helpers.py": "all_to_all all_to_all_single distributed.gather distributed.scatter reduce_scatter_tensor",
     "test_nccl.py": "P2POp batch_isend_irecv distributed.reduce",
     "test_distributed_store.py": "DistributedError DistributedTimeout Store",
     "test_dtypes.py": (
@@ -225,7 +226,8 @@ def words_of(path: Path) -> set[str]:
     return set(re.findall(r"\w+", path.read_text(encoding="utf-8")))
 
 
-WORDS = {path.name: words_of(path) for path in sorted((ROOT / "tests").glob("test_*.py"))}
+TESTS = ROOT / "tests"
+WORDS = {path.name: words_of(path) for path in (*sorted(TESTS.glob("test_*.py")), TESTS / "rank_helpers.py")}
 
 
 def entered(name: str) -> bool:
