@@ -460,7 +460,7 @@ WAIT, BARRIER = "cp_async_wait<0>();", "__syncthreads();"
         ("_BACKWARD", "float32", "__syncthreads(); ", 0), ("_BACKWARD", "float32", "__syncthreads()\n", 0),
         ("_BACKWARD", "float32", "if (KEYS) __syncthreads();", 0),
         ("_BIAS_BACKWARD", "float32", "                __syncthreads();\n", 0),
-        ("_BIAS_BACKWARD", "float32", "__syncthreads(); // before", 0),
+        ("_BIAS_BACKWARD", "float32", "__syncthreads(); // before other bits are drawn", 0),
         ("_TF32_FORWARD", "float32", WAIT, 0), ("_TF32_FORWARD", "float32", BARRIER, 0),
         ("_TF32_BACKWARD", "float32", BARRIER, 3),
     )),
