@@ -77,7 +77,7 @@ FILES: dict[str, str] = {
     "test_ddp_options.py": (
         "Future PowerSGDState allreduce_hook bf16_compress_hook fp16_compress_hook powerSGD_hook"
     ),
-    "test_distributed_checkpoint.py": "exists distributed.checkpoint.load distributed.checkpoint.save",
+    "test_distributed_checkpoint.py": "exists of_this_job distributed.checkpoint.load distributed.checkpoint.save",
     "test_distributed_run.py": "mark_step",
     "test_distributed_shm.py": (
         "ProcessGroup ReduceOp Work all_gather all_gather_into_tensor all_reduce barrier "
