@@ -25,6 +25,7 @@
 //
 // 1  2026-11  first version; not yet run on a GPU
 // 2  2026-11  aligned rows are loaded without a branch between the loads of a thread; not yet run on a GPU
+// 3  2026-11  nothing is read behind a sample's last key; not yet run on a GPU
 #include "common/platform.cuh"
 
 #include "attention/problem.cuh"

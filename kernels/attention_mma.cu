@@ -1,4 +1,5 @@
-// Scaled dot-product attention of fp16 and bf16 by tensor cores (sm_80), forward and backward.
+// Scaled dot-product attention of fp16 and bf16, and of fp32 in TF32 to a width of 128, by tensor cores (sm_80), forward and
+// backward.
 //
 // The formulas, the order of loops, masks and what is saved are those of attention.cu; sources: Dao et al. 2022,
 // arXiv 2205.14135 (algorithms 1, 2 and 4), and Dao 2023, arXiv 2307.08691 (algorithms 1 and 2, section 3).
@@ -11,10 +12,12 @@
 //            (width 64; dQ at 128), else 32.  At width 256 dK and dV are two launches, since 2 x 128 registers do not
 //            hold both sums.
 // Shared     queries M x D, keys and values N x D each, swizzled (fragments.cuh): 32, 48, 96 KB; backward 40, 56 to 80,
-//            at most 96 KB: one block or more on every architecture from sm_80 to sm_120.
+//            at most 96 KB: one block or more on every architecture from sm_80 to sm_120.  Floats: twice as much, so that
+//            at width 128 all of backward has 32 passing rows, in one buffer.
 // Copies     forward: values come while scores are computed, the next keys while values are multiplied.  backward: the next
 //            tile of what is needed first and last in a buffer of its own, of the other one as soon as all are done with it.
-// Rounding   sums, maxima, exponentials and lse in fp32; weights and dS are rounded to 16 bits for the second product.
+// Rounding   sums, maxima, exponentials and lse in fp32; weights and dS are rounded to 16 bits for the second product; floats
+//            to TF32 before each product, to nearest: inputs in shared memory, once a tile.
 // Floor      4 L S E operations forward, 14 backward (10 by the formula), half of it where causal, by tensor cores; the
 //            exponentials of L S scores at 16 a clock and multiprocessor cost as much as the products at width 64 on sm_90.
 // On a GPU   to be decided by measurement: the tiles, above all 32 rows a warp in backward at width 64; whether queries
@@ -22,6 +25,7 @@
 //
 // 1  2026-11  first version; not yet run on a GPU
 // 2  2026-11  a row's bounds and masks are worked out once for all of its scores; not yet run on a GPU
+// 3  2026-11  nothing is read behind a sample's last key, and floats are multiplied in TF32; not yet run on a GPU
 #include "common/platform.cuh"
 
 #include "attention/problem.cuh"
