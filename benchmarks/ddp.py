@@ -38,7 +38,7 @@ from cuframe.nn import functional as F
 from cuframe.nn.parallel import DistributedDataParallel
 
 V = 100  # size of the vocabulary
-LAYERS, LAYER, PAUSE, CAP = 16, 25 * 2**20 // 16 // 4, 0.005, 5.0  # of the gradients that come while nothing computes
+LAYERS, LAYER, PAUSE, CAP = 32, 25 * 2**20 // 32 // 4, 0.003, 5.0  # of the gradients that come while nothing computes
 LEAST = 5  # turns, however long they take
 console = Console(highlight=False, soft_wrap=True)
 
