@@ -330,7 +330,7 @@ def main(argv: list[str] | None = None) -> int:
     if plot(out / "loss.png", losses, validation, steps_an_epoch):
         console.print(f"loss curve: {out / 'loss.png'}   checkpoint: {path}")
     else:
-        console.print(f"checkpoint: {path}   (pip install -e '.[plot]' draws the loss curve, too)")
+        console.print(f"checkpoint: {path}   (pip install -e '.[plot]' draws the loss curve, too)", markup=False)
     console.print(f"validation {validation[-1]:.2f} bits/char after {args.epochs} epochs, {seconds:.0f} s")
     return 0
 

@@ -145,6 +145,15 @@ def test_ctrl_c_in_two_processes_and_one_that_resumes(whole, tmp_path):
     assert out.count("error: --batch-size: 2 processes cannot have equal shares of 5 streams") == 1
 
 
+def test_without_matplotlib_it_says_what_to_install(text, tmp_path):
+    hide = (
+        "import runpy, sys; sys.modules['matplotlib'] = None; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    out = run("--text", text, "--out", tmp_path, "--epochs", 1, launcher=("-c", hide))
+    assert "(pip install -e '.[plot]' draws the loss curve, too)" in out and not (tmp_path / "loss.png").exists()
+
+
 def test_resume_refuses_other_settings(whole):
     options, whole = whole
     out = run(*options, "--out", whole, "--resume", "--lr", 1e-3, code=2)
