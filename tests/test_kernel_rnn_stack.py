@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +138,8 @@ def layers(cupy: StandIn, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: F811
 
 
 def happens_before(calls: list[tuple[str, tuple]],
-                   events: dict[int, tuple[int, int]]) -> tuple[list[int], list[set[int]]]:
-    """The streams of all launches, and which launches each must wait for."""
+                   events: dict[int, tuple[int, int]]) -> tuple[list[int], list[set[int]], set[int]]:
+    """The streams of all launches, which launches each must wait for, and for which the current stream has waited."""
     done: dict[int, set[int]] = {}
     recorded: dict[int, set[int]] = {}
     streams, before = [], []
@@ -152,44 +153,77 @@ def happens_before(calls: list[tuple[str, tuple]],
             before.append(set(done.get(args[8], set())))
             streams.append(args[8])
             done.setdefault(args[8], set()).add(len(before) - 1)
-    return streams, before
+    return streams, before, done.get(0, set())
 
 
 def test_chunks_wait_for_what_they_need_and_for_nothing_else(layers: Any) -> None:
     cupy, x, weights, events = layers  # noqa: F811
     y, h_n, c_n, saved = rnn_stack.forward("lstm", x, weights)
-    streams, before = happens_before(cupy.calls, events)
+    streams, before, known = happens_before(cupy.calls, events)
     assert saved.width == 2 and len(saved.chunks) == 8
     assert len(streams) == 32 and 0 not in streams and len(set(streams)) == 2
-    for i, (stream, known) in enumerate(zip(streams, before)):
-        layer, chunk = divmod(i, 8)
-        assert stream == streams[8 * (layer % 2)]
-        assert chunk == 0 or i - 1 in known
-        assert layer == 0 or i - 8 in known
-        # the layer below may go on while this one runs
-        assert layer == 0 or chunk == 7 or i - 7 not in known
-    # what comes next waits for both
-    ends = [args for name, args in cupy.calls if name == "stream.wait_event"][-2:]
-    assert [a[0] for a in ends] == [0, 0]
+    check_order(streams, before)
+    assert known == set(range(32))  # what comes next waits for all
 
     cupy.calls.clear(), events.clear()
     rnn_stack.backward(saved, array(512, 1, 512), h_n, c_n)
-    streams, before = happens_before(cupy.calls, events)
+    streams, before, known = happens_before(cupy.calls, events)
     assert len(streams) == 32 and len(set(streams)) == 2
-    for i, known in enumerate(before):
-        layer, chunk = divmod(i, 8)  # from the last of both
-        assert chunk == 0 or i - 1 in known
-        assert layer == 0 or i - 8 in known
-        assert layer == 0 or chunk == 7 or i - 7 not in known
+    check_order(streams, before)  # layers and chunks from the last of both
 
 
-def test_lanes_begin_behind_the_current_stream(layers: Any) -> None:
+def check_order(streams: list[int], before: list[set[int]]) -> None:
+    order = list(rnn_stack._diagonals(4, 8))
+    assert sorted(order) == [(layer, chunk) for layer in range(4) for chunk in range(8)]
+    place = {at: i for i, at in enumerate(order)}
+    lanes = [streams[place[0, 0]], streams[place[1, 0]]]
+    for (layer, chunk), stream, known in zip(order, streams, before):
+        assert stream in lanes
+        assert chunk == 0 or place[layer, chunk - 1] in known
+        assert layer == 0 or place[layer - 1, chunk] in known
+        # neighbours are in different lanes, and the one below may go on while this one runs
+        assert layer == 0 or stream != streams[place[layer - 1, chunk]]
+        assert layer == 0 or chunk == 7 or place[layer - 1, chunk + 1] not in known
+
+
+def test_what_a_launch_uses_is_held_until_the_current_stream_has_waited(layers: Any,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    cupy, x, weights, events = layers  # noqa: F811
+    alive: list[tuple[int, Any]] = []
+    true = persistent.run_forward
+
+    def launched(*args: Any) -> None:
+        true(*args)
+        alive.append((len(cupy.calls), weakref.ref(args[2])))
+
+    monkeypatch.setattr(persistent, "run_forward", launched)
+    seen: list[int] = []
+    matmul = np.matmul
+
+    def product(a: Any, b: Any) -> Any:
+        """Memory that is free now may be what this product is written to."""
+        known = happens_before(cupy.calls, events)[2]
+        for i, (_, ref) in enumerate(alive):
+            assert ref() is not None or i in known, "freed, while a lane may still read it"
+        seen.append(sum(ref() is None for _, ref in alive))
+        return matmul(a, b).view(type(a))
+
+    cupy.cupy.matmul = product  # type: ignore[attr-defined]
+    rnn_stack.forward("lstm", x, weights, need_backward=False)
+    assert len(seen) == 32 and seen[-1] > 12  # and it is not all held until the end
+
+
+def test_launches_are_behind_the_current_stream(layers: Any) -> None:
+    """Each waits for an event there that is later than the launch before: for its own product, too."""
     cupy, x, weights, events = layers  # noqa: F811
     rnn_stack.forward("lstm", x, weights, need_backward=False)
-    first = next(i for i, name in enumerate(cupy.names()) if name == "launchCooperativeKernel")
-    waited = [args for name, args in cupy.calls[:first] if name == "stream.wait_event"]
-    assert len({stream for stream, _ in waited}) == 2
-    assert all(events[id(event)][0] == 0 for _, event in waited)
+    last = 0
+    for i, (name, args) in enumerate(cupy.calls):
+        if name == "launchCooperativeKernel":
+            event = next(a[1] for n, a in reversed(cupy.calls[:i]) if n == "stream.wait_event" and a[0] == args[8])
+            stream, place = events[id(event)]
+            assert stream == 0 and place > last
+            last = i
 
 
 def test_blocks_of_all_lanes_fit_at_once(layers: Any) -> None:

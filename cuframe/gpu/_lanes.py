@@ -17,10 +17,12 @@ _made: dict[int, list[streams.Stream]] = {}
 class Lanes:
     """`count` lanes beside the current queue, for the time of a `with` block.
 
-    Note [Lanes and memory] Work in a lane waits for all that was in the current queue before the block, and what comes
-    after the block waits for the lanes.  So memory may be taken and given back on either side: CuPy keeps what is given
-    back for the queue that took it, and that queue's next use of it, inside a later block, waits for the current queue,
-    where the last work was that may still read it.
+    Note [Lanes and memory] CuPy keeps memory that is given back for the queue that took it.  What a lane takes and
+    gives back is its own, and its work is in order.  What the current queue has taken and a lane uses must be held
+    until the current queue has waited for that: by `wait`, or by the end of the block.
+
+    Products of matrices belong into the current queue: with several streams behind one handle, cuBLAS does not promise
+    the same bits from run to run.
     """
 
     def __init__(self, like: Any, count: int) -> None:
@@ -39,10 +41,6 @@ class Lanes:
         self._device.__enter__()
         if self._streams:
             self._main = streams.current_stream()
-            event = streams.Event()
-            event.record()
-            for stream in self._streams:
-                stream.wait_event(event)
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -51,17 +49,22 @@ class Lanes:
         self._device.__exit__(*error)
 
     @contextlib.contextmanager
-    def on(self, number: int, after: streams.Event | None = None) -> Iterator[None]:
-        """Give work to a lane, behind `after`."""
+    def on(self, number: int) -> Iterator[None]:
+        """Give work to a lane, behind what is in the current queue so far."""
         if not self._streams:
             yield
             return
-        stream = self._streams[number]
-        if after is not None:
-            stream.wait_event(after)
-        with streams.stream(stream):
+        event = streams.Event()
+        event.record()
+        self._streams[number].wait_event(event)
+        with streams.stream(self._streams[number]):
             yield
 
     def mark(self, number: int) -> streams.Event | None:
-        """The place that a lane has come to, for others to wait for."""
+        """The place that a lane has come to."""
         return self._streams[number].record_event() if self._streams else None
+
+    def wait(self, mark: streams.Event | None) -> None:
+        """Let later work of the current queue wait until a lane has come to this place."""
+        if mark is not None:
+            self._main.wait_event(mark)

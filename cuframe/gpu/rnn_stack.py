@@ -1,16 +1,19 @@
 """Layers of a recurrent network beside one another: a layer's chunk of steps runs while the layer below has the next.
 
 Note [Layers at once] Layer l runs its chunk k when it has done chunk k - 1 and the layer below chunk k; backward, the
-layer above.  Each chunk is a launch of `kernels/rnn_persistent.cu` in the lane l % W, a stream of its own.  Blocks of
-such a launch wait for one another, so all of them must come to run whatever else does.  They do: a lane has one launch
-at a time, W times the blocks of one are no more than there are multiprocessors, each of which has room for one, and all
-other work of a lane ends without waiting.  And the lanes wait in no circle: every event is recorded, by the host,
-before anything that waits for it, in a lane that works in that order.
+layer above.  Each chunk is a launch of `kernels/rnn_persistent.cu` in the lane l % W, a stream of its own; products
+stay in the current stream.  Blocks of such a launch wait for one another, so all of them must come to run whatever else
+does.  They do: a lane has one launch at a time, W times the blocks of one are no more than there are multiprocessors,
+each of which has room for one, and all other work ends without waiting.  And the streams wait in no circle: the host
+gives out work by diagonals l + k, each needs what is on the diagonal before, and every event is recorded before
+anything that waits for it.  What a launch uses is held until the current stream has waited for it, two chunks later,
+which stalls nothing: the chunk after it is on its way then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,23 +107,23 @@ def forward(cell: str, x: Any, weights: Sequence[Sequence[Any]], h0: Any = None,
     h_n, c_n = start(h0, x.dtype), start(c0, acc) if has_c else None
     sides = [tuple(None if a is None else dense(a) for a in side[1:]) for side in weights]
     kept: list[list[Any]] = [[None] * len(chunks) for _ in weights]
-    marks: list[Any] = [None] * len(chunks)
     with Lanes(x, width) as lanes:
-        for number in range(layers):
-            lane, own = number % width, slice(number, number + 1)
-            c, c_own = c_states[number], None if c_n is None else c_n[own]
-            for k, at in enumerate(chunks):
-                with lanes.on(lane, marks[k]):
-                    rows = inputs[number][at].reshape(-1, inputs[number].shape[-1])
-                    gx = backend.matmul(rows, weights[number][0].T)
-                    if keep:
-                        kept[number][k] = gx if KEPT[cell] == GATES[cell] else new(len(gx), KEPT[cell] * hidden)
-                    more = slice(at.start, at.stop + 1)
-                    persistent.run_forward(
-                        cell, plan, gx, [sides[number]], h_n[own], c_own, left[k], states[number][more],
-                        c[more] if need_backward and c is not None else c, None if lengths is None else
-                        outputs[number][at], kept[number][k], h_n[own], c_own, at.stop - at.start, batch, False)
-                    marks[k] = lanes.mark(lane)
+        wave = _Wave(lanes, width)
+        for number, k in _diagonals(layers, len(chunks)):
+            at, own, c = chunks[k], slice(number, number + 1), c_states[number]
+            wave.need(number - 1, k)
+            wave.release(number, k - 2)
+            rows = inputs[number][at].reshape(-1, inputs[number].shape[-1])
+            gx = backend.matmul(rows, weights[number][0].T)
+            if keep:
+                kept[number][k] = gx if KEPT[cell] == GATES[cell] else new(len(gx), KEPT[cell] * hidden)
+            more, c_own = slice(at.start, at.stop + 1), None if c_n is None else c_n[own]
+            with wave.launch(number, k, gx):
+                persistent.run_forward(
+                    cell, plan, gx, [sides[number]], h_n[own], c_own, left[k], states[number][more],
+                    c[more] if need_backward and c is not None else c,
+                    None if lengths is None else outputs[number][at], kept[number][k], h_n[own], c_own,
+                    at.stop - at.start, batch, False)
     saved = None
     if need_backward:
         if KEPT[cell] == 1:
@@ -147,27 +150,28 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None,
     dx = [np.empty_like(x, shape=(rows, gates * hidden), order="C") for _ in range(layers)]
     dhid = [np.empty_like(d) if s.cell == "gru" else d for d in dx]
     w_hh = [dense(w[1]) for w in s.weights]
-    marks: list[Any] = [None] * len(s.chunks)
     with Lanes(x, s.width) as lanes:
-        for number in reversed(range(layers)):
-            lane, own, c = number % s.width, slice(number, number + 1), s.c_states[number]
-            for k, at in reversed(list(enumerate(s.chunks))):
-                with lanes.on(lane, marks[k]):
-                    part, more = slice(at.start * batch, at.stop * batch), slice(at.start, at.stop + 1)
-                    g = None if given is None else given[at]
-                    if number + 1 < layers:
-                        g = backend.matmul(dx[number + 1][part], s.weights[number + 1][0])
-                    kept, states = s.kept[number][k], s.states[number][more]
-                    if kept is None:
-                        kept = np.empty_like(x, shape=(at.stop - at.start, batch, KEPT[s.cell] * hidden), order="C")
-                        before = None if c is None else c[at].reshape(-1, batch, hidden)
-                        gates_again(s.cell, s.inputs[number][at], (*s.weights[number], None),
-                                    states[:-1].reshape(-1, batch, hidden), before, kept)
-                    persistent.run_backward(
-                        s.cell, s.plan, [w_hh[number]], kept, states, None if c is None else c[more], g, carry[own],
-                        None if dc is None else dc[own], s.lengths[k], dx[number][part],
-                        dhid[number][part] if s.cell == "gru" else None, at.stop - at.start, batch, False)
-                    marks[k] = lanes.mark(lane)
+        wave = _Wave(lanes, s.width)
+        for above, later in _diagonals(layers, len(s.chunks)):
+            number, k = layers - 1 - above, len(s.chunks) - 1 - later
+            at, own, c = s.chunks[k], slice(number, number + 1), s.c_states[number]
+            wave.need(number + 1, k)
+            wave.release(number, k + 2)
+            part, more = slice(at.start * batch, at.stop * batch), slice(at.start, at.stop + 1)
+            g = None if given is None else given[at]
+            if number + 1 < layers:
+                g = backend.matmul(dx[number + 1][part], s.weights[number + 1][0])
+            kept, states = s.kept[number][k], s.states[number][more]
+            if kept is None:
+                kept = np.empty_like(x, shape=(at.stop - at.start, batch, KEPT[s.cell] * hidden), order="C")
+                before = None if c is None else c[at].reshape(-1, batch, hidden)
+                gates_again(s.cell, s.inputs[number][at], (*s.weights[number], None),
+                            states[:-1].reshape(-1, batch, hidden), before, kept)
+            with wave.launch(number, k, (g, kept)):
+                persistent.run_backward(
+                    s.cell, s.plan, [w_hh[number]], kept, states, None if c is None else c[more], g, carry[own],
+                    None if dc is None else dc[own], s.lengths[k], dx[number][part],
+                    dhid[number][part] if s.cell == "gru" else None, at.stop - at.start, batch, False)
     need = needs or [True] * (3 + 4 * layers)
     grads: list[Any] = [
         backend.matmul(dx[0], s.weights[0][0]).reshape(x.shape) if need[0] else None,
@@ -184,6 +188,38 @@ def backward(saved: Saved, gy: Any, gh_n: Any = None, gc_n: Any = None,
             summed(dhid[number]) if w[3] and b_hh is not None else None,
         ]
     return tuple(grads)
+
+
+class _Wave:
+    """Launches in lanes, with what each uses: Note [Layers at once]."""
+
+    def __init__(self, lanes: Lanes, width: int) -> None:
+        self._lanes, self._width = lanes, width
+        self._under_way: dict[tuple[int, int], tuple[Any, Any]] = {}
+
+    @contextlib.contextmanager
+    def launch(self, number: int, k: int, used: Any) -> Iterator[None]:
+        """Launch chunk k of a layer, which uses memory of the current stream."""
+        with self._lanes.on(number % self._width):
+            yield
+        self._under_way[number, k] = self._lanes.mark(number % self._width), used
+
+    def need(self, number: int, k: int) -> None:
+        """Let the current stream wait for a launch, where there is such a layer."""
+        if (number, k) in self._under_way:
+            self._lanes.wait(self._under_way[number, k][0])
+
+    def release(self, number: int, k: int) -> None:
+        """Wait for a launch, where there is such a chunk, and hold no longer what it has used."""
+        self.need(number, k)
+        self._under_way.pop((number, k), None)
+
+
+def _diagonals(layers: int, chunks: int) -> Iterator[tuple[int, int]]:
+    """Layer and chunk, so that all before any have both a lower sum or the same."""
+    for total in range(layers + chunks - 1):
+        for number in range(max(total - chunks + 1, 0), min(layers, total + 1)):
+            yield number, total - number
 
 
 def _chunks(count: int, least: int) -> list[slice]:
