@@ -6,6 +6,8 @@ import collections
 import contextvars
 import copy
 import dataclasses
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -558,6 +560,25 @@ def test_replicas_run_at_the_same_time() -> None:
             return x
 
     assert nn.DataParallel(Meets(), device_ids=SIMS)(cf.ones(4)).tolist() == [1] * 4
+
+
+def test_ctrl_c_does_not_wait_for_a_replica_that_hangs() -> None:
+    released = threading.Event()
+
+    class Hangs(nn.Module):
+        def forward(self, x: cf.Tensor) -> cf.Tensor:
+            if x.device.index == 2:
+                timer.start()
+                while not released.wait(0.01):
+                    pass
+            return x
+
+    timer = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt, match=r"still running: .*replica 2 on sim:2, at \S+\.py:\d+ in "):
+        nn.DataParallel(Hangs(), device_ids=SIMS)(cf.ones(4))
+    assert time.monotonic() - begin < 10
+    released.set()
 
 
 def test_parallel_apply() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -43,6 +44,7 @@ def parallel_apply(
         ValueError: not as many inputs, kwargs or devices as modules.
         Exception: what a module has raised, of that type where it can be made from a text, with the number and the
             device of the replica; its cause is the original. Of several, that of the first.
+        KeyboardInterrupt: the user has ended the wait; tells which modules are still running, and where.
 
     >>> import cuframe as cf
     >>> from cuframe import nn
@@ -92,8 +94,11 @@ def _side_by_side(calls: Sequence[Callable[[], Any]], places: Sequence[Device | 
         threads.append(threading.Thread(target=work, name=name, daemon=True))
     for thread in threads:
         thread.start()
-    for thread in threads:
-        thread.join()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"still running: {_whereabouts(threads)}") from None
     failed = next(((e, t.name) for t, e in zip(threads, errors) if e is not None), None)
     if failed is None:
         return results
@@ -102,6 +107,17 @@ def _side_by_side(calls: Sequence[Callable[[], Any]], places: Sequence[Device | 
         raise _with_place(*failed)
     finally:
         del failed
+
+
+def _whereabouts(threads: Sequence[threading.Thread]) -> str:
+    """The replicas that have not ended, and at which line they are."""
+    frames = sys._current_frames()
+    told = []
+    for thread in threads:
+        frame = frames.get(thread.ident or 0)
+        if frame is not None:
+            told.append(f"{thread.name}, at {frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}")
+    return "; ".join(told)
 
 
 class _State:
