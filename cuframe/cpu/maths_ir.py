@@ -146,7 +146,7 @@ class Maths:
         bits = b.shl(b.add(n, self._integers(self.bias)), self._integers(self.digits))
         return Value(self, b.bitcast(bits, self.e.vec))
 
-    def _reduced(self, x: Value) -> tuple[Value, Any]:
+    def _reduced(self, x: Value) -> tuple[Value, Value]:
         """e**r - 1 and n for x = n log(2) + r, between `low` and `high`."""
         b, magic = self.e.b, 1.5 * 2.0**self.digits  # adding it rounds to an integer, found in the low bits
         shifted = self.fma(x, 1 / math.log(2), magic)
@@ -154,13 +154,23 @@ class Maths:
         r = self.fma(rounded, -self.ln2_rest, self.fma(rounded, -self.ln2, x))
         terms = 13 if self.double else 7
         p = self.poly(r, [1 / math.factorial(k) for k in range(terms, 1, -1)])
-        bits = [b.bitcast(v, self.e.ivec) for v in (shifted.v, self.raw(magic))]
-        return self.fma(r * r, p, r), b.sub(*bits)
+        return self.fma(r * r, p, r), rounded
 
-    def _scaled(self, x: Value, n: Any) -> Value:
-        b = self.e.b
-        half = b.ashr(n, self._integers(1))
-        return x * self._power(half) * self._power(b.sub(n, half))
+    def _whole(self, n: Value) -> Any:
+        """Integers of a vector of small whole numbers."""
+        b, magic = self.e.b, self.raw(1.5 * 2.0**self.digits)
+        return b.sub(b.bitcast(b.fadd(n.v, magic), self.e.ivec), b.bitcast(magic, self.e.ivec))
+
+    def _scaled(self, x: Value, n: Value) -> Value:
+        """x 2**n, which may be denormal or infinite."""
+        e, b = self.e, self.e.b
+        if e.lanes * e.bytes == 64:  # AVX-512
+            name = f"llvm.x86.avx512.mask.scalef.p{'d' if self.double else 's'}.512"
+            mask, rounding = ir.Constant(ir.IntType(e.lanes), -1), ir.Constant(ir.IntType(32), 4)
+            return Value(self, e.intrinsic(name, e.vec, [x.v, n.v, x.v, mask, rounding]))
+        whole = self._whole(n)
+        half = b.ashr(whole, self._integers(1))
+        return x * self._power(half) * self._power(b.sub(whole, half))
 
     def exp(self, x: Value) -> Value:
         p, n = self._reduced(self.at_least(self.at_most(x, self.high), self.low))
@@ -168,7 +178,7 @@ class Maths:
 
     def expm1(self, x: Value) -> Value:
         p, n = self._reduced(self.at_least(self.at_most(x, self.high), -40.0))
-        factor = self._power(n)
+        factor = self._power(self._whole(n))
         result = self.where(x > 1.0, self._scaled(p + 1, n) - 1, self.fma(factor, p, factor - 1))
         return self.copysign(result, x)  # of zeros
 
@@ -197,7 +207,9 @@ class Maths:
         return 1 / (self.exp(-x) + 1)
 
     def tanh(self, x: Value) -> Value:
-        e = self.expm1(self.at_most(self.abs(x), 20.0) * 2)
+        p, n = self._reduced(self.at_most(self.abs(x), 20.0) * 2)
+        factor = self._power(self._whole(n))
+        e = self.fma(factor, p, factor - 1)
         return self.copysign(e / (e + 2), x)
 
     def _tail(self, u: Value, exponential: Value) -> Value:
