@@ -56,6 +56,9 @@ def plan(arch: str) -> list[Unit]:
         units.append(Unit("correctness", name, python(
             "-m", "pytest", "-q", "-p", "benchmarks.gpu.pytest_rows", "-p", "no:cacheprovider", "-W", "default",
             "-m", "not parity", "--device", "cuda", *workers, f"tests/{name}"), 420, pytest_rows.fold))
+    for ranks in (1, 2):
+        argv = python("-m", "benchmarks.gpu.nccl", str(ranks))
+        units.append(Unit("correctness", f"nccl-{ranks}", argv, 120))
     for family in families:
         units.append(Unit("repeats", family.name, python("-m", "benchmarks.gpu.repeats", family.name), 120))
     # to start a process takes longer than a row; and the first size of all families tells more than all sizes of a few
