@@ -4,7 +4,7 @@ Note [Elementary functions]
     Every function is right for all arguments: infinities, NaN, and results too small for a normal number. Polynomials
     are Taylor's, as long as the type needs, on an interval made small by the usual identities:
 
-        exp     2**n e**r with |r| <= log(2) / 2; 2**n in two factors, so that results may be denormal
+        exp     2**n e**r with |r| <= log(2) / 2; results may be denormal, without AVX-512 by 2**n in two factors
         expm1   2**n (e**r - 1) + (2**n - 1)
         log1p   2 atanh(y / (y + 2)), here for 0 <= y <= 1
         tanh    e / (e + 2) with e = expm1(2 |x|)
