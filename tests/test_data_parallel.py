@@ -273,6 +273,25 @@ def test_state_dict_has_the_prefix() -> None:
     close(wide(cf.ones(4, 2)), model(cf.ones(4, 2, device="sim")))
 
 
+def test_a_subclass_may_cut_and_join_otherwise() -> None:
+    class Uneven(nn.DataParallel):
+        """Less for the first device, which holds more; and the outputs stay where they are."""
+
+        def scatter(self, inputs: tuple, kwargs: dict, device_ids: Any) -> tuple:
+            sizes = [1, 2, 2, 2]
+            parts = zip(*[x.split(sizes) for x in inputs])
+            return tuple(tuple(x.to(d) for x in p) for p, d in zip(parts, device_ids)), tuple({} for _ in sizes)
+
+        def gather(self, outputs: Any, output_device: Any) -> list:
+            return list(outputs)
+
+    model = nn.Linear(3, 2).to("sim")
+    x = cf.randn(7, 3)
+    outs = Uneven(model)(x)
+    assert [(y.shape[0], str(y.device)) for y in outs] == list(zip([1, 2, 2, 2], SIMS))
+    close(cf.cat([y.cpu() for y in outs]), model(x.to("sim")))
+
+
 def test_attributes_are_those_of_the_module_inside() -> None:
     with pytest.raises(AttributeError, match="DataParallel has no attribute 'in_features'; .module.in_features is "):
         nn.DataParallel(nn.Linear(2, 2)).in_features  # noqa: B018

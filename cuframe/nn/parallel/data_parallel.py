@@ -33,6 +33,8 @@ class DataParallel(Module):
     and buffers on the memory of the module's, so what it writes there in place lasts: BatchNorm's statistics are those
     of the first device's part. Hooks run once for each device. Names in the `state_dict` begin with `module.`.
 
+    A subclass may do a step otherwise: `scatter`, `replicate`, `parallel_apply` or `gather`.
+
     Args:
         module: its parameters and buffers must be on the first of the devices when it is called.
         device_ids: devices, or numbers of the kind that the module is on (GPUs if it is on the CPU); by default all of
@@ -77,12 +79,50 @@ class DataParallel(Module):
     @property
     def output_device(self) -> Device | None:
         """Where outputs are joined."""
-        return _target(self.device_ids, self._output_device)
+        devices = self.device_ids
+        if not devices:
+            return None
+        return devices[0] if self._output_device is None else as_device("DataParallel", self._output_device, devices[0])
 
     def forward(self, *inputs: Any, **kwargs: Any) -> Any:
         devices = self.device_ids
-        target = _target(devices, self._output_device)
-        return _run(self.module, inputs, kwargs, devices, target, self.dim, self._copies)
+        if not devices:
+            return self.module(*inputs, **kwargs)
+        self._check_place(devices[0])
+        parts, kwargs_parts = self.scatter(inputs, kwargs, devices)
+        target = as_device("DataParallel", self.output_device, devices[0])
+        if len(devices) == 1:
+            return moved(parallel_apply([self.module], parts, kwargs_parts, devices)[0], target)
+        replicas = self.replicate(self.module, devices[: len(parts)])
+        return self.gather(self.parallel_apply(replicas, parts, kwargs_parts), target)
+
+    def _check_place(self, first: Device) -> None:
+        for what, t in _named_state(self.module):
+            if t.device != first:
+                raise RuntimeError(
+                    f"DataParallel: {what} is on {t.device}; all parameters and buffers must be on {first}, the first "
+                    f"of device_ids: move the module there with .to({str(first)!r})"
+                )
+
+    # -- the steps of forward, which a subclass may do otherwise ------------------------------------------------
+    def scatter(self, inputs: tuple, kwargs: dict[str, Any], device_ids: Sequence[Device]) -> tuple[tuple, tuple]:
+        """The positional and the keyword arguments of each device: two tuples of one length."""
+        parts = scatter_arguments(inputs, kwargs, device_ids, self.dim)
+        return tuple(args for args, _ in parts), tuple(options for _, options in parts)
+
+    def replicate(self, module: Module, device_ids: Sequence[Device]) -> list[Module]:
+        """A copy of the module for each device that has a part; see `nn.parallel.replicate`."""
+        return replicas(module, device_ids, self._copies)
+
+    def parallel_apply(
+        self, replicas: Sequence[Module], inputs: Sequence[Any], kwargs: Sequence[dict[str, Any]]
+    ) -> list[Any]:
+        """What the copies return; see `nn.parallel.parallel_apply`."""
+        return parallel_apply(replicas, inputs, kwargs, self.device_ids[: len(replicas)])
+
+    def gather(self, outputs: Sequence[Any], output_device: Device) -> Any:
+        """The outputs joined; see `nn.parallel.gather`."""
+        return gather(outputs, output_device, self.dim)
 
     def extra_repr(self) -> str:
         return "" if self._device_ids is None else f"device_ids={[str(d) for d in self.device_ids]}"
@@ -118,8 +158,7 @@ def data_parallel(
     >>> cf.cuda.set_sim_device_count(1)
     """
     args = inputs if isinstance(inputs, tuple) else () if inputs is None else (inputs,)
-    devices = _devices(module, device_ids)
-    return _run(module, args, module_kwargs or {}, devices, _target(devices, output_device), dim, Copies())
+    return DataParallel(module, device_ids, output_device, dim)(*args, **(module_kwargs or {}))
 
 
 def _devices(module: Module, given: Sequence[Any] | None) -> list[Device]:
@@ -135,32 +174,8 @@ def _devices(module: Module, given: Sequence[Any] | None) -> list[Device]:
     return backend_for(like).devices() if given is None else different_devices("DataParallel", given, like)
 
 
-def _target(devices: Sequence[Device], given: Any) -> Device | None:
-    if not devices:
-        return None
-    return devices[0] if given is None else as_device("DataParallel", given, devices[0])
-
-
 def _named_state(module: Module) -> Iterator[tuple[str, Tensor]]:
     for name, p in module.named_parameters():
         yield f"parameter {name!r}", p
     for name, b in module.named_buffers():
         yield f"buffer {name!r}", b
-
-
-def _run(
-    module: Module, args: tuple, kwargs: dict, devices: list[Device], target: Device | None, dim: int, copies: Copies
-) -> Any:
-    if not devices or target is None:
-        return module(*args, **kwargs)
-    for what, t in _named_state(module):
-        if t.device != devices[0]:
-            raise RuntimeError(
-                f"DataParallel: {what} is on {t.device}; all parameters and buffers must be on {devices[0]}, the first "
-                f"of device_ids: move the module there with .to({str(devices[0])!r})"
-            )
-    parts, kwargs_parts = zip(*scatter_arguments(args, kwargs, devices, dim))
-    used = devices[: len(parts)]
-    if len(devices) == 1:
-        return moved(parallel_apply([module], parts, kwargs_parts, used)[0], target)
-    return gather(parallel_apply(replicas(module, used, copies), parts, kwargs_parts, used), target, dim)
