@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
+import weakref
 
 import ml_dtypes
 import numpy as np
@@ -182,3 +184,27 @@ def test_halves_of_any_shape() -> None:
 
 def test_an_empty_array() -> None:
     assert activation.forward("tanh", np.empty((0, 3), np.float32)).shape == (0, 3)
+
+
+def test_arrays_live_as_long_as_a_thread_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "_THREAD", 1)
+    monkeypatch.setattr(jit, "_CHUNK", 1)
+    monkeypatch.setattr(jit, "cpus", lambda: 2)
+    begun, go_on, through = (threading.Event() for _ in range(3))
+
+    def kernel(words: int, call: int) -> None:
+        if threading.current_thread() is threading.main_thread():
+            assert begun.wait(10)
+            raise KeyboardInterrupt
+        begun.set()
+        assert go_on.wait(10)
+        through.set()
+
+    array = np.zeros(2)
+    alive = weakref.ref(array)
+    with pytest.raises(KeyboardInterrupt):
+        jit.spread(kernel, [array], [], 2, 1)
+    del array
+    assert alive() is not None
+    go_on.set()
+    assert through.wait(10)

@@ -57,7 +57,7 @@ def _elements(function: str, arrays: tuple[Array, ...], settings: tuple[float, .
     given = np.array(settings, y.dtype)
     kernel = _kernel(function, len(arrays) == 2, y.dtype == np.float64, len(settings))
     g = dense[0] if len(arrays) == 2 else None
-    jit.spread(kernel, [jit.address(g), jit.address(dense[-1]), jit.address(y), jit.address(given)], y.size, 1)
+    jit.spread(kernel, [g, dense[-1], y, given], [], y.size, 1)
     return y.astype(x.dtype, copy=False)
 
 
@@ -74,7 +74,7 @@ def backward(function: str, g: Array, x: Array, *settings: float) -> Array:
 def _glu(x: Array, g: Array | None, y: Array, axis: int) -> None:
     outer, span = prod(x.shape[:axis]), prod(x.shape[axis:]) // 2
     kernel = _kernel("glu", g is not None, y.dtype == np.float64, 0)
-    jit.spread(kernel, [jit.address(g), jit.address(x), jit.address(y), span], outer, max(1, span))
+    jit.spread(kernel, [g, x, y], [span], outer, max(1, span))
 
 
 def glu_forward(x: Array, axis: int) -> Array:

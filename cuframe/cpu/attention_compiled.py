@@ -103,7 +103,7 @@ class _Call:
             wide = np.broadcast_to(mask, (*batch, rows, keys))
             tables["mask"], words["mask_step"] = _table(wide, batch), wide.strides[-2]
         self.words = words | {f: jit.address(t) for f, t in tables.items()}
-        self.keeping = (numbers, tables)
+        self.keeping: tuple[Any, ...] = (numbers, tables, arrays, mask)  # a thread may outlive a call that Ctrl-C ends
         self.kernel = _kernel(kind, "" if mask is None else "bool" if mask.dtype == bool else "float", p is not None)
 
     def own(self) -> tuple[Array, Array]:
@@ -145,6 +145,7 @@ def forward(
     blocks = -(-length // step)
     words = {"blocks": blocks, "total": jit.address(total), "top": jit.address(top)}
     call = _Call("forward", {"q": q, "k": k, "v": v, "out": out}, words, mask, causal, scale, p)
+    call.keeping += (total, top)
     heads = call.heads
 
     def each(words: Array, table: Array, i: int) -> None:
@@ -176,6 +177,7 @@ def backward(
     arrays = {"q": q, "k": k, "v": v, "out": out, "g": g, "gq": gq, "gk": gk, "gv": gv}
     fixed = {"lse": jit.address(lse), "first": 0, "last": length, "fresh": 1}
     call = _Call("backward", arrays, fixed, mask, causal, scale, p)
+    call.keeping += (lse,)
     place = {f: call.fields.index(f) for f in ("first", "last", "fresh")}
 
     def each(words: Array, table: Array, head: int) -> None:

@@ -71,7 +71,7 @@ def alignments(
     shared = [jit.address(x), batch * classes, *map(jit.address, tables), len(columns), width]
     kernel, numbers = _kernel(need_backward, double), count()
 
-    def run(_: int, __: int) -> None:
+    def run(_: int, __: int, held: Any = (x, tables)) -> None:
         line = (width + lanes) * dtype.itemsize
         places = np.cumsum([0, -(-steps // 8) * 64, steps * line, 3 * line])
         room = jit.scratch(int(places[-1]) // 4)

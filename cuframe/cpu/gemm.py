@@ -120,7 +120,7 @@ def product(a: Array, b: Array, row: Array | None, out: Array, threads: int) -> 
         ])  # fmt: skip
     numbers = count()
 
-    def part(_: int, __: int) -> None:
+    def part(_: int, __: int, held: Any = (a, b, out, start)) -> None:
         room = jit.address(jit.scratch(scratch[-1]))
         places = [room + 4 * place for place in scratch[:-1]]
         while (i := next(numbers)) < len(units):

@@ -4,7 +4,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from itertools import count
@@ -74,20 +74,21 @@ _THREAD = 1 << 16  # elements that keep a thread busy for long enough
 _CHUNK = 1 << 14  # elements between two times that a thread asks for more
 
 
-def spread(kernel: Callable[[int, int], None], words: list[int], things: int, width: int) -> None:
+def spread(kernel: Callable[[int, int], None], arrays: Sequence[Any], words: Sequence[int], things: int,
+           width: int) -> None:  # fmt: skip
     """A kernel over `things` of `width` elements each, of which call i sees to those from i * chunk on.
 
-    `words` are its arguments, after which come the number of things and the chunk. Threads take the next call when
-    they are through with one.
+    Its arguments are the addresses of `arrays`, `words`, the number of things and the chunk. Threads take the next
+    call when they are through with one.
     """
     threads = max(1, min(cpus(), things * width // _THREAD))
     chunk = max(1, things if threads == 1 else -(-_CHUNK // width))
-    table = np.array([*words, things, chunk], np.int64)
-    place, calls, numbers = address(table), -(-things // chunk), count()
+    table = np.array([*map(address, arrays), *words, things, chunk], np.int64)
+    calls, numbers = -(-things // chunk), count()
 
-    def run(_: int, __: int) -> None:
+    def run(_: int, __: int, held: Any = arrays) -> None:  # a thread may go on after Ctrl-C has ended the call
         while (i := next(numbers)) < calls:
-            kernel(place, i)
+            kernel(address(table), i)
 
     parallel(run, threads)
 

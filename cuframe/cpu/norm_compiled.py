@@ -53,11 +53,11 @@ def _run(kernel: Callable[[int, int], None], shape: tuple[int, int], eps: float,
     chunk = _chunk(rows)
     numbers = np.array([1 / size, eps], np.float32)
     words = np.array([*map(jit.address, arrays), jit.address(numbers), size, rows, chunk], np.int64)
-    place, chunks = jit.address(words), -(-rows // chunk)
+    chunks = -(-rows // chunk)
 
-    def one(thread: int, count: int) -> None:
+    def one(thread: int, count: int, held: Any = (arrays, numbers)) -> None:
         for i in range(thread, chunks, count):
-            kernel(place, i)
+            kernel(jit.address(words), i)
 
     jit.parallel(one, max(1, min(jit.cpus(), rows * size // _THREAD)))
 

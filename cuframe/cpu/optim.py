@@ -48,17 +48,17 @@ def adam(sets: Sequence[Sequence[Any]], beta1: float, beta2: float, step: float,
         dense = [a if a.flags.carray else a.copy(order="C") for a in arrays]
         if maximize:
             dense[1] = -dense[1]
-        row[:4] = [a.__array_interface__["data"][0] for a in dense]
+        row[:4] = [jit.address(a) for a in dense]
         row[4] = arrays[0].size
         kept.append(dense)
     settings = np.array([beta1, 1 - beta1, beta2, 1 - beta2, -step, eps, l2, shrink], np.float32)
     threads = max(1, min(jit.cpus(), int(table[:, 4].sum()) // _THREAD))
-    addresses = [table.ctypes.data, len(table), settings.ctypes.data]
+    addresses = [jit.address(table), len(table), jit.address(settings)]
     kernel = _kernel()
 
-    def run(thread: int, count: int) -> None:
+    def run(thread: int, count: int, held: Any = (kept, table, settings)) -> None:
         words = np.array([*addresses, count], np.int64)
-        kernel(words.ctypes.data, thread)
+        kernel(jit.address(words), thread)
 
     jit.parallel(run, threads)
     for arrays, dense in zip(sets, kept):

@@ -49,13 +49,12 @@ def _run(g: Array | None, x: Array, axis: int, log: bool) -> Array:
     outer, size, inner = prod(x.shape[:axis]), x.shape[axis], prod(x.shape[axis + 1 :])
     double = x.dtype == np.float64
     kernel = _kernel(g is not None, log, inner > 1, double)
-    addresses = [jit.address(a) for a in (g, x, out)]
     if x.size and inner > 1:
         lanes = jit.lanes() >> double
         blocks = -(-inner // lanes)
-        jit.spread(kernel, [*addresses, inner, blocks, size], outer * blocks, size * lanes)
+        jit.spread(kernel, [g, x, out], [inner, blocks, size], outer * blocks, size * lanes)
     elif x.size:
-        jit.spread(kernel, [*addresses, size], outer, size)
+        jit.spread(kernel, [g, x, out], [size], outer, size)
     return out.astype(dtype, copy=False)
 
 
