@@ -433,6 +433,23 @@ def test_layers_use_the_kernels(name: str, device: str, monkeypatch: pytest.Monk
         np.testing.assert_allclose(b, a, 1e-3, 1e-4)
 
 
+def test_padding_of_an_encoder_is_skipped(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`key_padding_mask` comes as a mask of whole samples, which tells how many keys they have."""
+    seen, true = [], attention._LENGTHS
+
+    def lengths(*given: Any) -> None:
+        true(*given)
+        seen.append(fetch(given[3]).tolist())
+
+    monkeypatch.setattr(attention, "_LENGTHS", lengths)
+    encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, 3, 16, batch_first=True), 2).to(device)
+    hidden = np.zeros((2, 5), bool)
+    hidden[1, 3:] = True
+    x = cf.tensor(numbers(2, 5, 12), device=device)
+    encoder(x, src_key_padding_mask=cf.tensor(hidden, device=device)).sum().backward()
+    assert seen == [[5, 3]] * 4
+
+
 def break_kernel(kernel: Any, tmp_path: Path, dtype: str, line: str, number: int) -> Any:
     """The kernel's first width, without the occurrence `number` of a line."""
     text = kernel.source.text
