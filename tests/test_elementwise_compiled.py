@@ -83,6 +83,7 @@ OPERATIONS = {
     "tanh": (cf.tanh, ()), "erf": (cf.erf, ()), "erfc": (cf.erfc, ()), "glu": (F.glu, (0,)),
     "relu": (F.relu, ()), "leaky_relu": (F.leaky_relu, (0.2,)), "steep_relu": (F.leaky_relu, (-1.5,)),
     "hardtanh": (F.hardtanh, (-0.5, 2.0)), "relu6": (F.relu6, ()), "hardsigmoid": (F.hardsigmoid, ()),
+    "softshrink": (F.softshrink, (0.7,)), "hardshrink": (F.hardshrink, (0.7,)),
 }  # fmt: skip
 
 

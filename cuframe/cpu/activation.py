@@ -23,7 +23,9 @@ __all__ = ["backward", "forward", "glu_backward", "glu_forward", "takes"]
 Array = npt.NDArray[Any]
 
 _LEAST = 1 << 12  # elements for which it is worth to compile
-_PLAIN = frozenset(("relu", "leaky_relu", "hardtanh", "hardsigmoid"))  # no maths to speak of
+_PLAIN = frozenset((  # no maths to speak of
+    "relu", "leaky_relu", "hardtanh", "hardsigmoid", "softshrink", "hardshrink",
+))  # fmt: skip
 _MOVED = 1 << 16  # elements for which it is worth to move them with all cores
 
 

@@ -128,6 +128,19 @@ def _hardsigmoid(m: Maths, x: Value) -> Value:
     return m.at_most(m.at_least(x + 3, 0.0), 6.0) / 6
 
 
+def _beyond(m: Maths, x: Value, limit: Value) -> Any:
+    return m.e.b.or_(x > limit, x < -limit)
+
+
+def _softshrink(m: Maths, x: Value, limit: Value) -> Value:
+    return m.at_least(x - limit, 0.0) + m.at_most(x + limit, 0.0)
+
+
+def _hardshrink(m: Maths, x: Value, limit: Value) -> Value:
+    inside = m.e.b.and_(limit >= x, x >= -limit)  # where NaN is not
+    return m.where(inside, 0.0, x)
+
+
 # value, and gradient
 FUNCTIONS: dict[str, tuple[Formula, Formula]] = {
     "gelu": (_gelu, _slope(_gelu_slope)),
@@ -145,6 +158,8 @@ FUNCTIONS: dict[str, tuple[Formula, Formula]] = {
     "relu": (lambda m, x: m.at_least(x, 0.0), _mask(lambda m, y: y > 0.0)),
     "leaky_relu": (_leaky_relu, _slope(lambda m, x, slope: m.where(x > 0.0, 1.0, slope))),
     "hardtanh": (_hardtanh, _mask(lambda m, x, low, high: m.e.b.and_(x > low, x < high))),
+    "softshrink": (_softshrink, _mask(_beyond)),
+    "hardshrink": (_hardshrink, _mask(_beyond)),
     "hardsigmoid": (_hardsigmoid, lambda m, g, x: m.where(m.e.b.and_(x > -3.0, x < 3.0), g / 6, 0.0)),
 }
 

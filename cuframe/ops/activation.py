@@ -315,7 +315,7 @@ def _shrink_vjp(g: Any, needs: tuple, x: Any, lambd: float) -> tuple:
     return (masked(g, (x > lambd) | (x < -lambd)),)
 
 
-_SOFTSHRINK, _HARDSHRINK = _op("softshrink", _shrink_vjp, 1), _op("hardshrink", _shrink_vjp, 1)
+_SOFTSHRINK, _HARDSHRINK = (_op(name, _shrink_vjp, 1, name) for name in ("softshrink", "hardshrink"))
 
 
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
