@@ -22,6 +22,15 @@ class Tensor:
 
     Made with `cf.tensor`, the creation functions and operations. `Tensor(array)` wraps a NumPy or CuPy array without
     copying; `Tensor.array` is that array.
+
+    >>> import numpy as np
+    >>> import cuframe as cf
+    >>> x = cf.tensor([1.0, 2.0], requires_grad=True)
+    >>> (x * x).sum().backward()
+    >>> x.grad
+    tensor([2., 4.])
+    >>> cf.Tensor(np.arange(3))
+    tensor([0, 1, 2])
     """
 
     __slots__ = ("__dict__", "__weakref__", "array", "node")
@@ -62,43 +71,84 @@ class Tensor:
     # -- what it is ---------------------------------------------------------------------------------------------
     @property
     def shape(self) -> Size:
-        """The sizes of the dimensions."""
+        """The sizes of the dimensions.
+
+        >>> import cuframe as cf
+        >>> cf.ones(2, 3).shape
+        cuframe.Size([2, 3])
+        """
         return Size(self.array.shape)
 
     @property
     def dtype(self) -> np.dtype:
-        """The NumPy dtype."""
+        """The NumPy dtype.
+
+        >>> import cuframe as cf
+        >>> cf.ones(2).dtype, cf.arange(2).dtype
+        (dtype('float32'), dtype('int64'))
+        """
         return self.array.dtype
 
     @property
     def ndim(self) -> int:
-        """The number of dimensions."""
+        """The number of dimensions.
+
+        >>> import cuframe as cf
+        >>> cf.ones(2, 3).ndim
+        2
+        """
         return self.array.ndim
 
     @property
     def device(self) -> Device:
-        """Where the array lives."""
+        """Where the array lives.
+
+        >>> import cuframe as cf
+        >>> cf.ones(2).device, cf.ones(2, device="sim").device
+        (device(type='cpu'), device(type='sim', index=0))
+        """
         return backend_of(self.array).device_of(self.array)
 
     @property
     def itemsize(self) -> int:
-        """Bytes of one element."""
+        """Bytes of one element.
+
+        >>> import cuframe as cf
+        >>> cf.ones(2).itemsize
+        4
+        """
         return self.array.dtype.itemsize
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all elements."""
+        """Bytes of all elements.
+
+        >>> import cuframe as cf
+        >>> cf.ones(2, 3).nbytes
+        24
+        """
         return self.array.nbytes
 
     @property
     def is_cuda(self) -> bool:
-        """True if the array lives on a CUDA device."""
+        """True if the array lives on a CUDA device.
+
+        >>> import cuframe as cf
+        >>> cf.ones(2).is_cuda
+        False
+        """
         return self.device.type == "cuda"
 
     # -- autograd -----------------------------------------------------------------------------------------------
     @property
     def requires_grad(self) -> bool:
-        """True if backward computes a gradient for this tensor."""
+        """True if backward computes a gradient for this tensor.
+
+        >>> import cuframe as cf
+        >>> w = cf.ones(2, requires_grad=True)
+        >>> w.requires_grad, (w * 2).requires_grad, w.detach().requires_grad
+        (True, True, False)
+        """
         return self.node is not None
 
     @requires_grad.setter
@@ -110,6 +160,10 @@ class Tensor:
 
         Raises:
             RuntimeError: the dtype is not floating point, or the tensor is the result of a recorded operation.
+
+        >>> import cuframe as cf
+        >>> cf.ones(2).requires_grad_()
+        tensor([1., 1.], requires_grad=True)
         """
         if requires_grad:
             if self.node is None:
@@ -135,12 +189,24 @@ class Tensor:
 
     @property
     def is_leaf(self) -> bool:
-        """True if no recorded operation made this tensor."""
+        """True if no recorded operation made this tensor.
+
+        >>> import cuframe as cf
+        >>> w = cf.ones(2, requires_grad=True)
+        >>> w.is_leaf, (w * 2).is_leaf
+        (True, False)
+        """
         return self.node is None or isinstance(self.node, Leaf)
 
     @property
     def grad_fn(self) -> Node | None:
-        """The node of the operation that made this tensor; None for leaves."""
+        """The node of the operation that made this tensor; None for leaves.
+
+        >>> import cuframe as cf
+        >>> w = cf.ones(2, requires_grad=True)
+        >>> w.grad_fn, (w * 2).grad_fn
+        (None, <MulBackward0>)
+        """
         node = self.node
         if node is None or isinstance(node, Leaf):
             return None
@@ -148,7 +214,14 @@ class Tensor:
 
     @property
     def grad(self) -> Any:
-        """The gradient accumulated by backward: a Tensor of this shape (or a sparse gradient), or None."""
+        """The gradient accumulated by backward: a Tensor of this shape (or a sparse gradient), or None.
+
+        >>> import cuframe as cf
+        >>> w = cf.tensor([3.0], requires_grad=True)
+        >>> (w * w).sum().backward()
+        >>> w.grad
+        tensor([6.])
+        """
         node = self.node
         if isinstance(node, Leaf):
             return node.grad
@@ -192,17 +265,35 @@ class Tensor:
         Raises:
             RuntimeError: nothing was recorded, the graph's saved arrays were already freed, or one of them was
                 changed in place since.
+
+        >>> import cuframe as cf
+        >>> w = cf.tensor([1.0, 2.0], requires_grad=True)
+        >>> (w * w).backward(cf.tensor([1.0, 10.0]))
+        >>> w.grad
+        tensor([ 2., 40.])
         """
         from .autograd.engine import backward
 
         backward(self, gradient, retain_graph, create_graph, inputs)
 
     def detach(self) -> Tensor:
-        """A tensor on the same memory that is cut off the graph."""
+        """A tensor on the same memory that is cut off the graph.
+
+        >>> import cuframe as cf
+        >>> w = cf.ones(2, requires_grad=True)
+        >>> (w * 2).detach()
+        tensor([2., 2.])
+        """
         return Tensor(self.array)
 
     def detach_(self) -> Tensor:
-        """Cut this tensor off the graph; returns self."""
+        """Cut this tensor off the graph; returns self.
+
+        >>> import cuframe as cf
+        >>> y = cf.ones(2, requires_grad=True) * 2
+        >>> y.detach_()
+        tensor([2., 2.])
+        """
         if "_view" in self.__dict__:
             raise RuntimeError("detach_: a view cannot be detached in place; use detach()")
         self.node = None
@@ -210,7 +301,13 @@ class Tensor:
 
     @property
     def data(self) -> Tensor:
-        """The values without the graph, on the same memory. Assigning replaces the array."""
+        """The values without the graph, on the same memory. Assigning replaces the array.
+
+        >>> import cuframe as cf
+        >>> w = cf.ones(2, requires_grad=True)
+        >>> w.data
+        tensor([1., 1.])
+        """
         return Tensor(self.array)
 
     @data.setter
@@ -222,7 +319,16 @@ class Tensor:
             self.node.shape, self.node.dtype = value.array.shape, value.array.dtype
 
     def retain_grad(self) -> None:
-        """Keep this result's gradient in `.grad` when backward passes through."""
+        """Keep this result's gradient in `.grad` when backward passes through.
+
+        >>> import cuframe as cf
+        >>> w = cf.tensor([3.0], requires_grad=True)
+        >>> y = w * w
+        >>> y.retain_grad()
+        >>> y.sum().backward()
+        >>> y.grad
+        tensor([1.])
+        """
         node = self.node
         if node is None:
             raise RuntimeError("retain_grad: the tensor does not require a gradient")
@@ -243,11 +349,25 @@ class Tensor:
 
     @property
     def retains_grad(self) -> bool:
-        """True if `.grad` of this non-leaf is filled by backward."""
+        """True if `.grad` of this non-leaf is filled by backward.
+
+        >>> import cuframe as cf
+        >>> y = cf.ones(2, requires_grad=True) * 2
+        >>> y.retains_grad
+        False
+        """
         return bool(self.__dict__.get("_retains"))
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> HookHandle:
-        """Call `hook(gradient)` whenever a gradient for this tensor is computed; it may return a replacement."""
+        """Call `hook(gradient)` whenever a gradient for this tensor is computed; it may return a replacement.
+
+        >>> import cuframe as cf
+        >>> w = cf.ones(2, requires_grad=True)
+        >>> _ = w.register_hook(lambda g: g * 10)
+        >>> w.sum().backward()
+        >>> w.grad
+        tensor([10., 10.])
+        """
         if self.node is None:
             raise RuntimeError("register_hook: the tensor does not require a gradient")
         return HookHandle(*self.node.add_hook("tensor", hook))
@@ -256,6 +376,12 @@ class Tensor:
         """Call `hook(self)` each time backward has added to this leaf's `.grad`.
 
         It runs as soon as the last contribution has arrived, while backward goes on.
+
+        >>> import cuframe as cf
+        >>> w = cf.ones(2, requires_grad=True)
+        >>> _ = w.register_post_accumulate_grad_hook(lambda t: print("complete:", t.grad))
+        >>> w.sum().backward()
+        complete: tensor([1., 1.])
         """
         if not isinstance(self.node, Leaf):
             raise RuntimeError("register_post_accumulate_grad_hook: only leaf tensors that require a gradient have one")
@@ -281,6 +407,10 @@ class Tensor:
 
         Raises:
             RuntimeError: the tensor requires a gradient, or lives on another device (`force=True` copies it anyway).
+
+        >>> import cuframe as cf
+        >>> cf.arange(3).numpy()
+        array([0, 1, 2])
         """
         if not force:
             if self.node is not None:
@@ -290,13 +420,23 @@ class Tensor:
         return backend_of(self.array).to_host(self.array)
 
     def item(self) -> Any:
-        """The single element as a Python number."""
+        """The single element as a Python number.
+
+        >>> import cuframe as cf
+        >>> cf.tensor([2.5]).item()
+        2.5
+        """
         if self.array.size != 1:
             raise RuntimeError(f"item: needs a tensor with one element, got shape {tuple(self.array.shape)}")
         return self.array.item()
 
     def tolist(self) -> Any:
-        """The values as (nested lists of) Python numbers."""
+        """The values as (nested lists of) Python numbers.
+
+        >>> import cuframe as cf
+        >>> cf.tensor([[1, 2], [3, 4]]).tolist()
+        [[1, 2], [3, 4]]
+        """
         return self.array.tolist()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -407,7 +547,21 @@ def _leaf_unhooked() -> None:
 
 
 class Parameter(Tensor):
-    """A Tensor that a Module finds by itself when it is assigned to one of its attributes."""
+    """A Tensor that a Module finds by itself when it is assigned to one of its attributes.
+
+    Args:
+        data: a Tensor or an array, which it shares, or numbers, as float32.
+        requires_grad: record what is done with it.
+
+    >>> import cuframe as cf
+    >>> from cuframe import nn
+    >>> class Scale(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.factor = nn.Parameter(cf.ones(2))
+    >>> [name for name, _ in Scale().named_parameters()]
+    ['factor']
+    """
 
     __slots__ = ()
 
@@ -424,7 +578,13 @@ class Parameter(Tensor):
 
 
 class Size(tuple):
-    """The shape of a tensor: a tuple with `numel()`."""
+    """The shape of a tensor: a tuple with `numel()`.
+
+    >>> import cuframe as cf
+    >>> shape = cf.ones(2, 3).shape
+    >>> shape, shape.numel(), shape == (2, 3)
+    (cuframe.Size([2, 3]), 6, True)
+    """
 
     __slots__ = ()
 

@@ -161,6 +161,18 @@ class Kernel:
 
     Raises:
         ValueError: a declaration that makes no sense.
+
+    >>> import cuframe as cf
+    >>> source = '''
+    ... #include "common/platform.cuh"
+    ... __global__ void twice(const float* x, float* y, int64 n) {
+    ...     int64 i = blockIdx.x * static_cast<int64>(blockDim.x) + threadIdx.x;
+    ...     if (i < n) y[i] = 2 * x[i];
+    ... }
+    ... '''
+    >>> twice = cf.cuda.kernel(source, "twice", ("const float* x[n]", "float* y[n]", "int64 n"))
+    >>> isinstance(twice, cf.cuda.Kernel), twice.name
+    (True, 'twice')
     """
 
     def __init__(self, source: str | Path | Source, name: str, args: Sequence[str], *,
@@ -566,6 +578,26 @@ def kernel(source: str | Path, name: str, args: Sequence[str], *, types: Mapping
             parameters with the values to compile ahead.
         cooperative: its blocks wait for one another.
         options: further compiler options, such as `-DTILE=32`.
+
+    Returns:
+        A `Kernel`: call it with grid, block and arguments.
+
+    Raises:
+        ValueError: a declaration that makes no sense.
+
+    >>> import cuframe as cf
+    >>> source = '''
+    ... #include "common/platform.cuh"
+    ... __global__ void twice(const float* x, float* y, int64 n) {
+    ...     int64 i = blockIdx.x * static_cast<int64>(blockDim.x) + threadIdx.x;
+    ...     if (i < n) y[i] = 2 * x[i];
+    ... }
+    ... '''
+    >>> twice = cf.cuda.kernel(source, "twice", ("const float* x[n]", "float* y[n]", "int64 n"))
+    >>> x, y = cf.arange(3.0, device="sim"), cf.empty(3, device="sim")
+    >>> twice(1, 32, x.array, y.array, 3)
+    >>> y
+    tensor([0., 2., 4.], device='sim:0')
     """
     opened = source if isinstance(source, Path) else text_source(source)
     return Kernel(opened, name, args, types=types, constants=constants, cooperative=cooperative, options=options,

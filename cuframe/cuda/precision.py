@@ -31,5 +31,10 @@ def set_allow_tf32(allowed: bool) -> None:
 
 
 def allow_tf32() -> bool:
-    """Whether float32 products may be rounded to TF32: see `set_allow_tf32`."""
+    """Whether float32 products may be rounded to TF32: see `set_allow_tf32`.
+
+    >>> import cuframe as cf
+    >>> cf.cuda.allow_tf32()
+    False
+    """
     return _allowed

@@ -84,13 +84,30 @@ def load(path: str | os.PathLike[str], device: Any = None, group: Any = None) ->
 
     Raises:
         OSError, CheckpointError: on every rank; the file cannot be read.
+
+    >>> import cuframe as cf, cuframe.distributed as dist, tempfile
+    >>> from cuframe.distributed import checkpoint
+    >>> dist.init_process_group()
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     checkpoint.save({"epoch": 3}, f"{folder}/c.safetensors")
+    ...     checkpoint.load(f"{folder}/c.safetensors")
+    {'epoch': 3}
+    >>> dist.destroy_process_group()
     """
     state = _at_first("checkpoint.load", group, lambda: _load(path), True)
     return state if device is None else _moved(state, Device(device))
 
 
 def exists(path: str | os.PathLike[str], group: Any = None) -> bool:
-    """Whether the first rank sees the file: the same answer on every rank, also while one is being written."""
+    """Whether the first rank sees the file: the same answer on every rank, also while one is being written.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> from cuframe.distributed import checkpoint
+    >>> dist.init_process_group()
+    >>> checkpoint.exists("no/such/file")
+    False
+    >>> dist.destroy_process_group()
+    """
     return _at_first("checkpoint.exists", group, lambda: os.path.exists(path), True)
 
 

@@ -186,6 +186,17 @@ def reduce(
     """Replace `tensor` of rank `dst` (of the job) by the reduction of all ranks' tensors; otherwise as `all_reduce`.
 
     What the other ranks' tensors hold afterwards is not defined.
+
+    Args:
+        tensor, op, group, async_op: as in `all_reduce`.
+        dst: a rank of the job.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> x = cf.ones(2)
+    >>> dist.reduce(x, dst=0); x
+    tensor([1., 1.])
+    >>> dist.destroy_process_group()
     """
     call = _Call("reduce", group, async_op)
     reduction, root = _reduction("reduce", op), member("reduce", call.group, dst, "dst")
@@ -193,14 +204,40 @@ def reduce(
 
 
 def broadcast(tensor: Tensor, src: int, group: Any = None, async_op: bool = False) -> Work | None:
-    """Replace `tensor` by that of rank `src` (of the job); otherwise as `all_reduce`."""
+    """Replace `tensor` by that of rank `src` (of the job); otherwise as `all_reduce`.
+
+    Args:
+        tensor: any shape and dtype, the same on all ranks; what `src` has is sent, the others' is filled.
+        src: a rank of the job.
+        group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> x = cf.arange(3)
+    >>> dist.broadcast(x, src=0); x
+    tensor([0, 1, 2])
+    >>> dist.destroy_process_group()
+    """
     call = _Call("broadcast", group, async_op)
     root = member("broadcast", call.group, src, "src")
     return call.done(call.group.broadcast(call.target(tensor), root, async_op))
 
 
 def all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None, async_op: bool = False) -> Work | None:
-    """Fill `tensor_list`, one tensor a rank, with the ranks' tensors."""
+    """Fill `tensor_list`, one tensor a rank, with the ranks' tensors.
+
+    Args:
+        tensor_list: filled, in the order of ranks, with tensors of the shape and dtype of `tensor`.
+        tensor: the same shape and dtype on all ranks.
+        group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> parts = [cf.empty(2) for _ in range(dist.get_world_size())]
+    >>> dist.all_gather(parts, cf.tensor([3.0, 4.0])); parts
+    [tensor([3., 4.])]
+    >>> dist.destroy_process_group()
+    """
     call = _Call("all_gather", group, async_op)
     source = call.source(tensor)
     rows = call.unstacked(call.same(tensor_list, tensor, "tensor_list"), "tensor_list")
@@ -210,7 +247,20 @@ def all_gather(tensor_list: list[Tensor], tensor: Tensor, group: Any = None, asy
 def all_gather_into_tensor(
     output_tensor: Tensor, input_tensor: Tensor, group: Any = None, async_op: bool = False
 ) -> Work | None:
-    """Fill `output_tensor` with the ranks' tensors, joined along the first dimension or stacked along a new one."""
+    """Fill `output_tensor` with the ranks' tensors, joined along the first dimension or stacked along a new one.
+
+    Args:
+        output_tensor: (size * n, ...) or (size, n, ...), filled.
+        input_tensor: (n, ...), the same shape and dtype on all ranks.
+        group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> joined = cf.empty(2 * dist.get_world_size())
+    >>> dist.all_gather_into_tensor(joined, cf.tensor([3.0, 4.0])); joined
+    tensor([3., 4.])
+    >>> dist.destroy_process_group()
+    """
     call = _Call("all_gather_into_tensor", group, async_op)
     call.rows(output_tensor, input_tensor, "output_tensor", "input_tensor")
     return call.done(call.group.all_gather(call.target(output_tensor), call.source(input_tensor), async_op))
@@ -220,7 +270,20 @@ def reduce_scatter(
     output: Tensor, input_list: list[Tensor], op: ReduceOp | str = ReduceOp.SUM, group: Any = None,
     async_op: bool = False,
 ) -> Work | None:  # fmt: skip
-    """Fill `output` with the reduction over ranks of their `input_list[rank]`."""
+    """Fill `output` with the reduction over ranks of their `input_list[rank]`.
+
+    Args:
+        output: filled.
+        input_list: one tensor for each rank, of the shape and dtype of `output`.
+        op, group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> mine, parts = cf.empty(2), [cf.ones(2) * r for r in range(dist.get_world_size())]
+    >>> dist.reduce_scatter(mine, parts); mine
+    tensor([0., 0.])
+    >>> dist.destroy_process_group()
+    """
     call = _Call("reduce_scatter", group, async_op)
     reduction = _reduction("reduce_scatter", op)
     stacked = call.stacked(call.same(input_list, output, "input_list"), "input_list")
@@ -230,7 +293,20 @@ def reduce_scatter(
 def reduce_scatter_tensor(
     output: Tensor, input: Tensor, op: ReduceOp | str = ReduceOp.SUM, group: Any = None, async_op: bool = False
 ) -> Work | None:
-    """As `reduce_scatter`, of one tensor that is cut along its first dimension."""
+    """As `reduce_scatter`, of one tensor that is cut along its first dimension.
+
+    Args:
+        output: (n, ...), filled.
+        input: (size * n, ...) or (size, n, ...).
+        op, group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> mine = cf.empty(2)
+    >>> dist.reduce_scatter_tensor(mine, cf.arange(2.0 * dist.get_world_size())); mine
+    tensor([0., 1.])
+    >>> dist.destroy_process_group()
+    """
     call = _Call("reduce_scatter_tensor", group, async_op)
     reduction = _reduction("reduce_scatter_tensor", op)
     call.rows(input, output, "input", "output")
@@ -240,7 +316,21 @@ def reduce_scatter_tensor(
 def gather(
     tensor: Tensor, gather_list: list[Tensor] | None = None, dst: int = 0, group: Any = None, async_op: bool = False
 ) -> Work | None:
-    """Fill `gather_list` of rank `dst` with the ranks' tensors; other ranks give no list."""
+    """Fill `gather_list` of rank `dst` with the ranks' tensors; other ranks give no list.
+
+    Args:
+        tensor: the same shape and dtype on all ranks.
+        gather_list: on `dst`, one tensor for each rank.
+        dst: a rank of the job.
+        group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> parts = [cf.empty(1) for _ in range(dist.get_world_size())] if dist.get_rank() == 0 else None
+    >>> dist.gather(cf.tensor([5.0]), parts, dst=0); parts
+    [tensor([5.])]
+    >>> dist.destroy_process_group()
+    """
     call = _Call("gather", group, async_op)
     root = member("gather", call.group, dst, "dst")
     source, rows = call.source(tensor), None
@@ -254,7 +344,21 @@ def gather(
 def scatter(
     tensor: Tensor, scatter_list: list[Tensor] | None = None, src: int = 0, group: Any = None, async_op: bool = False
 ) -> Work | None:
-    """Fill `tensor` with `scatter_list[rank]` of rank `src`; other ranks give no list."""
+    """Fill `tensor` with `scatter_list[rank]` of rank `src`; other ranks give no list.
+
+    Args:
+        tensor: filled.
+        scatter_list: on `src`, one tensor for each rank, of the shape and dtype of `tensor`.
+        src: a rank of the job.
+        group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> x, parts = cf.empty(1), [cf.tensor([5.0])] * dist.get_world_size() if dist.get_rank() == 0 else None
+    >>> dist.scatter(x, parts, src=0); x
+    tensor([5.])
+    >>> dist.destroy_process_group()
+    """
     call = _Call("scatter", group, async_op)
     root = member("scatter", call.group, src, "src")
     target, rows = call.target(tensor), None
@@ -268,7 +372,21 @@ def scatter(
 def all_to_all(
     output_tensor_list: list[Tensor], input_tensor_list: list[Tensor], group: Any = None, async_op: bool = False
 ) -> Work | None:
-    """`output_tensor_list[r]` becomes `input_tensor_list[rank]` of rank r; all tensors are of one shape."""
+    """`output_tensor_list[r]` becomes `input_tensor_list[rank]` of rank r; all tensors are of one shape.
+
+    Args:
+        output_tensor_list: filled, one tensor for each rank.
+        input_tensor_list: what goes to each rank.
+        group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> size = dist.get_world_size()
+    >>> received, sent = [cf.empty(1) for _ in range(size)], [cf.full((1,), 7.0) for _ in range(size)]
+    >>> dist.all_to_all(received, sent); received
+    [tensor([7.])]
+    >>> dist.destroy_process_group()
+    """
     call = _Call("all_to_all", group, async_op)
     like = input_tensor_list[0] if input_tensor_list else output_tensor_list
     if not isinstance(like, Tensor):
@@ -279,7 +397,21 @@ def all_to_all(
 
 
 def all_to_all_single(output: Tensor, input: Tensor, group: Any = None, async_op: bool = False) -> Work | None:
-    """As `all_to_all`, of one tensor that is cut into equal parts along its first dimension."""
+    """As `all_to_all`, of one tensor that is cut into equal parts along its first dimension.
+
+    Args:
+        output: filled, of the shape and dtype of `input`.
+        input: (size * n, ...).
+        group, async_op: as in `all_reduce`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> size = dist.get_world_size()
+    >>> received = cf.empty(2 * size)
+    >>> dist.all_to_all_single(received, cf.arange(2.0 * size)); received
+    tensor([0., 1.])
+    >>> dist.destroy_process_group()
+    """
     call = _Call("all_to_all_single", group, async_op)
     target, source, size = call.target(output, "output"), call.source(input, "input"), call.group.size
     if target.shape != source.shape or target.dtype != source.dtype:
@@ -297,14 +429,41 @@ def all_to_all_single(output: Tensor, input: Tensor, group: Any = None, async_op
 
 
 def isend(tensor: Tensor, dst: int, group: Any = None, tag: int = 0) -> Work:
-    """Start handing `tensor` to rank `dst`."""
+    """Start handing `tensor` to rank `dst`.
+
+    Args:
+        tensor: any shape and dtype; it must be left alone until the Work is over.
+        dst, group, tag: as in `send`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> if dist.get_world_size() == 2:
+    ...     x = cf.ones(3) * dist.get_rank()
+    ...     work = dist.isend(x, 1) if dist.get_rank() == 0 else dist.irecv(x, 0)
+    ...     assert work.wait() and x.tolist() == [0.0, 0.0, 0.0]
+    >>> dist.destroy_process_group()
+    """
     call = _Call("isend", group, True)
     peer = member("isend", call.group, dst, "dst")
     return call.group.send(call.source(tensor), peer, tag, True)
 
 
 def irecv(tensor: Tensor, src: int, group: Any = None, tag: int = 0) -> Work:
-    """Start filling `tensor` with what rank `src` sends."""
+    """Start filling `tensor` with what rank `src` sends.
+
+    Args:
+        tensor: of the shape and dtype of what comes; it must be left alone until the Work is over.
+        src: a rank of the job.
+        group, tag: as in `send`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> if dist.get_world_size() == 2:
+    ...     x = cf.ones(3) * dist.get_rank()
+    ...     work = dist.isend(x, 1) if dist.get_rank() == 0 else dist.irecv(x, 0)
+    ...     assert work.wait() and x.tolist() == [0.0, 0.0, 0.0]
+    >>> dist.destroy_process_group()
+    """
     call = _Call("irecv", group, True)
     peer = member("irecv", call.group, src, "src")
     return _Handle(call.group.recv(call.target(tensor), peer, tag, True), call.after)
@@ -320,6 +479,10 @@ class P2POp:
         peer: a rank of the job.
         group: by default the whole job.
         tag: must be 0: messages of a batch are matched by their order.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.P2POp(dist.isend, cf.ones(3), peer=1).peer
+    1
     """
 
     op: Callable[..., Work]
@@ -346,7 +509,7 @@ def batch_isend_irecv(p2p_op_list: Sequence[P2POp]) -> list[Work]:
     >>> if dist.get_world_size() == 2:
     ...     x, y, other = cf.ones(3), cf.zeros(3), 1 - dist.get_rank()
     ...     for work in dist.batch_isend_irecv([dist.P2POp(dist.isend, x, other), dist.P2POp(dist.irecv, y, other)]):
-    ...         work.wait()
+    ...         assert work.wait()
     >>> dist.destroy_process_group()
     """
     name = "batch_isend_irecv"
@@ -372,20 +535,43 @@ def send(tensor: Tensor, dst: int, group: Any = None, tag: int = 0) -> None:
         dst: a rank of the job.
         group: by default the whole job.
         tag: must be the receiver's; messages between two ranks arrive in the order they were sent.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> if dist.get_world_size() == 2:
+    ...     x = cf.ones(3) * dist.get_rank()
+    ...     _ = dist.send(x, 1) if dist.get_rank() == 0 else dist.recv(x, 0)
+    ...     assert x.tolist() == [0.0, 0.0, 0.0]  # what rank 0 had
+    >>> dist.destroy_process_group()
     """
     call = _Call("send", group, False)
     call.group.send(call.source(tensor), member("send", call.group, dst, "dst"), tag)
 
 
 def recv(tensor: Tensor, src: int, group: Any = None, tag: int = 0) -> int:
-    """Fill `tensor` with what rank `src` sends, of the same shape, dtype and tag; returns `src`."""
+    """Fill `tensor` with what rank `src` sends, of the same shape, dtype and tag; returns `src`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> if dist.get_world_size() == 2:
+    ...     x = cf.ones(3) * dist.get_rank()
+    ...     _ = dist.send(x, 1) if dist.get_rank() == 0 else dist.recv(x, 0)
+    ...     assert x.tolist() == [0.0, 0.0, 0.0]  # what rank 0 had
+    >>> dist.destroy_process_group()
+    """
     call = _Call("recv", group, False)
     call.done(call.group.recv(call.target(tensor), member("recv", call.group, src, "src"), tag))
     return src
 
 
 def barrier(group: Any = None, async_op: bool = False) -> Work | None:
-    """Wait until every rank has come here."""
+    """Wait until every rank has come here.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.barrier()
+    >>> dist.destroy_process_group()
+    """
     call = _Call("barrier", group, async_op)
     return call.done(call.group.barrier(async_op))
 

@@ -18,7 +18,12 @@ class DistributedError(RuntimeError):
 
 
 class DistributedTimeout(DistributedError, TimeoutError):
-    """A deadline passed; the message names the ranks that were waited for."""
+    """A deadline passed; the message names the ranks that were waited for.
+
+    >>> import cuframe.distributed as dist
+    >>> issubclass(dist.DistributedTimeout, TimeoutError)
+    True
+    """
 
 
 def name_ranks(ranks: Iterable[int]) -> str:

@@ -147,7 +147,13 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
 
 
 def _where_method(self: Tensor, condition: Tensor, other: Any) -> Tensor:
-    """Elements of this tensor where the condition is true, of `other` elsewhere."""
+    """Elements of this tensor where the condition is true, of `other` elsewhere; see `cf.where`.
+
+    >>> import cuframe as cf
+    >>> x = cf.tensor([-1.0, 2.0])
+    >>> x.where(x > 0, 0.0)
+    tensor([0., 2.])
+    """
     return where(condition, self, other)
 
 

@@ -109,6 +109,19 @@ class GradBucket:
     """The gradients that are communicated together: what a communication hook is given.
 
     Made by `DistributedDataParallel`; see `register_comm_hook`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> from cuframe import nn
+    >>> from cuframe.nn.parallel import DistributedDataParallel, hooks
+    >>> dist.init_process_group()  # here a job of one
+    >>> model = DistributedDataParallel(nn.Linear(2, 1, bias=False))
+    >>> def hook(state, bucket):
+    ...     print(bucket.index(), bucket.is_last(), bucket.gradients())
+    ...     return hooks.allreduce_hook(state, bucket)
+    >>> model.register_comm_hook(None, hook)
+    >>> model(cf.ones(1, 2)).sum().backward()
+    0 True [tensor([[1., 1.]])]
+    >>> dist.destroy_process_group()
     """
 
     def __init__(self, index: int, slots: list[_Slot], flat: Tensor, last: bool, extra: int) -> None:

@@ -70,6 +70,17 @@ def allreduce_hook(process_group: Any, bucket: GradBucket) -> Future:
     Args:
         process_group: None for that of the whole job.
         bucket: the gradients.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> from cuframe import nn
+    >>> from cuframe.nn.parallel import DistributedDataParallel, hooks
+    >>> dist.init_process_group()  # here a job of one
+    >>> model = DistributedDataParallel(nn.Linear(2, 1, bias=False))
+    >>> model.register_comm_hook(None, hooks.allreduce_hook)
+    >>> model(cf.ones(1, 2)).sum().backward()
+    >>> model.module.weight.grad
+    tensor([[1., 1.]])
+    >>> dist.destroy_process_group()
     """
     return _averaged(bucket.buffer(), process_group)
 
@@ -81,12 +92,36 @@ def _compressed(dtype: np.dtype, process_group: Any, bucket: GradBucket) -> Futu
 
 
 def fp16_compress_hook(process_group: Any, bucket: GradBucket) -> Future:
-    """Send gradients as float16: half the bytes of float32. Arguments as in `allreduce_hook`."""
+    """Send gradients as float16: half the bytes of float32. Arguments as in `allreduce_hook`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> from cuframe import nn
+    >>> from cuframe.nn.parallel import DistributedDataParallel, hooks
+    >>> dist.init_process_group()  # here a job of one
+    >>> model = DistributedDataParallel(nn.Linear(2, 1, bias=False))
+    >>> model.register_comm_hook(None, hooks.fp16_compress_hook)
+    >>> model(cf.ones(1, 2)).sum().backward()
+    >>> model.module.weight.grad
+    tensor([[1., 1.]])
+    >>> dist.destroy_process_group()
+    """
     return _compressed(np.dtype(np.float16), process_group, bucket)
 
 
 def bf16_compress_hook(process_group: Any, bucket: GradBucket) -> Future:
-    """Send gradients as bfloat16: half the bytes, all of float32's range. Arguments as in `allreduce_hook`."""
+    """Send gradients as bfloat16: half the bytes, all of float32's range. Arguments as in `allreduce_hook`.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> from cuframe import nn
+    >>> from cuframe.nn.parallel import DistributedDataParallel, hooks
+    >>> dist.init_process_group()  # here a job of one
+    >>> model = DistributedDataParallel(nn.Linear(2, 1, bias=False))
+    >>> model.register_comm_hook(None, hooks.bf16_compress_hook)
+    >>> model(cf.ones(1, 2)).sum().backward()
+    >>> model.module.weight.grad
+    tensor([[1., 1.]])
+    >>> dist.destroy_process_group()
+    """
     return _compressed(np.dtype(bfloat16), process_group, bucket)
 
 
@@ -101,6 +136,13 @@ class PowerSGDState:
         use_error_feedback: add what compression lost to the next step's gradients.
         warm_start: begin with the factor of the last step.
         random_seed: of the first factors, the same on all ranks.
+
+    Raises:
+        ValueError: a rank below 1.
+
+    >>> from cuframe.nn.parallel import hooks
+    >>> hooks.PowerSGDState(None, matrix_approximation_rank=2)
+    PowerSGDState(rank=2, iter=0)
     """
 
     def __init__(
@@ -151,6 +193,18 @@ def powerSGD_hook(state: PowerSGDState, bucket: GradBucket) -> Future:
     Args:
         state: a `PowerSGDState`.
         bucket: the gradients.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> from cuframe import nn
+    >>> from cuframe.nn.parallel import DistributedDataParallel, hooks
+    >>> dist.init_process_group()  # here a job of one
+    >>> model = DistributedDataParallel(nn.Linear(2, 1, bias=False))
+    >>> state = hooks.PowerSGDState(None, start_powerSGD_iter=0)
+    >>> model.register_comm_hook(state, hooks.powerSGD_hook)
+    >>> model(cf.ones(1, 2)).sum().backward()
+    >>> model.module.weight.grad
+    tensor([[1., 1.]])
+    >>> dist.destroy_process_group()
     """
     if bucket.is_last():
         state.iter += 1
