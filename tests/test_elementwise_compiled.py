@@ -18,6 +18,7 @@ from cuframe.cpu import activation, jit
 if importlib.util.find_spec("llvmlite") is None:
     pytest.skip("llvmlite is not installed", allow_module_level=True)
 
+AVAILABLE = jit.available.__wrapped__  # before the fixture below
 SETTINGS = {"elu": (1.5, 1.1, 0.7)}
 TYPES = ("float32", "float64")
 
@@ -209,3 +210,19 @@ def test_arrays_live_as_long_as_a_thread_is_at_work(monkeypatch: pytest.MonkeyPa
     assert alive() is not None
     go_on.set()
     assert through.wait(10)
+
+
+@pytest.mark.parametrize("triple, features, expected", [
+    ("x86_64-unknown-linux-gnu", {"fma": True}, True),
+    ("x86_64-unknown-linux-gnu", {"fma": False, "sse2": True}, False),
+    ("aarch64-unknown-linux-gnu", {"neon": True}, True),
+])  # fmt: skip
+def test_x86_without_fma_stays_with_numpy(
+    triple: str, features: dict, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llvmlite import binding
+
+    monkeypatch.setattr(binding, "get_default_triple", lambda: triple)
+    monkeypatch.setattr(binding, "get_host_cpu_features", lambda: features)
+    monkeypatch.delenv("CUFRAME_CPU_JIT", raising=False)
+    assert AVAILABLE() is expected

@@ -21,8 +21,16 @@ __all__ = [
 
 @lru_cache(1)
 def available() -> bool:
-    """Whether kernels can be compiled: on POSIX, with llvmlite, unless `CUFRAME_CPU_JIT` is 0."""
-    return os.name == "posix" and os.environ.get("CUFRAME_CPU_JIT", "1") != "0" and find_spec("llvmlite") is not None
+    """Whether kernels are to be compiled: on POSIX, with llvmlite, unless `CUFRAME_CPU_JIT` is 0.
+
+    On x86 only with FMA: without, the C library would have to multiply and add, a number at a time.
+    """
+    if os.name != "posix" or os.environ.get("CUFRAME_CPU_JIT", "1") == "0" or find_spec("llvmlite") is None:
+        return False
+    from llvmlite import binding
+
+    x86 = "86" in binding.get_default_triple().split("-")[0]
+    return not x86 or bool(binding.get_host_cpu_features().get("fma"))
 
 
 def address(a: Any) -> int:
