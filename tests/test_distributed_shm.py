@@ -322,6 +322,18 @@ def test_one_process_needs_no_store():
         dist.barrier()
         dist.reduce_scatter(y, [2 * x])
         assert y.tolist() == [2, 2, 2] and isinstance(dist.new_group([0]), dist.ProcessGroup)
+        joined, row, one = cf.zeros(2), cf.zeros(1, 2), cf.zeros(1)
+        numbers = cf.tensor([1.0, 2.0])
+        for whole in (joined, row):  # along the first dimension, or a new one
+            dist.all_gather_into_tensor(whole, numbers)
+            assert whole.flatten().tolist() == [1, 2]
+            part = cf.zeros(2)
+            dist.reduce_scatter_tensor(part, whole)
+            assert part.tolist() == [1, 2]
+        dist.all_gather_into_tensor(one, cf.tensor(5.0))
+        assert one.tolist() == [5]
+        dist.gather(cf.tensor(6.0), [scalar := cf.zeros(())])
+        assert scalar.item() == 6
         with pytest.raises(ValueError, match="dst must be one of"):
             dist.isend(x, 1)
         with pytest.raises(ValueError, match="src must be one of"):

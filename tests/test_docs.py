@@ -19,7 +19,7 @@ import pytest
 
 import cuframe as cf
 from tests.docs_runner import FLAGS, blocks, commands
-from tests.test_completeness import SPACES
+from tests.test_completeness import PUBLIC, SPACES
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -172,6 +172,40 @@ def test_examples_that_pytest_does_not_find() -> None:
     known = {"cuframe.ops.exp", "cuframe.nn.utils.get_total_norm", "cuframe.cuda.stream", "cuframe.Tensor.half"}
     assert known <= {name for name, _ in hidden.values()}
     assert len(hidden) > 150 and runner.tries > 220 and not runner.failures
+
+
+# Public names that have no example in their docstring, each with the reason.
+NO_EXAMPLE: dict[str, str] = {}
+
+
+def test_every_public_name_has_an_example() -> None:
+    """Functions and classes; Tensor's methods and properties, but those in place, which do what another one does."""
+    members = {
+        f"cuframe.Tensor.{name}": member.fget if isinstance(member, property) else member
+        for name, member in vars(cf.Tensor).items()
+        if name[0] != "_" and not name.endswith("_") and (callable(member) or isinstance(member, property))
+    }
+    bare = [name for name, thing in {**PUBLIC, **members}.items() if ">>> " not in (thing.__doc__ or "")]
+    assert sorted(bare) == sorted(NO_EXAMPLE)
+    assert all(len(reason) > 10 for reason in NO_EXAMPLE.values())
+
+
+def test_examples_for_two_ranks(tmp_path: Path) -> None:
+    """In a job of one they do nothing."""
+    script = tmp_path / "examples.py"
+    script.write_text(f"""
+import doctest, sys
+import cuframe.distributed as dist
+
+runner = doctest.DocTestRunner(optionflags={FLAGS})
+for function in (dist.send, dist.recv, dist.isend, dist.irecv, dist.batch_isend_irecv):
+    runner.run(doctest.DocTestParser().get_doctest(function.__doc__, {{}}, function.__name__, None, 0))
+assert runner.tries >= 20
+sys.exit(runner.failures)
+""")
+    command = [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", "2", str(script)]
+    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_the_reference_knows_all_namespaces() -> None:

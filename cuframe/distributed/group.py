@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -43,6 +44,7 @@ class _World:
 
 
 _world: _World | None = None
+_joins = itertools.count()
 
 
 class _NotAMember:
@@ -111,7 +113,8 @@ def init_process_group(
             if job.hosts_store:
                 server = StoreServer(job.host, job.port, token)
                 server.start()
-            prefix = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/"
+            # what an earlier group of these processes has left in the launcher's store is not this one's
+            prefix = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_joins)}/"
             store = Store(job.host, job.port, token, patience, prefix)
             store.register(job.rank, f"pid {os.getpid()}, host {socket.gethostname()}")
         ranks = tuple(range(job.world_size))
@@ -189,42 +192,116 @@ def resolve(name: str, group: Any) -> ProcessGroup:
 
 
 def is_initialized() -> bool:
-    """True between `init_process_group` and `destroy_process_group`."""
+    """True between `init_process_group` and `destroy_process_group`.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.is_initialized()
+    True
+    >>> dist.destroy_process_group()
+    """
     return _world is not None
 
 
 def get_rank(group: ProcessGroup | None = None) -> int:
-    """This process's rank in `group` (default: the job); -1 if it is not a member."""
+    """This process's rank in `group` (default: the job); -1 if it is not a member.
+
+    Raises:
+        RuntimeError: this process has joined no job.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.get_rank()
+    0
+    >>> dist.destroy_process_group()
+    """
     return -1 if isinstance(group, _NotAMember) else resolve("get_rank", group).rank
 
 
 def get_world_size(group: ProcessGroup | None = None) -> int:
-    """How many ranks `group` (default: the job) has; -1 if this process is not a member."""
+    """How many ranks `group` (default: the job) has; -1 if this process is not a member.
+
+    Raises:
+        RuntimeError: this process has joined no job.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.get_world_size()
+    1
+    >>> dist.destroy_process_group()
+    """
     return -1 if isinstance(group, _NotAMember) else resolve("get_world_size", group).size
 
 
 def get_local_rank() -> int:
-    """This process's number among those of its host."""
+    """This process's number among those of its host.
+
+    Raises:
+        RuntimeError: this process has joined no job.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.get_local_rank()
+    0
+    >>> dist.destroy_process_group()
+    """
     return joined("get_local_rank").local_rank
 
 
 def get_backend(group: ProcessGroup | None = None) -> str:
-    """The name of the group's backend: `"nccl"`, `"shm"`, `"mpi"`, or `"single"` for one process."""
+    """The name of the group's backend: `"nccl"`, `"shm"`, `"mpi"`, or `"single"` for one process.
+
+    Raises:
+        RuntimeError: this process has joined no job.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.get_backend()
+    'single'
+    >>> dist.destroy_process_group()
+    """
     return resolve("get_backend", group).backend
 
 
 def get_process_group_ranks(group: ProcessGroup | None = None) -> list[int]:
-    """The members' ranks in the job."""
+    """The members' ranks in the job.
+
+    Raises:
+        RuntimeError: this process has joined no job.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.get_process_group_ranks()
+    [0]
+    >>> dist.destroy_process_group()
+    """
     return list(resolve("get_process_group_ranks", group).ranks)
 
 
 def get_group_rank(group: ProcessGroup, global_rank: int) -> int:
-    """The rank within `group` of a rank of the job."""
+    """The rank within `group` of a rank of the job.
+
+    Raises:
+        ValueError: it is no member.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.get_group_rank(dist.new_group([0]), 0)
+    0
+    >>> dist.destroy_process_group()
+    """
     return member("get_group_rank", resolve("get_group_rank", group), global_rank)
 
 
 def get_global_rank(group: ProcessGroup, group_rank: int) -> int:
-    """The rank in the job of a rank within `group`."""
+    """The rank in the job of a rank within `group`.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> dist.get_global_rank(dist.new_group([0]), 0)
+    0
+    >>> dist.destroy_process_group()
+    """
     found = resolve("get_global_rank", group)
     if not 0 <= group_rank < found.size:
         raise ValueError(f"get_global_rank: group_rank must be from 0 to {found.size - 1}, got {group_rank}")
@@ -293,6 +370,12 @@ def destroy_process_group(group: ProcessGroup | None = None) -> None:
     """Leave `group`, or the job and all its groups; does nothing where nothing was joined.
 
     What was queued is finished first. Ranks that still wait for this one in a collective are told that it left.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()
+    >>> dist.destroy_process_group()
+    >>> dist.is_initialized()
+    False
     """
     global _world
     world = _world

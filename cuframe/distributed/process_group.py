@@ -35,6 +35,13 @@ class Work:
     """A collective under way.
 
     The buffers it was given must be left alone until `wait()` has returned.
+
+    >>> import cuframe as cf, cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> work = dist.all_reduce(cf.ones(2), async_op=True)
+    >>> work.wait(), work.is_success()
+    (True, True)
+    >>> dist.destroy_process_group()
     """
 
     def __init__(self) -> None:
@@ -143,6 +150,13 @@ class ProcessGroup:
         ranks: the members' ranks in the whole job.
         timeout: seconds after which waiting for another rank ends with an error.
         host: True if it works on NumPy arrays.
+
+    >>> import cuframe.distributed as dist
+    >>> dist.init_process_group()  # here a job of one
+    >>> group = dist.new_group([0])
+    >>> isinstance(group, dist.ProcessGroup), group.rank, group.size, group.ranks
+    (True, 0, 1, (0,))
+    >>> dist.destroy_process_group()
     """
 
     backend: str
@@ -272,16 +286,16 @@ class SingleGroup(ProcessGroup):
         return self._copy(array, array, background)
 
     def all_gather(self, out: Any, array: Any, background: bool = False) -> Work:
-        return self._copy(out[0], array, background)
+        return self._copy(out[0, ...] if out.ndim > array.ndim else out, array, background)
 
     def reduce_scatter(
         self, out: Any, stacked: Any, op: ReduceOp = ReduceOp.SUM, background: bool = False
     ) -> Work:
         check_reduction("reduce_scatter", out.dtype, op)
-        return self._copy(out, stacked[0], background)
+        return self._copy(out, stacked[0] if stacked.ndim > out.ndim else stacked, background)
 
     def gather(self, out: Any, array: Any, root: int, background: bool = False) -> Work:
-        return self._copy(out[0], array, background)
+        return self._copy(out[0, ...], array, background)
 
     def scatter(self, array: Any, stacked: Any, root: int, background: bool = False) -> Work:
         return self._copy(array, stacked[0], background)
