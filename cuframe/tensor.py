@@ -169,8 +169,8 @@ class Tensor:
             if self.node is None:
                 if self.array.dtype.kind not in "fcV":
                     raise RuntimeError(
-                        "only tensors of floating point and complex dtype can require gradients, "
-                        f"got {self.array.dtype.name}"
+                        "requires_grad: the dtype must be floating point or complex, got "
+                        f"{self.array.dtype.name}"
                     )
                 if mode.inference:
                     raise RuntimeError("requires_grad_: not allowed on tensors inside cf.inference_mode()")
@@ -447,9 +447,10 @@ class Tensor:
 
     @property
     def __cuda_array_interface__(self) -> dict:
+        interface = self.array.__cuda_array_interface__  # AttributeError on the CPU, as the protocol asks
         if self.node is not None:
             raise RuntimeError("__cuda_array_interface__: the tensor requires a gradient; use t.detach()")
-        return self.array.__cuda_array_interface__  # AttributeError on the CPU, as the protocol asks
+        return interface
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.node is not None:
@@ -482,7 +483,8 @@ class Tensor:
 
     def __bool__(self) -> bool:
         if self.array.size != 1:
-            raise RuntimeError(f"the truth value of a tensor of shape {tuple(self.array.shape)} is ambiguous")
+            shape = tuple(self.array.shape)
+            raise RuntimeError(f"bool: needs a tensor with one element, got shape {shape}; ask any() or all()")
         return bool(self.array.item())
 
     def __float__(self) -> float:
@@ -569,7 +571,12 @@ class Parameter(Tensor):
         if data is None:
             data = np.empty(0, np.float32)
         array = data.array if isinstance(data, Tensor) else data
-        super().__init__(array if hasattr(array, "dtype") else np.asarray(array, np.float32))
+        if not hasattr(array, "dtype"):
+            try:
+                array = np.asarray(array, np.float32)
+            except (TypeError, ValueError):
+                raise TypeError(f"Parameter: data must be a Tensor, an array or numbers, got {data!r:.60}") from None
+        super().__init__(array)
         if requires_grad:
             self.requires_grad_()
 

@@ -68,6 +68,8 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
      "lstm: lengths must be between 0 and 5, got 2 to 6"),
     (lambda: nn.utils.rnn.pad_packed_sequence(SEQUENCE), TypeError,
      "pad_packed_sequence: sequence must be a PackedSequence, got Tensor"),
+    (lambda: nn.Linear(3, 1)(nn.LSTM(8, 3)(SEQUENCE)), TypeError,
+     "linear: input must be a Tensor, got tuple; a recurrent layer gives its output and its state"),
     # layers that are called as if they were functions, and the other way round
     (lambda: nn.ReLU(X), TypeError,
      "ReLU: inplace must be a bool, got Tensor; make the module first, then call it: ReLU()(input)"),
@@ -139,6 +141,11 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: cf.tensor("1.5"), TypeError, "tensor: data must be numbers, got str"),
     (lambda: cf.tensor([[1, "a"]]), TypeError, "tensor: data must be numbers, got list with str"),
     (lambda: cf.tensor(np.array(["a"])), TypeError, "tensor: data must be numbers, got an array of str32"),
+    (lambda: bool(X > 0), RuntimeError,
+     "bool: needs a tensor with one element, got shape (4, 8); ask any() or all()"),
+    (lambda: cf.tensor([1, 2], requires_grad=True), RuntimeError,
+     "requires_grad: the dtype must be floating point or complex, got int64"),
+    (lambda: nn.Parameter("a"), TypeError, "Parameter: data must be a Tensor, an array or numbers, got 'a'"),
     (lambda: cf.scalar_tensor([1, 2]), TypeError, "scalar_tensor: value must be a number, got list"),
     (lambda: cf.ones(2, device="gpu"), ValueError, "device: unknown type 'gpu' in 'gpu'; known: cpu, cuda, sim"),
     (lambda: X.to("gpu"), TypeError, "to: 'gpu' is neither a dtype nor a device; devices are cpu, cuda, sim"),
@@ -159,6 +166,11 @@ MISTAKES: list[tuple[Callable[[], Any], type[Exception], str]] = [
 def test_message(mistake: Callable[[], Any], kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=f"^{re.escape(text)}$"):
         mistake()
+
+
+def test_a_tensor_on_the_host_has_no_cuda_interface() -> None:
+    """Libraries ask by hasattr, which an error of another kind would pass through."""
+    assert not hasattr(cf.ones(2, requires_grad=True), "__cuda_array_interface__")
 
 
 def test_files(tmp_path: Path) -> None:

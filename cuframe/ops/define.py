@@ -46,7 +46,9 @@ def numpy_name(*functions: Any) -> Callable:
 def need_tensor(name: str, argument: str, value: Any) -> None:
     """Raise TypeError unless `value` is a Tensor."""
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name}: {argument} must be a Tensor, got {type(value).__name__}")
+        layer = isinstance(value, tuple) and len(value) > 0 and isinstance(value[0], Tensor)
+        hint = "; a recurrent layer gives its output and its state" if layer else ""
+        raise TypeError(f"{name}: {argument} must be a Tensor, got {type(value).__name__}{hint}")
 
 
 def as_result(r: Any, x: Any) -> Any:
