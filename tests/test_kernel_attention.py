@@ -512,6 +512,23 @@ def test_a_missing_line_shows(
     assert not all(same)
 
 
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("name, number", [("_MMA_FORWARD", 2), ("_MMA_BACKWARD", 4)])
+def test_a_wait_for_copies_that_nobody_reads(
+    name: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A block without keys, or queries, would write its result where its copies still come in."""
+    monkeypatch.setattr(attention, name, break_kernel(getattr(attention, name), tmp_path, "float16", WAIT, number))
+    q, k = (put(numbers(1, 1, n, 16, dtype="float16"), "sim") for n in (10, 150 if "BACK" in name else 0))
+    lse = put(numbers(1, 1, 10), "sim")
+    with pytest.raises(sim.SimError, match="the thread ends while .* copies are under way"):
+        if "BACK" in name:
+            attention.backward(q, q, k, k, None, True, 0.5, None, q, lse, False)
+        else:
+            attention.forward(q, k, k, None, False, 0.5, None)
+
+
 RACES = """
 import sys
 from pathlib import Path

@@ -130,7 +130,7 @@ def test_a_cooperative_launch_must_fit():
                beside=GRID)
 
 
-WAITS = ("doubled<true>", "doubled<false>", "wrong_group")
+WAITS = ("doubled<true>", "doubled<false>", "wrong_group", "no_wait")
 
 
 def test_a_missing_wait_for_copies(any_order):
@@ -140,6 +140,13 @@ def test_a_missing_wait_for_copies(any_order):
         launch(BROKEN / "missing_wait.cu", kernel, x, y, beside=WAITS)
         assert bool((y == 2 * x[::-1]).all()) == right
         assert bool(np.isnan(y).any()) == (not right)
+
+
+def test_copies_that_outlive_their_thread():
+    x = np.arange(128, dtype=np.float32)
+    error = report("missing_wait.cu", "no_wait", x, np.zeros(128, np.float32), beside=WAITS)
+    assert error.line == line_of("missing_wait.cu", "cp_async_16", 1)
+    assert "the thread ends while 1 of its copies are under way" in str(error)
 
 
 LANES = ("shuffle_in_branch", "lane_that_left", "not_in_mask", "different_collectives")

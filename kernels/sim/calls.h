@@ -76,6 +76,9 @@ inline void close_meeting(Warp& warp, Meeting* meeting, Block& block, unsigned f
 void thread_left(Thread* thread) {
     Block& block = *thread->block;
     Launch& launch = *block.launch;
+    if (AsyncCopies& copies = thread->copies; copies.count)
+        fail_at(thread, copies.latest.file, copies.latest.line,
+                "cp_async: the thread ends while %u of its copies are under way", copies.count);
     end_clock(thread);
     thread->where = Where::left;
     launch.idle_polls = 0;
@@ -285,6 +288,7 @@ void sim_async_copy(void* target, const void* source, unsigned bytes, unsigned f
         copies.items = static_cast<AsyncCopy*>(realloc(copies.items, copies.capacity * sizeof(AsyncCopy)));
     }
     copies.items[copies.count++] = {target, source, bytes, filled, copies.group};
+    copies.latest = {file, line};
 }
 
 void sim_async_commit() { ++sim::self()->copies.group; }

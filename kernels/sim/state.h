@@ -32,6 +32,7 @@ struct AsyncCopy {
 struct AsyncCopies {
     AsyncCopy* items = nullptr;
     unsigned count = 0, capacity = 0, group = 0;
+    Place latest = {};
     ~AsyncCopies() { free(items); }
 };
 
