@@ -173,8 +173,9 @@ class Maths:
         return x * self._power(half) * self._power(b.sub(whole, half))
 
     def exp(self, x: Value) -> Value:
-        p, n = self._reduced(self.at_least(self.at_most(x, self.high), self.low))
-        return self._scaled(p + 1, n)
+        nothing = x < self.low  # not computed: to find that a number is too small takes a core 100 cycles
+        p, n = self._reduced(self.where(nothing, 0.0, self.at_most(x, self.high)))
+        return self.where(nothing, 0.0, self._scaled(p + 1, n))
 
     def expm1(self, x: Value) -> Value:
         p, n = self._reduced(self.at_least(self.at_most(x, self.high), -40.0))
