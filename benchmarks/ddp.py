@@ -34,7 +34,6 @@ import cuframe as cf
 import cuframe.distributed as dist
 from cuframe import nn, optim
 from cuframe.autograd.graph import Leaf
-from cuframe.cpu import jit
 from cuframe.nn import functional as F
 from cuframe.nn.parallel import DistributedDataParallel
 
@@ -226,14 +225,6 @@ def scaling(kind: type, going: Callable[[], bool]) -> dict[str, Any]:
     return {**dict(zip(found, shared)), "apart": apart, "step_ms": 1e3 * both}
 
 
-def one_thread() -> None:
-    """Let compiled kernels, which ask once how many cores they may use, see one."""
-    allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})
-    jit.cpus()
-    os.sched_setaffinity(0, allowed)
-
-
 def together(mine: bool) -> bool:
     """Whether all ranks say so."""
     flag = cf.tensor([int(mine)])
@@ -292,7 +283,6 @@ def main() -> int:
     if "RANK" not in os.environ:
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         os.execv(sys.executable, [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", "2", *sys.argv])
-    one_thread()
     dist.init_process_group("shm")
     rank, size = dist.get_rank(), dist.get_world_size()
     console.quiet = rank > 0

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ..cpu import memory
 from ..cpu.scatter import add_at, sum_at
 from .base import Backend, Device, register_backend
 
 __all__ = ["CpuBackend"]
+
+memory.keep()
 
 # modules of `cuframe.cpu` that do what a family of kernels does on a GPU
 _FAMILIES = frozenset((

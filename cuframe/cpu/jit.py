@@ -40,9 +40,10 @@ def address(a: Any) -> int:
 
 @lru_cache(1)
 def cpus() -> int:
-    """Threads a kernel may use."""
+    """Threads a kernel may use: a core each of those that the process may run on, and no more than OMP_NUM_THREADS."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(8, count)
+    wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
+    return min(8, count, int(wanted) if wanted.isdecimal() and int(wanted) else count)
 
 
 @lru_cache(1)
