@@ -136,12 +136,10 @@ class _Argument(NamedTuple):
     shape: _Shape
 
 
-# A launch that passed the checks: type of the arrays, form, which are None, constants, how to look, what was seen, the
-# scalars of shapes, dtypes and contiguity and devices, how to find addresses, the instance.  A plain tuple, because it
-# is taken apart at each launch.
-_Passed: TypeAlias = (
-    "tuple[Any, _Form, tuple[int, ...], Mapping[str, int | bool], Any, Sequence[tuple], Sequence[Any], Any, Any, Any]"
-)
+# A launch that passed the checks: type of the arrays; which are None, and how a form gathers the others, the scalars
+# and both; how to look, what was seen, the scalars of shapes, constants; how to find addresses, the instance; dtypes,
+# contiguity and devices; the form.  A plain tuple, because it is taken apart at each launch.
+_Passed: TypeAlias = "tuple[Any, ...]"
 
 
 class Kernel:
@@ -195,7 +193,7 @@ class Kernel:
         self._prepare()
         self._forms: dict[tuple[int, ...], _Form] = {}
         self._whole = self._form(())
-        self._blocks: list[_Block] = []
+        self._blocks: list[tuple[Any, int, Any]] = []
         self._forget()
         if declare:
             _declared.append(self)
@@ -204,7 +202,7 @@ class Kernel:
         """Be as new: nothing loaded, nothing checked."""
         self._loaded: dict[Any, Loaded] = {}
         self._passed: dict[Hashable, _Passed] = {}
-        self._last: _Passed = (None, self._whole, (), {}, None, [], (), None, None, None)
+        self._last: _Passed = (None, (), *self._whole[:3], None, [], (), {}, None, None, None, self._whole)
 
     def _prepare(self) -> None:
         """What the checks need, in the form that is quickest to walk."""
@@ -241,10 +239,14 @@ class Kernel:
                 _picker([place for place, _ in shaped]), _picker([shape for _, shape in shaped]))
         return found
 
-    def _new_block(self) -> _Block:
-        # pointers come first
+    def _new_block(self) -> tuple[Any, int, Any]:
+        """Slots for one launch, the address of pointers to them, as the driver takes it, and the pointers."""
+        # arrays come first
         order = sorted(range(self._count), key=lambda i: not self._arguments[i].pointer)
-        return _Block([order.index(i) for i in range(self._count)])
+        buffer = (ctypes.c_char * (8 * self._count))()
+        start = ctypes.addressof(buffer)
+        pointers = (ctypes.c_void_p * self._count)(*(start + 8 * order.index(i) for i in range(self._count)))
+        return buffer, ctypes.addressof(pointers), pointers
 
     @property
     def source(self) -> Source:
@@ -323,8 +325,8 @@ class Kernel:
             raise TypeError(f"{self.name}: takes {self._count} arguments "
                             f"({', '.join(a.name for a in self._arguments)}), got {len(values)}")
         last = self._last
-        kind, (arrays_of, scalars_of, pack_into, _, _), absent, chosen, look, looks, extents, _, address, loaded = last
         passed: _Passed | None = last
+        (kind, absent, arrays_of, scalars_of, pack_into, look, looks, extents, chosen, address, loaded, _, _) = last
         arrays = arrays_of(values)
         try:
             now, sizes = [*map(look, arrays)], self._extents(values)
@@ -338,18 +340,19 @@ class Kernel:
             passed = None
         if passed is not last:
             self._last = passed = passed or self._find(values, constants)
-            _, (arrays_of, scalars_of, pack_into, _, _), _, _, _, _, _, _, address, loaded = passed
+            _, _, arrays_of, scalars_of, pack_into, _, _, _, _, address, loaded, _, _ = passed
             arrays = arrays_of(values)
         try:
             slots = self._blocks.pop()
         except IndexError:
             slots = self._new_block()
+        buffer, pointers, _ = slots
         try:
-            pack_into(slots.buffer, 0, *map(address, arrays), *scalars_of(values))
+            pack_into(buffer, 0, *map(address, arrays), *scalars_of(values))
         except struct.error:
             raise self._bad_scalar(values) from None
         loaded((grid, 1, 1) if type(grid) is int else _three(grid),
-               (block, 1, 1) if type(block) is int else _three(block), shared, slots.pointers, self.cooperative)
+               (block, 1, 1) if type(block) is int else _three(block), shared, pointers, self.cooperative)
         self._blocks.append(slots)
 
     def _find(self, values: Sequence[Any], constants: Mapping[str, int | bool]) -> _Passed:
@@ -371,24 +374,24 @@ class Kernel:
             if passed is None:
                 loaded = self._check(launcher, values, constants)
                 dtypes, _, dense, devices = zip(*looks)
-                passed = (kind, form, absent, constants, launcher.look, looks, extents, (dtypes, dense, devices),
-                          launcher.address, loaded)
+                passed = (kind, absent, *form[:3], launcher.look, looks, extents, constants, launcher.address, loaded,
+                          (dtypes, dense, devices), form)
                 self._remember(key, passed)
         except (AttributeError, TypeError, ValueError):
             # None, another kind of array, or a scalar that is an array: the checks know what is wrong, if anything is
             loaded = self._check(launcher, values, constants)
-            passed = None, form, absent, constants, None, [], (), None, launcher.address, loaded
+            passed = None, absent, *form[:3], None, [], (), constants, launcher.address, loaded, None, form
         return passed
 
     def _resized(self, last: _Passed, key: tuple, values: Sequence[Any], looks: Sequence[tuple],
                  extents: Sequence[Any], constants: Mapping[str, int | bool]) -> _Passed | None:
         """What a launch needs that differs from the last one in sizes alone, if those are as declared."""
-        kind, form, absent, chosen, look, _, _, fixed, address, loaded = last
+        kind, *same, look, _, _, chosen, address, loaded, fixed, form = last
         dtypes, sizes, dense, devices = zip(*looks)
         if (constants != chosen or (dtypes, dense, devices) != fixed or key[0] is not kind
                 or form.sizes(sizes) != form.areas(tuple([area(values) for area in self._areas]))):
             return None
-        passed = kind, form, absent, chosen, look, looks, extents, fixed, address, loaded
+        passed: _Passed = (kind, *same, look, looks, extents, chosen, address, loaded, fixed, form)
         self._remember(key, passed)
         return passed
 
@@ -497,19 +500,6 @@ class _Form(NamedTuple):
     pack_into: Callable[..., None]
     sizes: Callable[[Sequence[int]], Sequence[int]]
     areas: Callable[[Sequence[int]], Sequence[int]]
-
-
-class _Block:
-    """The slots of one launch's arguments, and the array of pointers to them that the driver takes."""
-
-    __slots__ = ("array", "buffer", "pointers")
-
-    def __init__(self, order: Sequence[int]) -> None:
-        count = max(len(order), 1)
-        self.buffer = (ctypes.c_char * (8 * count))()
-        start = ctypes.addressof(self.buffer)
-        self.array = (ctypes.c_void_p * count)(*(start + 8 * place for place in order))
-        self.pointers = ctypes.addressof(self.array)
 
 
 def _picker(places: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
