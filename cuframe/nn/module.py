@@ -195,6 +195,13 @@ class Module:
             name: the attribute it is found under.
             tensor: the buffer; None reserves the name.
             persistent: part of `state_dict`.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn
+        >>> layer = nn.Linear(2, 2)
+        >>> layer.register_buffer("mean", cf.zeros(2))
+        >>> list(layer.state_dict())
+        ['weight', 'bias', 'mean']
         """
         self._check_name("buffer", name, "_buffers")
         if tensor is not None and not isinstance(tensor, Tensor):
@@ -225,7 +232,13 @@ class Module:
         return owner, name
 
     def get_submodule(self, target: str) -> Module:
-        """The module at a dotted path such as `"encoder.layers.0"`; `""` is the module itself."""
+        """The module at a dotted path such as `"encoder.layers.0"`; `""` is the module itself.
+
+        >>> from cuframe import nn
+        >>> model = nn.Sequential(nn.Sequential(nn.Linear(2, 3)))
+        >>> model.get_submodule("0.0")
+        Linear(in_features=2, out_features=3, bias=True)
+        """
         module = self
         for name in target.split(".") if target else ():
             child = module._modules.get(name)
@@ -305,6 +318,10 @@ class Module:
             prefix: put before every name, with a dot.
             recurse: those of the modules below as well.
             remove_duplicate: a shared parameter once, under its first name.
+
+        >>> from cuframe import nn
+        >>> [(name, p.shape) for name, p in nn.Linear(2, 3).named_parameters()]
+        [('weight', cuframe.Size([3, 2])), ('bias', cuframe.Size([3]))]
         """
         return self._named("_parameters", prefix, recurse, remove_duplicate)
 
@@ -360,6 +377,10 @@ class Module:
             destination: put the entries into this dict, which is then returned.
             prefix: put before every name.
             keep_vars: the Parameters themselves instead of detached tensors.
+
+        >>> from cuframe import nn
+        >>> {name: t.shape for name, t in nn.Sequential(nn.Linear(2, 3)).state_dict().items()}
+        {'0.weight': cuframe.Size([3, 2]), '0.bias': cuframe.Size([3])}
         """
         result: Any = OrderedDict() if destination is None else destination
         for hook, _ in self._hooks.get("state_dict_pre", {}).values():
@@ -389,6 +410,14 @@ class Module:
         Raises:
             RuntimeError: names (with `strict`) or shapes do not fit. The message lists all of them, and nothing has
                 been changed.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn
+        >>> first, second = nn.Linear(2, 3), nn.Linear(2, 3)
+        >>> second.load_state_dict(first.state_dict())
+        <All keys matched successfully>
+        >>> cf.equal(first.weight, second.weight)
+        True
         """
         return load(self, state_dict, strict, assign)
 
@@ -434,7 +463,13 @@ class Module:
 
     # -- modes and conversion -----------------------------------------------------------------------------------
     def train(self: M, mode: bool = True) -> M:
-        """Set this module and all below it to training mode (or evaluation mode); returns self."""
+        """Set this module and all below it to training mode (or evaluation mode); returns self.
+
+        >>> from cuframe import nn
+        >>> model = nn.Sequential(nn.Dropout(0.5))
+        >>> model.train(False)[0].training
+        False
+        """
         if not isinstance(mode, bool):
             raise ValueError(f"train: mode must be a bool, got {type(mode).__name__}")
         self.training = mode
@@ -443,17 +478,38 @@ class Module:
         return self
 
     def eval(self: M) -> M:
-        """Set evaluation mode: dropout and the like are off; returns self."""
+        """Set evaluation mode: dropout and the like are off; returns self.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn
+        >>> nn.Dropout(0.5).eval()(cf.ones(2))
+        tensor([1., 1.])
+        """
         return self.train(False)
 
     def requires_grad_(self: M, requires_grad: bool = True) -> M:
-        """Set `requires_grad` of all parameters; returns self."""
+        """Set `requires_grad` of all parameters; returns self.
+
+        >>> from cuframe import nn
+        >>> frozen = nn.Linear(2, 2).requires_grad_(False)
+        >>> any(p.requires_grad for p in frozen.parameters())
+        False
+        """
         for param in self.parameters():
             param.requires_grad_(requires_grad)
         return self
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients of all parameters, or fill them with zeros."""
+        """Drop the gradients of all parameters, or fill them with zeros.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn
+        >>> layer = nn.Linear(2, 1)
+        >>> layer(cf.ones(1, 2)).sum().backward()
+        >>> layer.zero_grad()
+        >>> layer.weight.grad is None
+        True
+        """
         for param in self.parameters():
             grad = param.grad
             if set_to_none or grad is None:
@@ -465,7 +521,14 @@ class Module:
                 versions.written(grad.array, "zero_grad")
 
     def apply(self: M, fn: Callable[[Module], Any]) -> M:
-        """Call `fn` on all modules below and then on this one, as one does to initialize weights; returns self."""
+        """Call `fn` on all modules below and then on this one, as one does to initialize weights; returns self.
+
+        >>> from cuframe import nn
+        >>> model = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+        >>> _ = model.apply(lambda m: nn.init.ones_(m.weight) if isinstance(m, nn.Linear) else None)
+        >>> model[1].weight.item()
+        1.0
+        """
         for child in self.children():
             child.apply(fn)
         fn(self)
@@ -498,6 +561,12 @@ class Module:
             device: such as `"cuda:0"`.
             dtype: a floating-point dtype.
             tensor: its device and dtype are taken.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn
+        >>> layer = nn.Linear(2, 2).to(cf.float64)
+        >>> layer.weight.dtype
+        dtype('float64')
         """
         device, dtype = _parse_to(*args, **kwargs)
 
@@ -570,6 +639,14 @@ class Module:
             hook: with `with_kwargs` it is called as `hook(module, args, kwargs, output)`.
             prepend: before the hooks registered so far.
             always_call: also (with output None) when forward raised.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn
+        >>> layer = nn.ReLU()
+        >>> handle = layer.register_forward_hook(lambda module, inputs, output: print(output.shape))
+        >>> _ = layer(cf.ones(2, 3))
+        cuframe.Size([2, 3])
+        >>> handle.remove()
         """
         return _hooks.register(
             self._hooks, "forward", hook, prepend, with_kwargs=with_kwargs, always_call=always_call

@@ -150,6 +150,14 @@ class Optimizer:
         Raises:
             TypeError: something else than Tensors; or an option that looks like a misspelt one.
             ValueError: a tensor is in a group already, is not a leaf, or an option without default is missing.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn, optim
+        >>> head, body = nn.Linear(2, 1), nn.Linear(2, 2)
+        >>> opt = optim.SGD(head.parameters(), lr=0.1)
+        >>> opt.add_param_group({"params": body.parameters(), "lr": 0.01})
+        >>> [group["lr"] for group in opt.param_groups]
+        [0.1, 0.01]
         """
         name = type(self).__name__
         if not isinstance(param_group, dict) or "params" not in param_group:
@@ -197,7 +205,16 @@ class Optimizer:
                     )
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Drop the gradients of all parameters, or fill them with zeros."""
+        """Drop the gradients of all parameters, or fill them with zeros.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn, optim
+        >>> w = nn.Parameter([1.0])
+        >>> w.grad = cf.tensor([3.0])
+        >>> optim.SGD([w], lr=0.1).zero_grad()
+        >>> w.grad is None
+        True
+        """
         for group in self.param_groups:
             for p in group["params"]:
                 grad = p.grad
@@ -246,6 +263,12 @@ class Optimizer:
 
         Parameters are numbered through all groups. The tensors are those of the optimizer, not copies; step counts
         are 0-d float32 tensors.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn, optim
+        >>> opt = optim.SGD([nn.Parameter([1.0])], lr=0.1)
+        >>> sorted(opt.state_dict())
+        ['param_groups', 'state']
         """
         for hook in list(self._hooks["save_pre"].values()):
             hook(self)
@@ -283,6 +306,13 @@ class Optimizer:
 
         Raises:
             ValueError: the groups differ in number or size. Nothing has been changed.
+
+        >>> import cuframe as cf
+        >>> from cuframe import nn, optim
+        >>> first, second = (optim.SGD([nn.Parameter([1.0])], lr=lr) for lr in (0.1, 0.2))
+        >>> second.load_state_dict(first.state_dict())
+        >>> second.param_groups[0]["lr"]
+        0.1
         """
         name = type(self).__name__
         given: Any = dict(state_dict)
