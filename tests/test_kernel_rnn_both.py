@@ -291,5 +291,8 @@ def test_all_sizes_in_tf32(cell: str, hidden: int, device: str, tf32: None, monk
     for plan in (persistent.plan_of, small_blocks):
         monkeypatch.setattr(persistent, "plan_of", plan)
         case = Case(cell, 4, 9, hidden, "float32", device, lengths=np.array([3, 4, 0, 1, 2, 4, 4, 0, 1]))
-        for a, w in zip(case.results("persistent", tuned.EXCHANGES[hidden % 2]), case.expected()):
-            assert off(a, w) < 2.0**-7  # of one unit: sums of gradients that all but cancel
+        for got, expected in zip(case.results("persistent", tuned.EXCHANGES[hidden % 2]), case.expected()):
+            for a, w in zip(got, expected):
+                if w.size:  # a sum of gradients that all but cancel is held to what one of them may be off
+                    error, size = np.sqrt(np.mean((a - w) ** 2)), np.sqrt(np.mean(w**2))
+                    assert error < 2.0**-9 * max(size, 0.25)
