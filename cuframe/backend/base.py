@@ -140,7 +140,7 @@ class Backend:
         return self.xp.matmul(a, b)
 
     def matmul_add(self, a: Any, b: Any, row: Any) -> Any:
-        """`a @ b + row` of 16-bit floats; rounded once where the device has a product that does so."""
+        """`a @ b + row`; rounded once where the device has a product that does so."""
         r = self.matmul(a, b)
         r += row
         return r
