@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
@@ -441,26 +442,18 @@ def test_rank_0_has_a_terminal_where_the_launcher_has_one(tmp_path):
     """Its bar stays on the last line, and what the others say comes above it."""
     script = tmp_path / "script.py"
     script.write_text(START + """
-def told(name, count):
-    here(name, name)
-    together(count)
 size = tuple(os.get_terminal_size(2)) if os.isatty(2) else os.environ.get("COLUMNS")
 here((os.isatty(1), os.isatty(2), size, os.environ.get("TQDM_DISABLE")), f"rank{rank}")
 together(2)
 if rank == 0:
     os.write(2, b"\\r40%\\r50%")
-    told("drawn", 3)
     together(4)
-    os.write(2, b"\\r60%")
-    os.write(2, b"\\r100%\\n")
-    told("done", 5)
+    os.write(2, b"\\r60%\\r100%\\n")
 else:
     together(3)
-    time.sleep(0.2)
     os.write(2, b"\\r1%\\r2%")
     print("a line", flush=True)
-    time.sleep(0.2)
-    told("said", 5)
+    together(5)
     os.write(2, b"\\r3%\\n")
 """)
     ours, theirs = os.openpty()
@@ -471,15 +464,23 @@ else:
     environment = {k: v for k, v in os.environ.items() if k != "COLUMNS"} | {"PYTHONPATH": str(ROOT)}
     job = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=theirs, stderr=theirs)
     os.close(theirs)
-    shown = b""
+    patience = threading.Timer(60, job.kill)
+    patience.start()
+    shown, wiped = b"", b"\r\x1b[K"
+    screens = [b"\r40%\r50%"]
+    screens.append(screens[-1] + wiped + b"a line\r\n\r50%")
+    screens.append(screens[-1] + b"\r60%\r100%\r\n")
     with contextlib.suppress(OSError):  # how the end of a terminal's output is told
         while data := os.read(ours, 1 << 16):
             shown += data
+            for i, screen in enumerate(screens):  # each lets the ranks go on that wait for it
+                if shown == screen:
+                    (folder / f"seen{i}.pid").touch()
+    patience.cancel()
     assert job.wait(timeout=60) == 0, shown
     facts = [(folder / f"rank{r}.pid").read_text() for r in range(2)]
     assert facts == ["(True, True, (77, 30), None)", "(False, False, '77', '1')"]
-    wiped = b"\r\x1b[K"
-    assert shown == b"\r40%\r50%" + wiped + b"a line\r\n\r50%" + b"\r60%\r100%\r\n" + b"3%\r\n"
+    assert shown == screens[-1] + b"3%\r\n"
     os.close(ours)
 
 
