@@ -354,11 +354,14 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                         number = edge.seq
                         entry = pending.get(number)
                         fresh = False
-                        if gi.__class__ is Region:
-                            if entry is not None and entry[2] and not getattr(entry[1], "is_sparse", False):
-                                gi.add_to(entry[1])
-                                continue
-                            gi, fresh = gi.whole(), True
+                        if gi.__class__ is not ndarray:
+                            if gi.__class__ is Region:
+                                if entry is not None and entry[2] and not getattr(entry[1], "is_sparse", False):
+                                    gi.add_to(entry[1])
+                                    continue
+                                gi, fresh = gi.whole(), True
+                            if entry is not None:
+                                gi = follow(gi)
                         if entry is None:
                             pending[number] = [edge, gi, fresh]
                             if number > newest:
@@ -368,12 +371,8 @@ def _run(roots: list, keep: bool, create_graph: bool, wanted: dict | None) -> di
                             else:
                                 heappush(heap, -number)
                         elif entry[2]:
-                            if gi.__class__ is not ndarray:
-                                gi = follow(gi)
                             entry[1] += gi
                         else:
-                            if gi.__class__ is not ndarray:
-                                gi = follow(gi)
                             entry[1] = entry[1] + gi
                             entry[2] = not create_graph
                 if counts:
