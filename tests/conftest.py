@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,12 @@ PARITY = Path(__file__).parent / "parity"
 def _seed() -> None:
     """Every test draws the same numbers, whichever ran before it in its process."""
     cf.manual_seed(0)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A shell starts what runs in the background deaf to Ctrl-C, of which there are tests."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
