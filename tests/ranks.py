@@ -7,6 +7,7 @@ longer than most tests, and forks the ranks of all jobs; it ends with the tests.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import json
 import os
 import secrets
@@ -25,6 +26,7 @@ def run_ranks(count: int, source: str, timeout: float = 120.0, **variables: str)
     global _helper
     if _helper is None:
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        environment.pop("PYTHONUNBUFFERED", None)  # a rank's lines are to be written whole
         command = [sys.executable, "-m", "tests.ranks"]
         _helper = subprocess.Popen(command, cwd=ROOT, env=environment, stdin=-1, stdout=-1, text=True)
         atexit.register(_helper.communicate)  # the end of its input is the end of its work
@@ -47,6 +49,8 @@ def _serve() -> None:
     for line in sys.stdin:
         count, source, timeout, variables = json.loads(line)
         files = [os.memfd_create(name) for name in ("stdout", "stderr")]
+        for fd in files:  # such files do not guard their position: ranks that write at once would write over each other
+            fcntl.fcntl(fd, fcntl.F_SETFL, os.O_APPEND)
         coordinator = os.fork()
         if coordinator == 0:
             os.setsid()

@@ -191,8 +191,8 @@ from cuframe.distributed.nccl_library import NcclError
 def main(rank, size):
     dist.init_process_group("nccl", timeout=60)
     for code in (1, 2, 3, 4, 5, 6, 8):
-        dist.barrier()
         group = dist.new_group([0, 1])
+        dist.barrier()  # both have joined: else the error could come to a rank that still does
         stub().stub_delay(10**6)
         work = dist.all_reduce(cf.ones(10), group=group, async_op=True)
         stub().stub_delay(0)
@@ -203,8 +203,8 @@ def main(rank, size):
                lambda: work.wait(30))
         stub().stub_async_error(0)
     # an error of the call itself: at once where it happens, and told to who waits for it
-    dist.barrier()
     group = dist.new_group([0, 1])
+    dist.barrier()
     if rank == 1:
         stub().stub_fail_next(5)
         expect(NcclError, r"all_reduce #1 \\(float32, 10\\): NCCL error 5: NCCL refuses this use",
