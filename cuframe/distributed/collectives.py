@@ -14,7 +14,7 @@ from ..dtypes import as_dtype, get_default_dtype
 from ..tensor import Tensor
 from . import objects
 from .group import member, resolve
-from .process_group import ProcessGroup, ReduceOp, Work
+from .process_group import Around, ProcessGroup, ReduceOp, Work
 
 __all__ = [
     "P2POp", "all_gather", "all_gather_into_tensor", "all_reduce", "all_to_all", "all_to_all_single", "barrier",
@@ -23,21 +23,12 @@ __all__ = [
 ]  # fmt: skip
 
 
-class _Handle(Work):
+class _Handle(Around):
     """Work whose results have to be put where they belong, once it is over."""
 
     def __init__(self, inner: Work, after: list[Callable[[], None]]) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._after = after
-
-    def is_completed(self) -> bool:
-        return self._inner.is_completed()
-
-    def is_success(self) -> bool:
-        return self._inner.is_success()
-
-    def exception(self) -> BaseException | None:
-        return self._inner.exception()
 
     def wait(self, timeout: float | None = None) -> bool:
         self._inner.wait(timeout)

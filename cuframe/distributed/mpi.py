@@ -27,7 +27,7 @@ from .._paths import install_command
 from . import status
 from .arrays import as_bytes, check_other, describe
 from .errors import DistributedError, DistributedTimeout, name_ranks
-from .process_group import ProcessGroup, ReduceOp, Work, check_reduction
+from .process_group import Around, ProcessGroup, ReduceOp, Work, check_reduction
 from .reduction import REDUCTIONS, is_short
 
 __all__ = ["MpiGroup"]
@@ -53,20 +53,12 @@ def _load() -> Any:
     return MPI
 
 
-class _Call(Work):
+class _Call(Around):
     """Work in the group's thread, with the group's deadline."""
 
     def __init__(self, group: MpiGroup, inner: Work, text: str) -> None:
-        self._group, self._inner, self._text = group, inner, text
-
-    def is_completed(self) -> bool:
-        return self._inner.is_completed()
-
-    def is_success(self) -> bool:
-        return self._inner.is_success()
-
-    def exception(self) -> BaseException | None:
-        return self._inner.exception()
+        super().__init__(inner)
+        self._group, self._text = group, text
 
     def wait(self, timeout: float | None = None) -> bool:
         patience = self._group.timeout if timeout is None else timeout

@@ -14,7 +14,7 @@ import numpy as np
 from ..dtypes import is_floating
 from .errors import DistributedError, DistributedTimeout
 
-__all__ = ["ProcessGroup", "ReduceOp", "SingleGroup", "Work", "check_reduction"]
+__all__ = ["Around", "ProcessGroup", "ReduceOp", "SingleGroup", "Work", "check_reduction"]
 
 
 class ReduceOp(enum.Enum):
@@ -77,6 +77,22 @@ class Work:
         if self._error is not None:
             raise self._error.with_traceback(None)
         return True
+
+
+class Around(Work):
+    """Work that says of itself what another says, for classes that wait in a way of their own."""
+
+    def __init__(self, inner: Work) -> None:
+        self._inner = inner
+
+    def is_completed(self) -> bool:
+        return self._inner.is_completed()
+
+    def is_success(self) -> bool:
+        return self._inner.is_success()
+
+    def exception(self) -> BaseException | None:
+        return self._inner.exception()
 
 
 class _Lane:
