@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import threading
-import weakref
 
 import ml_dtypes
 import numpy as np
@@ -13,7 +11,7 @@ import scipy.special
 
 import cuframe as cf
 import cuframe.nn.functional as F
-from cuframe.cpu import activation, jit
+from cuframe.cpu import activation, jit, pool
 
 if importlib.util.find_spec("llvmlite") is None:
     pytest.skip("llvmlite is not installed", allow_module_level=True)
@@ -151,8 +149,8 @@ def test_the_smallest_results_are_denormal() -> None:
 def test_threads_and_ends_change_no_bit(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal(size, dtype=np.float32)
     whole = activation.forward("gelu", np.concatenate([x, x]))
-    monkeypatch.setattr(jit, "_THREAD", 1)
-    monkeypatch.setattr(jit, "_CHUNK", 48)
+    monkeypatch.setattr(pool, "_THREAD", 1)
+    monkeypatch.setattr(pool, "_CHUNK", 48)
     monkeypatch.setattr(jit, "cpus", lambda: 3)
     parts = activation.forward("gelu", np.concatenate([x, x]))
     assert whole.tobytes() == parts.tobytes()
@@ -186,30 +184,6 @@ def test_halves_of_any_shape() -> None:
 
 def test_an_empty_array() -> None:
     assert activation.forward("tanh", np.empty((0, 3), np.float32)).shape == (0, 3)
-
-
-def test_arrays_live_as_long_as_a_thread_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jit, "_THREAD", 1)
-    monkeypatch.setattr(jit, "_CHUNK", 1)
-    monkeypatch.setattr(jit, "cpus", lambda: 2)
-    begun, go_on, through = (threading.Event() for _ in range(3))
-
-    def kernel(words: int, call: int) -> None:
-        if threading.current_thread() is threading.main_thread():
-            assert begun.wait(10)
-            raise KeyboardInterrupt
-        begun.set()
-        assert go_on.wait(10)
-        through.set()
-
-    array = np.zeros(2)
-    alive = weakref.ref(array)
-    with pytest.raises(KeyboardInterrupt):
-        jit.spread(kernel, [array], [], 2, 1)
-    del array
-    assert alive() is not None
-    go_on.set()
-    assert through.wait(10)
 
 
 @pytest.mark.parametrize("triple, features, expected", [

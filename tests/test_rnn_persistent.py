@@ -230,62 +230,8 @@ def test_backward_twice_gives_the_same():
     assert all(np.array_equal(f, s) for f, s in zip(first, second) if f is not None)
 
 
-def test_interrupt_before_the_callers_part_frees_the_threads(monkeypatch):
-    monkeypatch.setattr(jit, "cpus", lambda: 3)
-    monkeypatch.setattr(rnn_persistent, "_THREAD_WORK", 1)
-    a, grads = arguments(10, 32, 40)
-    want = run(a, grads)
-
-    def interrupted(kernel):
-        def call(arguments, thread):
-            if thread == 0:
-                raise KeyboardInterrupt
-            kernel(arguments, thread)
-        return call
-
-    kernel = rnn_persistent._kernel
-    with monkeypatch.context() as m:
-        m.setattr(rnn_persistent, "_kernel", lambda *key: interrupted(kernel(*key)))
-        with pytest.raises(KeyboardInterrupt):
-            run(a, grads)
-    for g, w in zip(run(a, grads), want):       # would wait for ever if a thread were still at the barrier
-        assert np.array_equal(g, w) if w is not None else g is None
-
-
-def test_parts_that_have_not_begun_are_withdrawn():
-    first, seen, released = threading.Event(), [], threading.Event()
-
-    def wait(i, n):
-        if i == 0:
-            assert first.wait(10)
-            raise KeyboardInterrupt
-        first.set()
-        assert released.wait(10)
-
-    with pytest.raises(KeyboardInterrupt):
-        jit.parallel(wait, 3, released.set)
-    jit.parallel(lambda i, n: seen.append(i), 3)
-    assert sorted(seen) == [0, 1, 2]
-
-
 def test_environment_turns_it_off():
     code = "from cuframe.cpu import jit; print(jit.available())"
     run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "CUFRAME_CPU_JIT": "0"}, text=True,
                          capture_output=True, check=True)
     assert run.stdout.split() == ["False"]
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_threads_after_fork():
-    code = """
-import os, numpy as np
-from cuframe.cpu import jit
-seen = []
-jit.parallel(lambda i, n: seen.append(i), 2)
-pid = os.fork()
-if pid == 0:
-    jit.parallel(lambda i, n: seen.append(i), 2)
-    os._exit(0 if sorted(seen) == [0, 0, 1, 1] else 1)
-assert os.waitpid(pid, 0)[1] == 0
-"""
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=60)

@@ -10,7 +10,7 @@ import pytest
 import scipy.special
 
 import cuframe as cf
-from cuframe.cpu import jit, softmax
+from cuframe.cpu import jit, pool, softmax
 
 if importlib.util.find_spec("llvmlite") is None:
     pytest.skip("llvmlite is not installed", allow_module_level=True)
@@ -77,8 +77,8 @@ def test_threads_change_no_bit(shape: tuple, axis: int, monkeypatch: pytest.Monk
         return y.tobytes() + softmax.backward(g, y, axis, log=True).tobytes()
 
     one = results()
-    monkeypatch.setattr(jit, "_THREAD", 1)
-    monkeypatch.setattr(jit, "_CHUNK", 500)
+    monkeypatch.setattr(pool, "_THREAD", 1)
+    monkeypatch.setattr(pool, "_CHUNK", 500)
     monkeypatch.setattr(jit, "cpus", lambda: 3)
     assert results() == one
 

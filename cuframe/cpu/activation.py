@@ -8,7 +8,6 @@ Note [Compiled elements]
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from math import prod
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from . import jit
+from . import jit, pool
 
 __all__ = ["backward", "forward", "glu_backward", "glu_forward", "takes"]
 
@@ -36,7 +35,7 @@ def takes(function: str, x: Any) -> bool:
 
 
 @lru_cache(None)
-def _kernel(function: str, backward: bool, double: bool, settings: int) -> Callable[[int, int], None]:
+def _kernel(function: str, backward: bool, double: bool, settings: int) -> jit.Kernel:
     from . import elementwise_ir as code
 
     name = f"{function}_{'backward' if backward else 'forward'}_{'f64' if double else 'f32'}"
@@ -59,7 +58,7 @@ def _elements(function: str, arrays: tuple[Array, ...], settings: tuple[float, .
     given = np.array(settings, y.dtype)
     kernel = _kernel(function, len(arrays) == 2, y.dtype == np.float64, len(settings))
     g = dense[0] if len(arrays) == 2 else None
-    jit.spread(kernel, [g, dense[-1], y, given], [], y.size, 1)
+    pool.spread(kernel, [g, dense[-1], y, given], [], y.size, 1)
     return y.astype(x.dtype, copy=False)
 
 
@@ -76,7 +75,7 @@ def backward(function: str, g: Array, x: Array, *settings: float) -> Array:
 def _glu(x: Array, g: Array | None, y: Array, axis: int) -> None:
     outer, span = prod(x.shape[:axis]), prod(x.shape[axis:]) // 2
     kernel = _kernel("glu", g is not None, y.dtype == np.float64, 0)
-    jit.spread(kernel, [g, x, y], [span], outer, max(1, span))
+    pool.spread(kernel, [g, x, y], [span], outer, max(1, span))
 
 
 def glu_forward(x: Array, axis: int) -> Array:

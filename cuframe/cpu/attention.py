@@ -30,7 +30,8 @@ import numpy.typing as npt
 from . import attention_compiled as compiled
 from . import philox
 from .blas import one_thread
-from .jit import cpus, parallel
+from .jit import cpus
+from .threads import parallel
 
 __all__ = ["Dropout", "backward", "dropout_blocks", "dropout_mask", "forward"]
 

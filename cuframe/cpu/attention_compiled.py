@@ -14,7 +14,7 @@ Note [Compiled attention]
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import count
 from math import prod
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import jit
+from . import jit, pool, threads
 
 __all__ = ["NOTHING", "applies", "backward", "forward"]
 
@@ -49,7 +49,7 @@ def applies(q: Array, k: Array, v: Array, mask: Array | None) -> bool:
 
 
 @lru_cache(None)
-def _kernel(kind: str, mask: str, dropout: bool) -> Callable[[int, int], None]:
+def _kernel(kind: str, mask: str, dropout: bool) -> jit.Kernel:
     from . import attention_ir
 
     name = "_".join(["attention", kind, mask, str(int(dropout))])
@@ -93,7 +93,7 @@ class _Call:
         q, keys, width = arrays["q"], arrays["k"].shape[-2], arrays["v"].shape[-1]
         *batch, rows, size = q.shape
         self.heads, self.scores = prod(batch), prod(batch) * rows * keys
-        self.fields, self.sizes = code.FIELDS[kind], code.scratch(kind, size, width, jit.lanes())
+        self.fields, self.scratch = code.FIELDS[kind], 0
         numbers = np.array([scale, 1.0 if p is None else 1 / (1 - p)], np.float32)
         words = words | {"rows": rows, "keys": keys, "size": size, "width": width, "causal": int(causal)}
         words |= {"numbers": jit.address(numbers), "mask": 0, "mask_step": 0, "kept_step": -(-keys // 8) * 8}
@@ -102,31 +102,32 @@ class _Call:
         if mask is not None:
             wide = np.broadcast_to(mask, (*batch, rows, keys))
             tables["mask"], words["mask_step"] = _table(wide, batch), wide.strides[-2]
-        self.words = words | {f: jit.address(t) for f, t in tables.items()}
+        self.words = words | {"kept": 0} | {f: jit.address(t) for f, t in tables.items()}
+        for field, length in code.scratch(kind, size, width, jit.lanes()).items():
+            self.words[field] = 4 * self.scratch
+            self.scratch += length
         self.keeping: tuple[Any, ...] = (numbers, tables, arrays, mask)  # a thread may outlive a call that Ctrl-C ends
         self.kernel = _kernel(kind, "" if mask is None else "bool" if mask.dtype == bool else "float", p is not None)
 
-    def own(self) -> tuple[Array, Array]:
-        """Arguments for this thread, and its table of dropout."""
-        room = jit.address(jit.scratch(sum(self.sizes.values())))
-        words = dict(self.words)
-        for field, size in self.sizes.items():
-            words[field] = room
-            room += 4 * size
-        kept = np.zeros(self.heads, np.int64)
-        words["kept"] = jit.address(kept)
-        return np.array([words[f] for f in self.fields], np.int64), kept
+    def run(self, units: int, each: Callable[[Callable[[], None], Array, Array, int], None] | None = None) -> None:
+        """Call i for all i < units; or `each(call, words, kept, i)`, which fills the words and the table of dropout.
 
-    def run(self, units: int, each: Callable[[Array, Array, int], None]) -> None:
-        """`each(words, kept, i)` for all i < units; a thread takes the next one when it is through."""
-        numbers = count()
+        A thread takes the next one when it is through.
+        """
+        workers = max(1, min(jit.cpus(), units, self.scores // _THREAD))
+        words, scratch = np.array([self.words[f] for f in self.fields], np.int64), self.scratch
+        if each is None:
+            pool.run(self.kernel, words, units, workers, scratch)
+            return
+        numbers, place = count(), self.fields.index("kept")
 
         def part(_: int, __: int) -> None:
-            words, kept = self.own()
+            own, kept, room = words.copy(), np.zeros(self.heads, np.int64), jit.address(threads.scratch(scratch))
+            own[place] = jit.address(kept)
             while (i := next(numbers)) < units:
-                each(words, kept, i)
+                each(partial(self.kernel, jit.address(own), i, room), own, kept, i)
 
-        jit.parallel(part, max(1, min(jit.cpus(), units, self.scores // _THREAD)))
+        threads.parallel(part, workers)
 
 
 def forward(
@@ -143,21 +144,18 @@ def forward(
     total, top = np.empty(q.shape[:-1], q.dtype), np.empty(q.shape[:-1], q.dtype)
     step = _rows()
     blocks = -(-length // step)
-    words = {"blocks": blocks, "total": jit.address(total), "top": jit.address(top)}
+    words = {"heads": prod(q.shape[:-2]), "blocks": blocks, "total": jit.address(total), "top": jit.address(top)}
     call = _Call("forward", {"q": q, "k": k, "v": v, "out": out}, words, mask, causal, scale, p)
     call.keeping += (total, top)
     heads = call.heads
 
-    def each(words: Array, table: Array, i: int) -> None:
-        # Under `causal` the last rows take longest: they come first.
-        head, block = i % heads, blocks - 1 - i // heads
-        if kept is not None:
-            first = block * step
-            dropped = kept(head * length + first, min(step, length - first))
-            table[head] = jit.address(dropped) - first * dropped.strides[0]
-        call.kernel(jit.address(words), head * blocks + block)
+    def each(run: Callable[[], None], words: Array, table: Array, i: int) -> None:
+        head, first = i % heads, (blocks - 1 - i // heads) * step
+        dropped = kept(head * length + first, min(step, length - first))  # type: ignore[misc]
+        table[head] = jit.address(dropped) - first * dropped.strides[0]
+        run()
 
-    call.run(heads * blocks, each)
+    call.run(heads * blocks, None if kept is None else each)
     empty = total == 0
     total[empty] = 1
     top[empty] = NOTHING
@@ -180,17 +178,14 @@ def backward(
     call.keeping += (lse,)
     place = {f: call.fields.index(f) for f in ("first", "last", "fresh")}
 
-    def each(words: Array, table: Array, head: int) -> None:
-        if kept is None:
-            call.kernel(jit.address(words), head)
-            return
+    def each(run: Callable[[], None], words: Array, table: Array, head: int) -> None:
         for first in range(0, length, _DROPPED):
             last = min(length, first + _DROPPED)
-            dropped = kept(head * length + first, last - first)
+            dropped = kept(head * length + first, last - first)  # type: ignore[misc]
             table[head] = jit.address(dropped) - first * dropped.strides[0]
             for f, value in (("first", first), ("last", last), ("fresh", first == 0)):
                 words[place[f]] = value
-            call.kernel(jit.address(words), head)
+            run()
 
-    call.run(call.heads, each)
+    call.run(call.heads, None if kept is None else each)
     return gq, gk, gv

@@ -18,19 +18,25 @@ SIZE = 256  # the widest head
 STRIDE = SIZE + 16  # of rows that tiles take as numbers; a power of two would put them all into one set of the cache
 _UNROLL = 4
 
-# arguments, 8 bytes each. Addresses: tables of one address for each head, of one number for each row of all heads, of
-# scratch; strides of rows in float32, those of mask and kept in bytes; counts.
+# arguments, 8 bytes each. Addresses: tables of one address for each head, of one number for each row of all heads;
+# places in the thread's scratch; strides of rows in float32, those of mask and kept in bytes; counts.
 _COMMON = (
     "q", "k", "v", "out", "q_step", "k_step", "v_step", "out_step", "rows", "keys", "size", "width", "causal",
     "mask", "mask_step", "kept", "kept_step", "numbers", "left", "across",
 )  # fmt: skip
 FIELDS = {
-    "forward": (*_COMMON, "blocks", "total", "top", "scores", "values", "result", "sums", "tops"),
+    "forward": (*_COMMON, "heads", "blocks", "total", "top", "scores", "values", "result", "sums", "tops"),
     "backward": (
         *_COMMON, "g", "gq", "gk", "gv", "g_step", "gq_step", "gk_step", "gv_step", "lse", "first", "last", "fresh",
         "right", "across_v", "below_k", "below_q", "below_g", "p", "ds", "dk", "dv",
     ),
 }  # fmt: skip
+
+
+_OWN = frozenset((
+    "left", "right", "across", "across_v", "below_k", "below_q", "below_g", "values", "scores", "result", "sums",
+    "tops", "p", "ds", "dk", "dv",
+))  # fmt: skip
 
 
 def tile(lanes: int) -> tuple[int, int]:
@@ -62,7 +68,7 @@ class _Attention(Emitter):
     """What both directions share. `tall` rows by `wide` columns are a tile; `scale` and `keep` are numbers."""
 
     def __init__(self, name: str, fields: tuple[str, ...], lanes: int, mask: str, dropout: bool) -> None:
-        super().__init__(name, fields, lanes)
+        super().__init__(name, fields, lanes, own=[f for f in fields if f in _OWN])
         self.kind, self.dropout = mask, dropout
         self.tall, self.wide = tile(lanes)
         self.scale, self.keep = (self.number(self.add(self.a["numbers"], 4 * i)) for i in range(2))
@@ -213,15 +219,15 @@ class _Attention(Emitter):
 
 
 def _forward(e: _Attention) -> None:
-    """A call sees to ROWS rows of a head: number `thread` of `blocks` for each head, the last rows first.
+    """A call sees to ROWS rows of a head; those of the last block come first, since under `causal` they take longest.
 
     Scratch: left [tall, STRIDE] of queries, across and values panels of keys and values, scores [tall, STRIDE];
     and for each row result [ROWS, width], sums [ROWS, lanes], tops [ROWS].
     """
     a, b, tall, n = e.a, e.b, e.tall, e.lanes
-    head = b.sdiv(e.thread, a["blocks"])
+    head = b.srem(e.thread, a["heads"])
     q, k, v, out = (e.head(f, head) for f in ("q", "k", "v", "out"))
-    begin = e.mul(b.srem(e.thread, a["blocks"]), ROWS)
+    begin = e.mul(b.sub(e.add(a["blocks"], -1), b.sdiv(e.thread, a["heads"])), ROWS)
     end = e.least(e.add(begin, ROWS), a["rows"])
     groups = e.up(b.sub(end, begin), tall)
     infinite = e.const(float("-inf"))

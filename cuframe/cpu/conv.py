@@ -24,6 +24,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
 from . import blas, conv_compiled, jit
+from .threads import parallel
 
 __all__ = ["Product", "Windows", "channel_sums", "gather", "gathers"]
 
@@ -282,7 +283,7 @@ def _blocked(src: Array, p: Product, shares: int) -> None:
                 _one(task, block, None if sums is None else sums[share], scratch)
 
     with blas.one_thread() as allowed:
-        jit.parallel(run, min(shares, allowed))
+        parallel(run, min(shares, allowed))
     if sums is not None and p.grad is not None:
         total = sums[0] if shares == 1 else sums.sum(axis=0)
         p.grad[...] = total.swapaxes(1, 2).reshape(p.grad.shape)

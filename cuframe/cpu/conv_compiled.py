@@ -14,7 +14,7 @@ Note [Compiled convolution]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from itertools import product
 from math import prod
@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import blas, jit
+from . import blas, jit, pool
 
 __all__ = ["Part", "channel_sums", "convolve"]
 
@@ -49,7 +49,7 @@ class Part(NamedTuple):
 
 
 @lru_cache(None)
-def _kernel(name: str) -> Callable[[int, int], None]:
+def _kernel(name: str) -> jit.Kernel:
     from . import conv_ir
 
     lanes = jit.lanes()
@@ -75,7 +75,8 @@ class _Plan(NamedTuple):
     columns: list[int]  # rows of each part, rounded up to vectors where these are the lanes
     blocks: list[Array]  # a table for each share
     pitch: int  # between the rows of a result
-    places: list[int]  # in scratch memory: of the region, the result and the result turned, and the end
+    places: list[int]  # in scratch memory, in bytes: of the region, the result and the result turned
+    scratch: int  # numbers
 
 
 def _cut(shape: _Shape, out: tuple[int, ...], rows: int, shares: int) -> tuple[list[int], int]:
@@ -144,7 +145,8 @@ def _plan(shape: _Shape, shares: int) -> _Plan:
     for number in (shape.inside * prod(shape.stride) * count, max(*columns, most_rows) * pitch,
                    max(columns) * pitch):  # fmt: skip
         places.append(places[-1] + -(-(number + slack) // 16) * 16)
-    return _Plan(low, region, offsets, columns, blocks, pitch, places)
+    *places, end = places
+    return _Plan(low, region, offsets, columns, blocks, pitch, [4 * place for place in places], end)
 
 
 def _whole_steps(a: Array) -> Array:
@@ -161,18 +163,13 @@ def _move(name: str, weight: Array, groups: int, packed: Array, columns: int = 0
     channels, inside, *kernel = weight.shape
     rows = channels // groups
     row, *steps = _steps(weight)
-    kernel_ = _kernel(name)
-
-    def run(thread: int, threads: int) -> None:
-        first, last = (inside * i // threads for i in (thread, thread + 1))
-        words = np.array(
-            [jit.address(weight), row * rows, row, *steps, groups, rows, first, last, inside, *kernel,
-             jit.address(packed), columns, shares, packed.size // max(1, shares)],
-            np.int64,
-        )  # fmt: skip
-        kernel_(jit.address(words), 0)
-
-    _divide(run, min(inside, jit.cpus()) if weight.size > _LARGE else 1)
+    parts = min(inside, jit.cpus()) if weight.size > _LARGE else 1
+    words = [
+        (jit.address(weight), row * rows, row, *steps, groups, rows, inside * i // parts, inside * (i + 1) // parts,
+         inside, *kernel, jit.address(packed), columns, shares, packed.size // max(1, shares))
+        for i in range(parts)
+    ]  # fmt: skip
+    _divide(_kernel(name), words)
 
 
 def _packed(weight: Array, groups: int) -> Array:
@@ -194,7 +191,6 @@ def convolve(src: Array, parts: Sequence[Part], stride: tuple[int, ...], groups:
     n, channels = src.shape[:2]
     inside = channels // groups
     plan = _plan(_Shape(n, inside, groups, stride, tuple((p.taps, p.rows, p.sizes) for p in parts)), shares)
-    kernel = _kernel("convolve")
     src = _whole_steps(src)
     parts = [p if p.other is None else p._replace(other=_whole_steps(p.other)) for p in parts]
     weights = [None if p.weight is None else _packed(_whole_steps(p.weight), groups) for p in parts]
@@ -205,53 +201,45 @@ def convolve(src: Array, parts: Sequence[Part], stride: tuple[int, ...], groups:
         for p, offsets, columns in zip(parts, plan.offsets, plan.columns)
     ]
 
-    def run(thread: int, threads: int) -> None:
-        scratch = jit.scratch(plan.places[-1])
-        region, result, turned, _ = (jit.address(scratch) + 4 * place for place in plan.places)
-        for share in range(thread, shares, threads):
-            table = np.array(
-                [
-                    (offsets.size, jit.address(offsets), p.rows, columns, jit.address(w), jit.address(b),
-                     jit.address(p.out), *_steps(p.out), jit.address(p.other), *_steps(p.other), *p.sizes,
-                     0 if total is None else jit.address(total[share]), columns > p.rows or 2 * p.rows >= jit.lanes())
-                    for p, w, b, total, offsets, columns in zip(
-                        parts, weights, biases, totals, plan.offsets, plan.columns)
-                ],
-                np.int64,
-            )  # fmt: skip
-            blocks = plan.blocks[share]
-            words = np.array(
-                [jit.address(src), *_steps(src), *src.shape[2:], inside, *stride, *plan.low, *plan.region,
-                 jit.address(table), len(parts), jit.address(blocks), len(blocks), region, result, plan.pitch, turned],
-                np.int64,
-            )  # fmt: skip
-            kernel(jit.address(words), 0)
-
-    _divide(run, shares)
+    tables = np.array(
+        [
+            [
+                (offsets.size, jit.address(offsets), p.rows, columns, jit.address(w), jit.address(b),
+                 jit.address(p.out), *_steps(p.out), jit.address(p.other), *_steps(p.other), *p.sizes,
+                 0 if total is None else jit.address(total[share]), columns > p.rows or 2 * p.rows >= jit.lanes())
+                for p, w, b, total, offsets, columns in zip(
+                    parts, weights, biases, totals, plan.offsets, plan.columns)
+            ]
+            for share in range(shares)
+        ],
+        np.int64,
+    )  # fmt: skip
+    region, result, turned = plan.places
+    words = [
+        (jit.address(src), *_steps(src), *src.shape[2:], inside, *stride, *plan.low, *plan.region,
+         jit.address(table), len(parts), jit.address(blocks), len(blocks), region, result, plan.pitch, turned)
+        for table, blocks in zip(tables, plan.blocks)
+    ]  # fmt: skip
+    _divide(_kernel("convolve"), words, plan.scratch)
     for p, total, columns in zip(parts, totals, plan.columns):
         if p.grad is not None and total is not None:
             _move("collect", p.grad, groups, total, columns, shares)
 
 
-def _divide(run: Callable[[int, int], None], shares: int) -> None:
-    if shares == 1:
-        run(0, 1)
-    else:
-        with blas.one_thread() as allowed:  # as many threads as OpenBLAS may have
-            jit.parallel(run, min(shares, allowed))
+def _divide(kernel: jit.Kernel, words: Sequence[tuple[int, ...]], scratch: int = 0) -> None:
+    """A call for each row of words, in as many threads as OpenBLAS may have."""
+    pool.run(kernel, np.array(words, np.int64), len(words), blas.allowed() if len(words) > 1 else 1, scratch)
 
 
 def channel_sums(x: Array, shares: int) -> Array:
     """[C], the sums of float32 x [N, C, ...], contiguous, over all but the channels."""
     n, channels = x.shape[:2]
     out = np.empty(channels, np.float32)
-    kernel = _kernel("sums")
-    count = prod(x.shape[2:])
-
-    def run(thread: int, threads: int) -> None:
-        first, last = (channels * i // threads for i in (thread, thread + 1))
-        words = np.array([jit.address(x), channels * count, count, n, count, jit.address(out), first, last], np.int64)
-        kernel(jit.address(words), 0)
-
-    _divide(run, min(shares, channels))
+    count, parts = prod(x.shape[2:]), min(shares, channels)
+    words = [
+        (jit.address(x), channels * count, count, n, count, jit.address(out), channels * i // parts,
+         channels * (i + 1) // parts)
+        for i in range(parts)
+    ]  # fmt: skip
+    _divide(_kernel("sums"), words)
     return out

@@ -18,6 +18,7 @@ FIELDS = (
     "stride_w", "low_d", "low_h", "low_w", "region_d", "region_h", "region_w", "parts", "part_count", "blocks",
     "block_count", "region", "result", "pitch", "turned",
 )  # fmt: skip
+OWN = ("region", "result", "turned")  # of the thread
 # one of several products over the same source
 PART = (
     "taps", "offsets", "rows", "columns", "weight", "bias", "out", "out_n", "out_c", "out_d", "out_h", "out_w", "other",
@@ -110,7 +111,7 @@ def build_collect(lanes: int) -> ir.Module:
 
 class _Convolution(Emitter):
     def __init__(self, lanes: int, name: str = "convolve", fields: tuple[str, ...] = FIELDS) -> None:
-        super().__init__(name, fields, lanes)
+        super().__init__(name, fields, lanes, own=OWN if fields is FIELDS else ())
 
     # shorthands
     def fields(self, address: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -9,15 +9,13 @@ Note [Compiled CTC]
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import jit
+from . import jit, pool
 
 __all__ = ["alignments", "applies"]
 
@@ -40,7 +38,7 @@ def applies(x: Array, labels: Array) -> bool:
 
 
 @lru_cache(None)
-def _kernel(backward: bool, double: bool) -> Callable[[int, int], None]:
+def _kernel(backward: bool, double: bool) -> jit.Kernel:
     from . import ctc_ir
 
     name = "_".join(["ctc", str(int(backward)), str(int(double))])
@@ -69,15 +67,9 @@ def alignments(
     posterior = np.zeros((steps, len(columns)) if need_backward else (0, 0), dtype)
     tables = (offsets, jump, slots, lengths, states, log_p, posterior)
     shared = [jit.address(x), batch * classes, *map(jit.address, tables), len(columns), width]
-    kernel, numbers = _kernel(need_backward, double), count()
-
-    def run(_: int, __: int, held: Any = (x, tables)) -> None:
-        line = (width + lanes) * dtype.itemsize
-        places = np.cumsum([0, -(-steps // 8) * 64, steps * line, 3 * line])
-        room = jit.scratch(int(places[-1]) // 4)
-        words = np.array([*shared, *(jit.address(room) + places[:3]), 0, batch, 1], np.int64)
-        while (n := next(numbers)) < batch:
-            kernel(jit.address(words), n)
-
-    jit.parallel(run, max(1, min(jit.cpus(), batch, steps * batch * most // _THREAD)))
+    line = (width + lanes) * dtype.itemsize
+    *places, end = np.cumsum([0, -(-steps // 8) * 64, steps * line, 3 * line]).tolist()
+    words = np.array([*shared, *places, 0, batch, 1], np.int64)
+    threads = max(1, min(jit.cpus(), steps * batch * most // _THREAD))
+    pool.run(_kernel(need_backward, double), words, batch, threads, end // 4)
     return log_p, (columns, posterior) if need_backward else None

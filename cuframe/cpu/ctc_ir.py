@@ -24,10 +24,11 @@ FIELDS = (
     "posterior",  # [T, sums], to be added to
     "sums",
     "width",      # a multiple of the lanes
-    "bases",      # [T] float64, scratch
-    "alpha",      # [T, lanes + width], scratch
-    "beta",       # [3, width + lanes], scratch
+    "bases",      # [T] float64
+    "alpha",      # [T, lanes + width]
+    "beta",       # [3, width + lanes]
 )  # fmt: skip
+_OWN = ("bases", "alpha", "beta")
 _ZERO, _NEVER = -1e30, -1e29  # see `ctc`
 _F64 = ir.DoubleType()
 
@@ -36,7 +37,7 @@ class _Sequence(Rows):
     """The kernel for the sequence `thread`, which is a chunk of one row."""
 
     def __init__(self, name: str, lanes: int, double: bool) -> None:
-        super().__init__(name, FIELDS, lanes, double)
+        super().__init__(name, FIELDS, lanes, double, _OWN)
         self.m = Maths(self)
         self.n, a = self.thread, self.a
         self.states = self.index(self.add(a["states"], self.mul(self.n, 8)))

@@ -14,15 +14,13 @@ Note [Compiled products]
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import jit
+from . import jit, pool
 
 __all__ = ["applies", "product"]
 
@@ -61,7 +59,7 @@ def applies(a: Array, b: Array, out: Array | None) -> bool:
 
 
 @lru_cache(None)
-def _kernel(a_rows: bool, b_rows: bool, turned: bool, lanes: int) -> Callable[[int, int], None]:
+def _kernel(a_rows: bool, b_rows: bool, turned: bool, lanes: int) -> jit.Kernel:
     from . import gemm_ir
 
     name = "gemm" + "".join(str(int(o)) for o in (a_rows, b_rows, turned))
@@ -69,14 +67,14 @@ def _kernel(a_rows: bool, b_rows: bool, turned: bool, lanes: int) -> Callable[[i
 
 
 @lru_cache(None)
-def _plan(lanes: int) -> tuple[int, int, int, int, list[int]]:
-    """Rows of a tile, the greatest depths, the size of few rows, and where scratch begins, and its size."""
+def _plan(lanes: int) -> tuple[int, int, int, int, list[int], int]:
+    """Rows of a tile, the greatest depths, the size of few rows; the places of scratch in bytes, and its numbers."""
     from . import gemm_ir as code
 
     places = [0]
     for size in code.scratch(lanes).values():
         places.append(places[-1] + -(-size // 16) * 16)
-    return code.tall(lanes), code.DEPTH, code.DEPTH_TURNED, code.FEW, places
+    return code.tall(lanes), code.DEPTH, code.DEPTH_TURNED, code.FEW, [4 * place for place in places[:-1]], places[-1]
 
 
 def _cuts(size: int, parts: int, step: int) -> list[tuple[int, int]]:
@@ -93,7 +91,7 @@ def product(a: Array, b: Array, row: Array | None, out: Array, threads: int) -> 
         row: [N] or None.
         out: [M, N], whose rows lie in memory one after another.
     """
-    tall, deepest, deepest_turned, few, scratch = _plan(jit.lanes())
+    tall, deepest, deepest_turned, few, places, scratch = _plan(jit.lanes())
     (m, k), n = a.shape, b.shape[1]
     a_rows, b_rows = _in_rows(a), _in_rows(b)
     turned = False
@@ -116,15 +114,6 @@ def product(a: Array, b: Array, row: Array | None, out: Array, threads: int) -> 
         units.append([
             jit.address(a) + i * a.strides[0], a_step, jit.address(b) + j * b.strides[1], b_step,
             jit.address(out) + place, out.strides[0] // 4, jit.address(start) + 4 * (i if turned else j),
-            last - first if by_rows else m, n if by_rows else last - first, k, chunk,
+            last - first if by_rows else m, n if by_rows else last - first, k, chunk, *places,
         ])  # fmt: skip
-    numbers = count()
-
-    def part(_: int, __: int, held: Any = (a, b, out, start)) -> None:
-        room = jit.address(jit.scratch(scratch[-1]))
-        places = [room + 4 * place for place in scratch[:-1]]
-        while (i := next(numbers)) < len(units):
-            words = np.array(units[i] + places, np.int64)
-            kernel(jit.address(words), 0)
-
-    jit.parallel(part, min(threads, len(units)))
+    pool.run(kernel, np.array(units, np.int64), len(units), threads, scratch)

@@ -38,7 +38,7 @@ def build(name: str, lanes: int, a_rows: bool, b_rows: bool, turned: bool) -> ir
     all; with `turned` it is a column, columns of c, at most FEW, lie in memory one after another, and depth is at most
     `chunk`.
     """
-    e = Tiles(name, FIELDS, lanes, tall(lanes))
+    e = Tiles(name, FIELDS, lanes, tall(lanes), FIELDS[-3:])
     a, b = e.a, e.b
     with e.loop(e.i(0), a["columns"], step=COLUMNS) as block:
         first = block.index

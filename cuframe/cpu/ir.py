@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,15 +15,17 @@ _PTR = ir.IntType(8).as_pointer()
 
 
 class Emitter:
-    """An IR function `name(arguments, thread)` and shorthands for what the kernels are made of.
+    """An IR function `name(arguments, thread, room)` and shorthands for what the kernels are made of.
 
-    Its numbers are float32, or with `double` float64; `lanes` of them make a vector.
+    Its numbers are float32, or with `double` float64; `lanes` of them make a vector. Arguments are the 64-bit words
+    `fields`; those named in `own` say how many bytes after `room`, which is memory of the thread's own, something is.
     """
 
-    def __init__(self, name: str, fields: tuple[str, ...], lanes: int, double: bool = False) -> None:
+    def __init__(self, name: str, fields: tuple[str, ...], lanes: int, double: bool = False,
+                 own: Collection[str] = ()) -> None:
         self.real, self.bytes = (ir.DoubleType(), 8) if double else (ir.FloatType(), 4)
         self.module = ir.Module(name)
-        self.function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_PTR, _I64]), name)
+        self.function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_PTR, _I64, _I64]), name)
         self.b = b = ir.IRBuilder(self.function.append_basic_block("entry"))
         self.lanes = lanes
         self.kind = f"v{lanes}f{8 * self.bytes}"  # in the names of intrinsics
@@ -32,6 +34,8 @@ class Emitter:
         self.thread = self.function.args[1]
         self.a = {f: b.load(b.bitcast(b.gep(self.function.args[0], [self.i(8 * j)]), _I64.as_pointer()))
                   for j, f in enumerate(fields)}
+        for f in own:
+            self.a[f] = b.add(self.function.args[2], self.a[f])
 
     # integers and memory
     def i(self, v: int) -> Any:

@@ -8,14 +8,13 @@ Note [Compiled normalisation]
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import jit
+from . import jit, pool
 
 __all__ = ["applies", "apply", "row_moments", "row_sums", "rows_backward", "rows_forward"]
 
@@ -33,7 +32,7 @@ def applies(x: Array) -> bool:
 
 
 @lru_cache(None)
-def _kernel(kind: str, *options: bool) -> Callable[[int, int], None]:
+def _kernel(kind: str, *options: bool) -> jit.Kernel:
     from . import norm_ir
 
     name = "_".join(["norm", kind, *(str(int(o)) for o in options)])
@@ -48,18 +47,12 @@ def _chunk(rows: int) -> int:
     return min(_CHUNK_ROWS, -(-rows // _CHUNKS))
 
 
-def _run(kernel: Callable[[int, int], None], shape: tuple[int, int], eps: float, *arrays: Array | None) -> None:
+def _run(kernel: jit.Kernel, shape: tuple[int, int], eps: float, *arrays: Array | None) -> None:
     rows, size = shape
     chunk = _chunk(rows)
     numbers = np.array([1 / size, eps], np.float32)
     words = np.array([*map(jit.address, arrays), jit.address(numbers), size, rows, chunk], np.int64)
-    chunks = -(-rows // chunk)
-
-    def one(thread: int, count: int, held: Any = (arrays, numbers)) -> None:
-        for i in range(thread, chunks, count):
-            kernel(jit.address(words), i)
-
-    jit.parallel(one, max(1, min(jit.cpus(), rows * size // _THREAD)))
+    pool.run(kernel, words, -(-rows // chunk), max(1, min(jit.cpus(), rows * size // _THREAD)))
 
 
 def rows_forward(

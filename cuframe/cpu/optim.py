@@ -8,13 +8,13 @@ Note [Compiled step]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import jit
+from . import jit, pool
 
 __all__ = ["adam", "takes", "together"]
 
@@ -33,7 +33,7 @@ def together(arrays: Sequence[Any]) -> bool:
 
 
 @lru_cache(1)
-def _kernel() -> Callable[[int, int], None]:
+def _kernel() -> jit.Kernel:
     from . import optim_ir
 
     return jit.load(optim_ir.build_adam("adam", jit.lanes()), "adam")
@@ -53,14 +53,8 @@ def adam(sets: Sequence[Sequence[Any]], beta1: float, beta2: float, step: float,
         kept.append(dense)
     settings = np.array([beta1, 1 - beta1, beta2, 1 - beta2, -step, eps, l2, shrink], np.float32)
     threads = max(1, min(jit.cpus(), int(table[:, 4].sum()) // _THREAD))
-    addresses = [jit.address(table), len(table), jit.address(settings)]
-    kernel = _kernel()
-
-    def run(thread: int, count: int, held: Any = (kept, table, settings)) -> None:
-        words = np.array([*addresses, count], np.int64)
-        kernel(jit.address(words), thread)
-
-    jit.parallel(run, threads)
+    words = np.array([jit.address(table), len(table), jit.address(settings), threads], np.int64)
+    pool.run(_kernel(), words, threads, threads)
     for arrays, dense in zip(sets, kept):
         for a, used in zip(arrays[2:], dense[2:]):
             if a is not used:

@@ -7,14 +7,13 @@ It takes the place of the step loops of `rnn` for float32 without projection, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from cuframe.cpu import jit
+from cuframe.cpu import jit, pool
 from cuframe.cpu.rnn_layout import Layout
 
 __all__ = ["Gradients", "Kept", "aligned", "applies", "backward", "forward"]
@@ -248,14 +247,14 @@ def _tiling(name: str, batch: int, hidden: int) -> _Tiling:
     return _Tiling(lanes, cols, -(-batch // (lanes * cols)), units, rows, outer, padded)
 
 
-def _kernel(way: str, name: str, tile: _Tiling) -> Callable[[int, int], None]:
+def _kernel(way: str, name: str, tile: _Tiling) -> jit.Kernel:
     if way == "outer_x" and _cell(name).x_slots == _cell(name).h_slots:
         way = "outer_h"
     return _compiled(way, name, tile.lanes, tile.cols)
 
 
 @lru_cache(None)
-def _compiled(way: str, name: str, lanes: int, cols: int) -> Callable[[int, int], None]:
+def _compiled(way: str, name: str, lanes: int, cols: int) -> jit.Kernel:
     from cuframe.cpu import rnn_ir
 
     cell, tile = rnn_ir.CELLS[name], _tiling(name, lanes * cols, 1)
@@ -275,7 +274,7 @@ def _compiled(way: str, name: str, lanes: int, cols: int) -> Callable[[int, int]
     return jit.load(module, symbol)
 
 
-def _run(kernel: Callable[[int, int], None], work: int, tile: _Tiling, scratch: int, *values: int | Array,
+def _run(kernel: jit.Kernel, work: int, tile: _Tiling, scratch: int, *values: int | Array,
          tail: tuple[int, ...] = ()) -> None:
     """Call `kernel` in all its threads; its arguments are the first three, `values`, scratch for each thread and
     `tail`."""
@@ -285,16 +284,8 @@ def _run(kernel: Callable[[int, int], None], work: int, tile: _Tiling, scratch: 
     arrays = (*values, space, scratch + 16, *tail)
     words = [counter.ctypes.data, jit.yield_address(),
              *(v.ctypes.data if isinstance(v, np.ndarray) else int(v) for v in arrays)]
-    arguments = {count: np.array([count, *words], np.int64) for count in {1, threads}}
-
-    def one(thread: int, count: int) -> None:
-        assert arrays                   # held for as long as a thread may be at work
-        kernel(arguments[count].ctypes.data, thread)
-
-    def release() -> None:
-        counter[0] = 1 << 62            # more than any barrier waits for
-
-    jit.parallel(one, threads, release)
+    together, alone = (np.array([count, *words], np.int64) for count in (threads, 1))
+    pool.run(kernel, together, threads, threads, alone=alone)
 
 
 def _rows_of_steps(layout: Layout) -> tuple[Array, Array]:

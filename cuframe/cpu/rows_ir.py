@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from llvmlite import ir
@@ -17,8 +17,9 @@ _UNROLL = 4
 class Rows(Emitter):
     """A kernel over rows `thread * chunk` to `(thread + 1) * chunk`; `size`, `rows` and `chunk` end its arguments."""
 
-    def __init__(self, name: str, fields: tuple[str, ...], lanes: int, double: bool = False) -> None:
-        super().__init__(name, (*fields, "size", "rows", "chunk"), lanes, double)
+    def __init__(self, name: str, fields: tuple[str, ...], lanes: int, double: bool = False,
+                 own: Collection[str] = ()) -> None:  # fmt: skip
+        super().__init__(name, (*fields, "size", "rows", "chunk"), lanes, double, own)
         self.first = self.mul(self.a["chunk"], self.thread)
         self.last = self.least(self.add(self.first, self.a["chunk"]), self.a["rows"])
 

@@ -8,7 +8,6 @@ Note [Compiled softmax]
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import jit
+from . import jit, pool
 
 __all__ = ["backward", "forward", "takes"]
 
@@ -31,7 +30,7 @@ def takes(x: Any) -> bool:
 
 
 @lru_cache(None)
-def _kernel(backward: bool, log: bool, columns: bool, double: bool) -> Callable[[int, int], None]:
+def _kernel(backward: bool, log: bool, columns: bool, double: bool) -> jit.Kernel:
     from . import softmax_ir
 
     name = "_".join(["softmax", *(str(int(o)) for o in (backward, log, columns, double))])
@@ -52,9 +51,9 @@ def _run(g: Array | None, x: Array, axis: int, log: bool) -> Array:
     if x.size and inner > 1:
         lanes = jit.lanes() >> double
         blocks = -(-inner // lanes)
-        jit.spread(kernel, [g, x, out], [inner, blocks, size], outer * blocks, size * lanes)
+        pool.spread(kernel, [g, x, out], [inner, blocks, size], outer * blocks, size * lanes)
     elif x.size:
-        jit.spread(kernel, [g, x, out], [size], outer, size)
+        pool.spread(kernel, [g, x, out], [size], outer, size)
     return out.astype(dtype, copy=False)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from .ir import Emitter
@@ -18,8 +18,8 @@ class Tiles(Emitter):
     The operand on the right lies in panels [depth, wide], one behind another, `height` rows each.
     """
 
-    def __init__(self, name: str, fields: tuple[str, ...], lanes: int, tall: int) -> None:
-        super().__init__(name, fields, lanes)
+    def __init__(self, name: str, fields: tuple[str, ...], lanes: int, tall: int, own: Collection[str] = ()) -> None:
+        super().__init__(name, fields, lanes, own=own)
         self.tall, self.wide = tall, 2 * lanes
 
     def up(self, count: Any, step: int) -> Any:
