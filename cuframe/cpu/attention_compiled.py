@@ -31,7 +31,7 @@ _Kept = Callable[[int, int], Array]
 
 NOTHING = 1e30  # the lse of a row without keys: exp(x - 1e30) = 0
 _LEAST = 1 << 14  # scores for which compiling is worth its time
-_THREAD = 1 << 17  # scores that keep a thread busy for long enough
+_THREAD = 1 << 15  # scores that keep a thread busy for long enough
 _WIDEST = 256
 _DROPPED = 256  # rows whose dropout is drawn at once in backward
 

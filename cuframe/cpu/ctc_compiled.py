@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 
 _ZERO = -1e30  # log 0
 _LEAST = 1 << 12  # states and steps for which compiling is worth its time
-_THREAD = 1 << 14  # that keep a thread busy for long enough
+_THREAD = 1 << 12  # that keep a thread busy for long enough
 
 
 def applies(x: Array, labels: Array) -> bool:

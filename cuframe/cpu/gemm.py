@@ -29,7 +29,7 @@ Array = npt.NDArray[Any]
 _LANES = 16  # of the vectors for which the tiles are made
 _LEAST = 1 << 22  # multiply-adds for which compiling is worth its time
 _DEEP = 128  # of the common dimension: below it there is too little to sum
-_THREAD = 1 << 22  # multiply-adds that keep a thread busy for long enough
+_THREAD = 1 << 20  # multiply-adds that keep a thread busy for long enough
 
 
 def _in_rows(a: Array) -> bool | None:

@@ -21,7 +21,7 @@ __all__ = ["applies", "apply", "row_moments", "row_sums", "rows_backward", "rows
 Array = npt.NDArray[Any]
 
 _LEAST = 1 << 14  # numbers for which compiling is worth its time
-_THREAD = 1 << 18  # numbers that keep a thread busy for long enough
+_THREAD = 1 << 15  # numbers that keep a thread busy for long enough
 _CHUNKS = 16
 _CHUNK_ROWS = 512  # at most, so that a sum of float32 over rows stays short
 

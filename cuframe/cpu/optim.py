@@ -19,7 +19,7 @@ from . import jit, pool
 __all__ = ["adam", "takes", "together"]
 
 _LEAST = 1 << 14  # elements of a parameter for which it is worth to be compiled
-_THREAD = 1 << 16  # elements that keep a thread busy for long enough
+_THREAD = 1 << 14  # elements that keep a thread busy for long enough
 
 
 def takes(p: Any) -> bool:

@@ -27,8 +27,8 @@ from . import threads as python_threads
 
 __all__ = ["run", "spread"]
 
-_THREAD = 1 << 16  # elements that keep a thread busy for long enough
-_CHUNK = 1 << 14  # elements between two times that a thread asks for more
+_THREAD = 1 << 15  # elements that keep a thread busy for long enough
+_CHUNK = 1 << 13  # elements between two times that a thread asks for more
 
 
 @lru_cache(1)
@@ -61,6 +61,8 @@ class _Workers:
 
     def have(self, count: int) -> None:
         """See to it that there are so many."""
+        if self.count >= count:
+            return
         serve, library = _code()[2], ctypes.CDLL(None)
         while self.count < count:
             worker = self.mail + 8 * (self.code.FIRST + self.code.WORKER["end"] * self.count)
