@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from cuframe.cpu import jit
+
 FAULTS = """
 import resource
 import numpy as np
@@ -46,4 +48,16 @@ def test_glibcs_own_variables_are_left_alone():
 @pytest.mark.parametrize(("given", "threads"), [("1", 1), ("1,2", 1), ("10000", None), ("", None), ("0", None)])
 def test_threads_are_as_many_as_openmp_may_have(given, threads):
     (found,) = run("from cuframe.cpu import jit; print(jit.cpus())", OMP_NUM_THREADS=given)
-    assert int(found) == (threads or min(8, len(os.sched_getaffinity(0))))
+    assert int(found) == (threads or min(8, len(os.sched_getaffinity(0)), jit._quota() or 8))
+
+
+@pytest.mark.parametrize(("text", "threads"), [("150000 100000\n", 1), ("400000 100000\n", 4), ("20000 100000\n", 1),
+                                               ("max 100000\n", 6), ("", 6), (None, 6)])
+def test_threads_are_as_many_as_a_container_has_time_for(text, threads, tmp_path, monkeypatch):
+    file = tmp_path / "cpu.max"
+    if text is not None:
+        file.write_text(text)
+    monkeypatch.setattr(jit, "_QUOTA", file)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert jit.cpus.__wrapped__() == threads

@@ -5,6 +5,7 @@ import ctypes
 import os
 from functools import lru_cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 __all__ = ["Kernel", "address", "available", "compiled", "cpus", "lanes", "load", "yield_address"]
@@ -29,12 +30,25 @@ def address(a: Any) -> int:
     return 0 if a is None else a.__array_interface__["data"][0]
 
 
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in a period, and the period
+
+
+def _quota() -> int | None:
+    """Whole cores' worth of time that a container may use, as by `docker run --cpus`."""
+    try:
+        most, period = _QUOTA.read_text().split()
+        return None if most == "max" else max(1, int(most) // int(period))
+    except (OSError, ValueError):
+        return None
+
+
 @lru_cache(1)
 def cpus() -> int:
-    """Threads a kernel may use: a core each of those that the process may run on, and no more than OMP_NUM_THREADS."""
+    """Threads a kernel may use: a core each of those that the process may run on, and no more than OMP_NUM_THREADS, or
+    than a container's processor time is enough for: threads that wait for each other must run at the same time."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
-    return min(8, count, int(wanted) if wanted.isdecimal() and int(wanted) else count)
+    return min(8, count, _quota() or count, int(wanted) if wanted.isdecimal() and int(wanted) else count)
 
 
 @lru_cache(1)

@@ -50,11 +50,11 @@ def _code() -> Any:
 class _Workers:
     """Threads that run `serve`, and the memory through which they get jobs."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self) -> None:
         from . import pool_ir as code
 
-        self.code, self.count, self.most = code, 0, most
-        words = code.FIRST + code.WORKER["end"] * most
+        self.code, self.count = code, 0
+        words = code.FIRST + code.WORKER["end"] * _MOST
         memory = np.zeros(words + 8, np.int64)
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(memory))
         self.mail = jit.address(memory) + -jit.address(memory) % 64
@@ -70,9 +70,9 @@ class _Workers:
                 start = ctypes.c_void_p(worker + 8 * self.code.WORKER[place])
                 if getattr(library, f"pthread_{name}_init")(start, None):
                     raise OSError(f"pthread_{name}_init failed")
-            self.count += 1
-            arguments = (self.mail, worker, self.count)
+            arguments = (self.mail, worker, self.count + 1)
             threading.Thread(target=serve, args=arguments, name="cuframe-kernel", daemon=True).start()
+            self.count += 1
 
 
 _MOST = 64  # workers
@@ -117,7 +117,7 @@ def run(kernel: jit.Kernel, words: Any, calls: int = 1, threads: int = 1, scratc
 def _together(kernel: jit.Kernel, words: Any, stride: int, calls: int, threads: int, scratch: int) -> None:
     global _workers
     if _workers is None:
-        _workers = _Workers(_MOST)
+        _workers = _Workers()
     _workers.have(threads - 1)
     each = -(-scratch // 16) * 16
     room = jit.address(python_threads.scratch(each * threads)) if scratch else 0
