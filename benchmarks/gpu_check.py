@@ -3,11 +3,13 @@
     python benchmarks/gpu_check.py [--budget 8m] [--only STAGE[:UNIT]] [--resume] [--results DIR]
     python benchmarks/gpu_check.py --show benchmarks/results/nvidia-h200-2026-11-23.json
     python benchmarks/gpu_check.py --list
+    python benchmarks/gpu_check.py --rehearse [--only STAGE[:UNIT]]
 
-Stages: environment, compile, correctness (the tests that run on a device), repeats (250 runs, bit for bit), timings
-(against PyTorch where it is installed), sanitizer (compute-sanitizer where it is found).  Each unit is a process with
-a time limit; results are in the JSON file as soon as a unit ends, and `--resume` runs what has none yet.  The exit
-status is 0 when all passed, 1 when something failed, 2 when there is no GPU to ask.
+Stages: environment, compile, correctness (the tests that run on a device), repeats (250 runs, bit for bit), tune (which
+launches are fastest here), timings (against PyTorch where it is installed), sanitizer (compute-sanitizer where it is
+found), grid (as many sizes of recurrent layers and attention as time allows).  Each unit is a process with a time
+limit; results are in the JSON file as soon as a unit ends, and `--resume` runs what has none yet.  The exit status is 0
+when all passed, 1 when something failed, 2 when there is no GPU to ask.
 """
 
 from __future__ import annotations
@@ -40,12 +42,16 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=seconds, default=480, help="time for all, such as 8m (default)")
     parser.add_argument("--only", action="append", default=[], metavar="STAGE[:UNIT]",
-                        help="run only this, again if it has run (several times: each)")
+                        help="run only this, again if it has run, without --resume (several times: each)")
     parser.add_argument("--resume", action="store_true", help="go on with the latest results of this GPU")
-    parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "results", help="folder of the results")
+    parser.add_argument("--results", type=Path, help="folder of the results (default: benchmarks/results)")
     parser.add_argument("--show", type=Path, metavar="FILE", help="print a file of results as Markdown")
     parser.add_argument("--list", action="store_true", help="print the units and run none")
-    return parser.parse_args(argv)
+    parser.add_argument("--rehearse", action="store_true",
+                        help="in the simulator, of small sizes and without PyTorch: shows that units run, and no more")
+    args = parser.parse_args(argv)
+    args.results = args.results or (ROOT / "runs" / "rehearsal" if args.rehearse else plan.RESULTS)
+    return args
 
 
 def place(folder: Path, gpu: str, date: str, again: bool) -> tuple[Path, bool]:
@@ -74,10 +80,11 @@ def main(argv: list[str] | None = None) -> int:
         for unit in (plan.environment_unit(), *plan.plan("sm_NN")):
             print(f"{unit.name:45} {unit.limit:4.0f} s")
         return 0
+    device = "sim" if args.rehearse else "cuda"
     today = datetime.date.today().isoformat()
     fresh = Results.new(args.results / f"unknown-{today}.json")
     fresh.save = lambda: None  # type: ignore[method-assign]  # it has no name before the GPU has told its own
-    passed = run([plan.environment_unit()], fresh, budget=min(120, args.budget / 2))
+    passed = run([plan.environment_unit(device)], fresh, budget=min(120, args.budget / 2))
     found = fresh.units["environment"]
     facts = {row["key"]: row for row in found.get("rows", [])}
     if "device" not in facts:
@@ -91,11 +98,12 @@ def main(argv: list[str] | None = None) -> int:
     results.save()
     print(f"results: {path}")
     try:
-        units = plan.chosen(plan.plan(plan.arch_of(facts)), [o for o in args.only if o != "environment"])
+        units = plan.chosen(plan.plan(plan.arch_of(facts), device, args.results),
+                            [o for o in args.only if o != "environment"], device)
     except ValueError as error:
         print(f"gpu-check: {error}", file=sys.stderr)
         return 2
-    if args.only:
+    if args.only and not args.resume:
         for unit in units:
             results.units.pop(unit.name, None)
     if args.only != ["environment"]:

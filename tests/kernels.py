@@ -7,9 +7,13 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 import cuframe as cf
+from cuframe import _paths
 from cuframe.backend import Device, backend_for, backend_of
+from cuframe.cuda import tuned
+from cuframe.gpu import _rnn_persistent as persistent
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
 # one, around a warp, around a block
@@ -59,3 +63,10 @@ def assert_near(actual: Any, expected: Array, dtype: str, scale: float = 1.0, wh
 def tensors(*arrays: Any, device: str, requires_grad: bool = True) -> list[cf.Tensor]:
     """Host arrays as tensors on `device`."""
     return [cf.tensor(a, device=device).requires_grad_(requires_grad) for a in arrays]
+
+
+@pytest.fixture(autouse=True)
+def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a module that imports this, no table of what a GPU measured changes what is tested."""
+    default = tuned.read(_paths.kernels_dir() / "tuned" / "default.json")
+    monkeypatch.setattr(persistent, "table", lambda arch: default)

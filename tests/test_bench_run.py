@@ -110,7 +110,7 @@ def test_rounds_end_when_calls_take_longer_than_they_did() -> None:
 def test_families_are_sound(chosen: Family) -> None:
     """Every one builds, agrees with its float64 self, and has limits that make sense."""
     case = Case(chosen, chosen.small, "float32")
-    assert chosen.cpu and len(chosen.small) == len(chosen.dims) and "float32" in chosen.small_dtypes
+    assert (chosen.cpu or chosen.cuda) and len(chosen.small) == len(chosen.dims) and "float32" in chosen.small_dtypes
     ours = passes(chosen.build(Side(cf, "cpu", "float32"), *chosen.small), cf)
     right = passes(chosen.build(Side(cf, "cpu", "float64"), *chosen.small), cf)
     for mode in ours:

@@ -10,7 +10,7 @@ import pytest
 import cuframe as cf
 from cuframe.cpu import rnn as host
 from cuframe.gpu import rnn
-from tests.kernels import FLOATS, Array, assert_near, numbers, put
+from tests.kernels import FLOATS, Array, assert_near, numbers, put, untuned  # noqa: F401
 
 CELLS = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
 

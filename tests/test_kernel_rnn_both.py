@@ -12,7 +12,7 @@ from cuframe.cuda import sim, tuned
 from cuframe.cuda.persistent import GPUS, persistent_plan
 from cuframe.gpu import _rnn_persistent as persistent
 from cuframe.gpu import rnn, rnn_both
-from tests.kernels import FLOATS, Array, fetch, numbers, put
+from tests.kernels import FLOATS, Array, fetch, numbers, put, untuned  # noqa: F401
 from tests.test_kernel_rnn_persistent import CELLS, UNIT, Case, off, small_blocks
 
 KINDS = ("lstm", "gru", "rnn_tanh")

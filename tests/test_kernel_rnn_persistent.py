@@ -18,7 +18,7 @@ from cuframe.cuda import sim, tuned
 from cuframe.cuda.persistent import GPUS, DeviceFacts, persistent_plan
 from cuframe.gpu import _rnn_persistent as persistent
 from cuframe.gpu import rnn
-from tests.kernels import FLOATS, Array, fetch, numbers, put
+from tests.kernels import FLOATS, Array, fetch, numbers, put, untuned  # noqa: F401
 from tests.sim_helpers import needs_compiler
 
 CELLS = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}

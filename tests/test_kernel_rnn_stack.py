@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 import cuframe as cf
-from cuframe.cuda import tuned
 from cuframe.gpu import _lanes, rnn_stack
 from cuframe.gpu import _rnn_persistent as persistent
 from tests.cupy_stand_in import StandIn, array
+from tests.kernels import untuned  # noqa: F401
 from tests.test_cuda_driver import cupy  # noqa: F401
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
+def short(untuned: None, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Chunks of three steps."""
-    default = tuned.table("sm_90")
+    default = persistent.table("sm_90")
     monkeypatch.setattr(persistent, "table", lambda arch: default._replace(chunk_steps=3, least_steps=1))
 
 

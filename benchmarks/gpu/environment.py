@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from benchmarks.gpu.runner import Rows
@@ -29,23 +30,24 @@ def compiler() -> dict[str, Any]:
     return {"nvrtc": ".".join(map(str, version)), "library": nvrtc._library_path(), "headers": str(nvrtc.header_dir())}
 
 
-def first_kernel() -> dict[str, Any]:
+def first_kernel(device: str = "cuda") -> dict[str, Any]:
     """Compiled, loaded, launched and right: a kernel of one's own, one of a family, a product, an elementwise one."""
     import numpy as np
 
     import cuframe as cf
 
     start = time.perf_counter()
-    x = cf.arange(1000.0, device="cuda")
+    x = cf.arange(1000.0, device=device)
     scale = cf.cuda.kernel('#include "common/platform.cuh"\n__global__ void scale(float* x, float a, int64 n) '
                            "{ int64 i = blockIdx.x * (int64)blockDim.x + threadIdx.x; if (i < n) x[i] *= a; }",
                            "scale", ("float* x[n]", "float a", "int64 n"))
     scale(4, 256, x.array, 2.0, 1000)
     np.testing.assert_array_equal(x.cpu().numpy(), 2 * np.arange(1000, dtype=np.float32))
-    half = cf.arange(6.0, device="cuda").reshape(2, 3).to(cf.bfloat16)
+    half = cf.arange(6.0, device=device).reshape(2, 3).to(cf.bfloat16)
     np.testing.assert_allclose(cf.softmax(half, 1).float().cpu().numpy().sum(1), 1, atol=0.01)
     np.testing.assert_array_equal((half @ half.T).float().cpu().numpy(), [[5, 14], [14, 50]])
-    cf.cuda.synchronize()
+    if device == "cuda":
+        cf.cuda.synchronize()
     return {"seconds": round(time.perf_counter() - start, 2)}
 
 
@@ -59,17 +61,30 @@ def peaks() -> dict[str, Any]:
     return {"copy": peak_copy(clock, cupy), "products": {d: peak_products(d, clock) for d in ("float32", "bfloat16")}}
 
 
+def simulated() -> dict[str, Any]:
+    """The simulator's device in the place of a GPU."""
+    from cuframe.cuda.sim.settings import limits
+
+    number = limits().arch[3:]
+    return {"gpu": "simulator", "major": int(number[:-1]), "minor": int(number[-1])}
+
+
 _PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "machine": machine, "commit": commit, "device": device, "compiler": compiler, "first kernel": first_kernel,
     "peaks": peaks}
 
 
+_SIMULATED: dict[str, Callable[[], dict[str, Any]]] = {
+    "machine": machine, "commit": commit, "device": simulated, "first kernel": partial(first_kernel, "sim")}
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--device", choices=("cuda", "sim"), default="cuda")
     parser.add_argument("--rows")
     args = parser.parse_args(argv)
     rows, bad = Rows(args.rows), 0
-    for name, part in _PARTS.items():
+    for name, part in (_PARTS if args.device == "cuda" else _SIMULATED).items():
         if name in rows:
             continue
         try:

@@ -1,6 +1,6 @@
 """Runs each family many times on one input and asks for the same bits.
 
-    python -m benchmarks.gpu.repeats softmax [--count 250] [--device cuda|sim] [--plain]
+    python -m benchmarks.gpu.repeats softmax [layer_norm ...] [--count 250] [--device cuda|sim] [--plain]
 
 `--plain` takes each array straight from the driver, so that a sanitizer sees its end; with `--count 1` that is what the
 sanitizers run.
@@ -9,17 +9,19 @@ sanitizers run.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from benchmarks.gpu.runner import Rows
+from benchmarks.gpu.runner import TRIES, Rows
 from cuframe.bench.case import Family, Side, passes
 from cuframe.bench.families import FAMILIES, family
 
 COUNT = 250
+_LONGEST = 90                           # seconds after which a family is taken for one that hangs
 
 
 def _several(result: Any) -> Sequence[Any]:
@@ -65,7 +67,7 @@ def different(chosen: Family, dtype: str, cf: Any, device: str, count: int) -> d
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("family", choices=[f.name for f in FAMILIES])
+    parser.add_argument("families", nargs="+", choices=[f.name for f in FAMILIES], metavar="FAMILY")
     parser.add_argument("--count", type=int, default=COUNT)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--plain", action="store_true")
@@ -77,20 +79,25 @@ def main(argv: list[str] | None = None) -> int:
         import cupy
 
         cupy.cuda.set_allocator(None)
-    rows, bad = Rows(args.rows), 0
-    chosen = family(args.family)
-    for dtype in chosen.small_dtypes:
-        key = f"{chosen.name} {dtype}"
-        if key in rows:
-            continue
-        try:
-            found = different(chosen, dtype, cf, args.device, args.count)
-            bad += sum(found.values())
-            rows.add(key, sizes=list(chosen.small), runs=args.count, different=found)
-        except Exception as error:
-            bad += 1
-            rows.add(key, error=f"{type(error).__name__}: {error}"[:1000])
-            print(f"{key}: {type(error).__name__}: {error}", file=sys.stderr)
+    rows = Rows(args.rows)
+    for chosen in map(family, args.families):
+        for dtype in chosen.small_dtypes[:1] if args.device == "sim" else chosen.small_dtypes:
+            key = f"{chosen.name} {dtype}"
+            if key in rows:
+                continue
+            if rows.begin(key) > TRIES:
+                rows.add(key, error=f"the process ended within it {TRIES} times")
+                continue
+            signal.alarm(_LONGEST if args.device == "cuda" else 0)
+            try:
+                found = different(chosen, dtype, cf, args.device, args.count)
+                rows.add(key, sizes=list(chosen.small), runs=args.count, different=found)
+            except Exception as error:
+                rows.add(key, error=f"{type(error).__name__}: {error}"[:1000])
+            signal.alarm(0)
+    bad = [row for row in rows.found if "error" in row or any(row.get("different", {}).values())]
+    for row in bad:
+        print(f"{row['key']}: {row.get('error') or row['different']}", file=sys.stderr)
     return 1 if bad else 0
 
 

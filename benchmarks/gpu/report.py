@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from benchmarks.gpu import standing as standing_lines
 from cuframe.bench.selection import in_order
 from cuframe.bench.table import COLUMNS, cells, duration
 from cuframe.bench.table import markdown as table
 
-__all__ = ["markdown", "summary", "timings"]
+__all__ = ["markdown", "standing", "summary", "timings"]
 
-_STAGES = ("environment", "compile", "correctness", "repeats", "timings", "sanitizer")
+_STAGES = ("environment", "compile", "correctness", "repeats", "tune", "timings", "sanitizer", "grid")
+_STANDING = ["", "cases", "mean", "worst", "", "aim", "time over floor"]
 
 
 def _of_stage(data: Mapping[str, Any], stage: str) -> list[tuple[str, dict[str, Any]]]:
@@ -23,10 +25,24 @@ def facts(data: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {row["key"]: row for row in data["units"].get("environment", {}).get("rows", [])}
 
 
-def timings(data: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The rows that hold times; of what was measured again, the last."""
-    found = {row["key"]: row for _, unit in _of_stage(data, "timings") for row in unit.get("rows", []) if "us" in row}
+def timings(data: Mapping[str, Any], *stages: str) -> Iterator[dict[str, Any]]:
+    """The rows of stages that hold times; of what was measured again, the last."""
+    found = {row["key"]: row for stage in stages or ("timings",) for _, unit in _of_stage(data, stage)
+             for row in unit.get("rows", []) if "us" in row}
     yield from found.values()
+
+
+def standing(data: Mapping[str, Any]) -> list[standing_lines.Line]:
+    """Means against PyTorch's kernels for recurrent layers and attention, of all sizes that were measured."""
+    rows = list(timings(data, "timings", "grid"))
+    return standing_lines.recurrent_lines(rows) + standing_lines.attention_lines(rows)
+
+
+def _standing_cells(line: standing_lines.Line) -> list[str]:
+    aim = "" if line.aim is None else f"{line.aim:g}" + ("" if line.least is None else f", worst {line.least:g}")
+    met = {None: "", True: ": met", False: ": missed"}[line.met]
+    return [line.what, str(line.count), f"{line.mean:.2f}", f"{line.worst:.2f}", line.where, aim + met,
+            "" if line.floor is None else f"{line.floor:.2f}"]
 
 
 def _title(data: Mapping[str, Any]) -> str:
@@ -60,6 +76,10 @@ def summary(data: Mapping[str, Any]) -> str:
     rows = list(timings(data))
     for row in rows:
         lines.append("  " + _short(row))
+    for line in standing(data):
+        what, count, mean, worst, where, aim, floor = _standing_cells(line)
+        lines.append(f"  {what:46} {mean:>6} x in the mean of {count}, worst {worst} ({where})"
+                     + (f", aim {aim}" if aim else "") + (f", {floor} times the floor" if floor else ""))
     return "\n".join(lines)
 
 
@@ -89,7 +109,7 @@ def markdown(data: Mapping[str, Any]) -> str:
     checks = []
     for stage in _STAGES[1:]:
         for name, unit in _of_stage(data, stage):
-            if stage == "timings" and unit["status"] == "passed":
+            if stage == "timings" and unit["status"] in ("passed", "in part"):
                 continue
             counts = ", ".join(f"{unit[k]} {k}" for k in ("passed", "failed", "skipped") if unit.get(k))
             counts = counts or f"{len(unit.get('rows', []))} rows"
@@ -101,4 +121,10 @@ def markdown(data: Mapping[str, Any]) -> str:
         lines += table(COLUMNS, rows)
         lines += ["", "time: median on the GPU; cold: with the L2 cache overwritten; wall: from call to call.",
                   "roofline: share of what the copies (m) or products (p) measured there allow."]
+    means = [_standing_cells(line) for line in standing(data)]
+    if means:
+        lines += ["", "Times as fast as cuDNN and as PyTorch's attention, geometric means over all sizes measured:", "",
+                  *_table(_STANDING, means)]
+    for title, header, body in standing_lines.grids(timings(data, "timings", "grid")):
+        lines += ["", f"{title}: times as fast as cuDNN, and a step of cuframe's", "", *_table(header, body)]
     return "\n".join(lines)

@@ -20,24 +20,37 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FINAL", "ROOT", "VERSION", "Results", "Rows", "Unit", "line", "python", "read_rows", "run"]
+__all__ = ["FINAL", "PARTS", "ROOT", "SECONDS", "TRIES", "VERSION", "Results", "Rows", "Unit", "line", "python",
+           "read_rows", "run", "status_of"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 VERSION = 2                             # of the JSON
 # what `--resume` need not run again
 FINAL = ("passed", "failed")
+# a unit that has more to do says so by its exit: what it had time for went well, or not
+PARTS = {75: "in part", 76: "failed in part"}
+GOOD = ("passed", "in part")
+SECONDS = "{seconds}"                   # in a command line, the seconds that the unit is to take
+_LEFT_OVER = 0.85                       # of its limit: to come to an end it needs the rest
+# how often what a unit begins may end its process, or be cut off, and the processes of a unit that goes on
+TRIES, _PROCESSES = 2, 4
 _TAIL = 3000                            # characters of a log that are kept
 
 
 @dataclass(frozen=True)
 class Unit:
-    """One process: what it runs, and the seconds it may take.  `fold` makes its rows into what is kept."""
+    """One process: what it runs, and the seconds it may take, of which SECONDS in its command line tells it.
+
+    `fold` makes its rows into what is kept.  `again`: should the process die, another one goes on, since it notes in
+    its rows what it begins, and leaves out what it did not come back from.
+    """
 
     stage: str
     item: str
     argv: tuple[str, ...]
     limit: float
     fold: Callable[[list[dict[str, Any]]], dict[str, Any]] | None = None
+    again: bool = False
 
     @property
     def name(self) -> str:
@@ -54,6 +67,12 @@ class Rows:
 
     def __contains__(self, key: str) -> bool:
         return key in self._keys
+
+    def begin(self, key: str) -> int:
+        """Note that this is under way, which remains should the process die of it; how often it was without an end."""
+        count = 1 + sum(row.get("begun") == key for row in self.found)
+        self.add(f"begun {count}: {key}", begun=key)
+        return count
 
     def add(self, key: str, **fields: Any) -> dict[str, Any]:
         row = {"key": key, **fields}
@@ -103,8 +122,22 @@ class Results:
     def save(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self.data, indent=1) + "\n")
+        temporary.write_text(_text(self.data))
         os.replace(temporary, self.path)
+
+
+def _text(data: Mapping[str, Any]) -> str:
+    """JSON with a line for each row, of which there may be thousands."""
+    units = []
+    for name, unit in data["units"].items():
+        fields = (f"   {json.dumps(k)}: {_lines(v) if k == 'rows' and v else json.dumps(v)}" for k, v in unit.items())
+        units.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(fields) + "\n  }")
+    head = json.dumps({k: v for k, v in data.items() if k != "units"}, indent=1).removesuffix("\n}")
+    return head + ',\n "units": {\n' + ",\n".join(units) + "\n }\n}\n"
+
+
+def _lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    return "[\n" + ",\n".join(f"    {json.dumps(row)}" for row in rows) + "\n   ]"
 
 
 def run(units: Sequence[Unit], results: Results, *, budget: float = 480, shares: Mapping[str, float] | None = None,
@@ -117,7 +150,7 @@ def run(units: Sequence[Unit], results: Results, *, budget: float = 480, shares:
         together: how many units of a stage run at a time; 1 where it says nothing.
 
     Returns:
-        Whether all units, those of earlier runs included, passed.
+        Whether all units, those of earlier runs included, passed, or did so as far as they came.
     """
     start, spent = time.monotonic(), 0.0
     stages = list(dict.fromkeys(u.stage for u in units))
@@ -133,10 +166,14 @@ def run(units: Sequence[Unit], results: Results, *, budget: float = 480, shares:
             if before.get("status") in FINAL:
                 return
             left = deadline - time.monotonic()
-            if left < 1:
-                found: dict[str, Any] = {"status": "not run", "error": "no time left in the budget"}
-            else:
-                found = _run_unit(unit, min(unit.limit, left), before.get("rows", []), env)
+            found: dict[str, Any] = {"status": "not run", "error": "no time left in the budget", **before}
+            for _ in range(_PROCESSES if unit.again else 1):
+                if left < 1:
+                    break
+                found = _run_unit(unit, min(unit.limit, left), found.get("rows", []), env)
+                left = deadline - time.monotonic()
+                if found["status"] not in ("crashed", PARTS[76]):
+                    break
             with lock:
                 results.units[unit.name] = {"stage": unit.stage, **found}
                 results.save()
@@ -144,7 +181,7 @@ def run(units: Sequence[Unit], results: Results, *, budget: float = 480, shares:
 
         with ThreadPoolExecutor((together or {}).get(stage, 1)) as pool:
             list(pool.map(work, [u for u in units if u.stage == stage]))
-    return all(results.units[u.name]["status"] == "passed" for u in units)
+    return all(results.units[u.name]["status"] in GOOD for u in units)
 
 
 def line(name: str, found: Mapping[str, Any]) -> str:
@@ -153,7 +190,7 @@ def line(name: str, found: Mapping[str, Any]) -> str:
     what = counts or (f"{len(found['rows'])} rows" if found.get("rows") else "")
     text = f"{found['status']:8} {name:44} {found.get('seconds', 0):6.1f} s  {what}".rstrip()
     error = found.get("error", "").strip()
-    if found["status"] != "passed" and error:
+    if error:
         text += "\n         " + error.splitlines()[-1][:200]
     return text
 
@@ -166,7 +203,7 @@ def _run_unit(unit: Unit, limit: float, rows: Iterable[dict[str, Any]],
         began = time.monotonic()
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [*unit.argv, "--rows", str(path)], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
+                [*_told(unit.argv, limit), "--rows", str(path)], cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL, start_new_session=True, env={**os.environ, **_environment(), **(env or {})})
             try:
                 code: int | None = process.wait(limit)
@@ -181,14 +218,18 @@ def _run_unit(unit: Unit, limit: float, rows: Iterable[dict[str, Any]],
         elif code < 0:
             found |= {"status": "crashed", "error": f"ended by {signal.Signals(-code).name}\n"}
         else:
-            found |= {"status": "failed" if code else "passed"}
-        if found["status"] != "passed":
+            found |= {"status": PARTS.get(code, "failed" if code else "passed")}
+        if found["status"] not in GOOD:
             found["error"] = log.read_text(errors="replace")[-_TAIL:] + "\n" + found.get("error", "")
         if unit.fold is not None:
             found |= unit.fold(kept)
         elif kept:
             found["rows"] = kept
         return found
+
+
+def _told(argv: tuple[str, ...], limit: float) -> list[str]:
+    return [f"{_LEFT_OVER * limit:.0f}" if a == SECONDS else a for a in argv]
 
 
 def _environment() -> dict[str, str]:
@@ -204,6 +245,11 @@ def _end(process: subprocess.Popen) -> None:
     except ProcessLookupError:
         pass
     process.wait()
+
+
+def status_of(failed: bool, finished: bool) -> int:
+    """With what a unit exits."""
+    return int(failed) if finished else 75 + failed
 
 
 def python(*arguments: str) -> tuple[str, ...]:

@@ -6,10 +6,11 @@ gives back a `Work`: what is called, and the inputs it is differentiated by.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
 
@@ -51,6 +52,27 @@ class Side:
         """A host array's copy on the device."""
         return self.lib.from_numpy(values).to(self.device)
 
+    @contextlib.contextmanager
+    def tf32(self) -> Iterator[None]:
+        """float32 products may be rounded to TF32; of ours, those of the kernels that have such a way."""
+        if self.ours:
+            before = self.lib.cuda.allow_tf32()
+            self.lib.cuda.set_allow_tf32(True)
+            try:
+                yield
+            finally:
+                self.lib.cuda.set_allow_tf32(before)
+            return
+        switches = self.lib.backends.cudnn, self.lib.backends.cuda.matmul
+        states = [s.allow_tf32 for s in switches]
+        for s in switches:
+            s.allow_tf32 = True
+        try:
+            yield
+        finally:
+            for s, state in zip(switches, states):
+                s.allow_tf32 = state
+
     def filled(self, module: Any, scale: float = 0.1) -> Any:
         """`module` on the device, in the dtype, with parameters that are the same on both sides."""
         module = module.to(self.device).to(getattr(self.lib, self.dtype))
@@ -65,13 +87,14 @@ class Work:
     """`call` gives the result; gradients are taken by `inputs`.
 
     `stateful` work is a step that changes what it works on: it has no backward of its own and is built anew for each
-    repeat. `count` operations are in a call; times are those of one.
+    repeat. `count` operations are in a call; times are those of one. `within` is around a call and its backward.
     """
 
     call: Callable[[], Any]
     inputs: Sequence[Any] = ()
     stateful: bool = False
     count: int = 1
+    within: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
 
 
 def moves(forward: float, backward: float) -> Callable[..., tuple[int, int]]:
@@ -96,6 +119,8 @@ class Family:
         cold: whether it is also timed with caches overwritten on a GPU, and that is its figure.
         aim: times as fast as PyTorch that is aimed at on a CPU.
         same: whether both libraries compute the same; not where each draws its own random numbers.
+        grid: rounds of sizes that `make gpu-check` goes through where time is left, with `grid_dtypes` and
+            `grid_variants`; `bench run` leaves them out.
     """
 
     name: str
@@ -116,6 +141,9 @@ class Family:
     cold: bool = True
     aim: float = 1.0
     same: bool = True
+    grid: Sequence[Sequence[Sizes]] = ()
+    grid_dtypes: Sequence[str] = ()
+    grid_variants: Sequence[str] = ("torch",)
     tolerance: Mapping[str, float] = field(default_factory=lambda: {
         "float32": 1e-4, "float64": 1e-4, "bfloat16": 0.05, "float16": 0.01})
 
@@ -124,6 +152,12 @@ class Family:
         own = self.dtypes if kind == "cuda" else self.cpu_dtypes
         chosen = list(own) if dtypes is None else [d for d in dtypes if d in self.small_dtypes]
         return [Case(self, sizes, d) for sizes in (self.cuda if kind == "cuda" else self.cpu) for d in chosen]
+
+    def grid_cases(self) -> list[tuple[int, Case]]:
+        """Those of the grid, with the number of their round."""
+        own = replace(self, variants=self.grid_variants)
+        return [(i, Case(own, sizes, d)) for i, sizes_of in enumerate(self.grid) for sizes in sizes_of
+                for d in self.grid_dtypes]
 
 
 @dataclass(frozen=True)
@@ -161,7 +195,7 @@ def passes(work: Work, lib: Any) -> dict[str, Callable[[], Any]]:
         return {"step": work.call}
 
     def forward() -> Any:
-        with lib.no_grad():
+        with lib.no_grad(), work.within():
             return work.call()
 
     if not work.inputs:
@@ -172,7 +206,8 @@ def passes(work: Work, lib: Any) -> dict[str, Callable[[], Any]]:
     g = lib.from_numpy(weights).to(out.device).to(out.dtype)
 
     def training() -> Any:
-        return lib.autograd.grad(work.call(), list(work.inputs), g)
+        with work.within():
+            return lib.autograd.grad(work.call(), list(work.inputs), g)
 
     return {"forward": forward, "training": training}
 

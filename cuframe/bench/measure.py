@@ -35,6 +35,7 @@ class Session:
         seconds: that the samples of a row may take.
         copy: bytes a second of a copy; products: dtype to operations a second; see `machine`.
         arch: of the GPU, such as sm_90.
+        exact: compare results with float64 on the CPU where that takes no longer than the timing; else with PyTorch.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class Session:
     products: dict[str, float] = field(default_factory=dict)
     measure_products: Callable[[str], float] | None = None
     arch: str | None = None
+    exact: bool = True
 
     def product_rate(self, dtype: str) -> float:
         if dtype not in self.products and self.measure_products is not None:
@@ -99,13 +101,12 @@ def _contestants(case: Case, session: Session) -> tuple[dict[str, _Side], dict[s
 class _Reference:
     """What a case is compared with: itself in float64 on the CPU, or PyTorch where that would take too long."""
 
-    def __init__(self, case: Case) -> None:
+    def __init__(self, case: Case, exact: bool) -> None:
         import cuframe as cf
 
         self._case = case
         self._mine: _Side | None = None
-        self._found: dict[str, Any] = {}
-        if case.flops("training") <= _REFERENCE_FLOPS and case.traffic("training") <= _REFERENCE_BYTES:
+        if exact and case.flops("training") <= _REFERENCE_FLOPS and case.traffic("training") <= _REFERENCE_BYTES:
             through = None if case.dtype in ("float32", "float64") else case.dtype
             self._mine = _set_up(case.family, Side(cf, "cpu", "float64", through), case.sizes)
 
@@ -198,7 +199,7 @@ def rows_of(case: Case, session: Session, known: Mapping[str, Any] | None = None
     """The rows of a case, one a mode, as they are measured; those of `known` are left out."""
     family = case.family
     sides, notes = _contestants(case, session)
-    reference = _Reference(case)
+    reference = _Reference(case, session.exact)
     wall = family.timer == "wall"
     kinds = session.clock.kinds(session.cold and (family.cold or not session.warm), session.warm, wall)
     if wall and "wall" in kinds:

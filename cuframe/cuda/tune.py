@@ -21,7 +21,7 @@ _UNITS = (4, 8, 16, 32, 64)
 # float32 last: its sizes are the slowest.  What float16 wants, bfloat16 gets
 _KINDS = ("float16", "tf32", "float32")
 _STEPS = 128
-_REPEATS = 5
+_REPEATS = 4
 _LEAST_STEPS = (1, 2, 4, 8, 16, 32)
 _CHUNK_STEPS = (16, 32, 64, 128)
 # part of the time that is for the two numbers above, which come last
@@ -77,13 +77,14 @@ def candidates(facts: DeviceFacts, case: Case) -> list[tuple[Plan, int]]:
 
 def search(bench: Bench, seconds: float, chosen: Iterable[Case] | None = None,
            clock: Callable[[], float] = time.monotonic,
-           say: Callable[[str], None] = lambda text: None) -> tuple[dict[str, Any], int]:
+           say: Callable[[str], None] = lambda text: None,
+           keep: Callable[[dict[str, Any]], Any] = lambda row: None) -> tuple[dict[str, Any], int]:
     """Measure until the time is over.
 
     Args:
         bench: what times launches; seconds: in all, which the last case may pass by its own time.
         chosen: the cases, in their order.
-        say: told each result, as a line.
+        say: told each result, as a line; keep: given each row of the table as it is found.
 
     Returns:
         What the table has under "rnn_persistent", and the number of cases that were left for want of time.
@@ -96,12 +97,20 @@ def search(bench: Bench, seconds: float, chosen: Iterable[Case] | None = None,
         if clock() - start > seconds * (1 - _RESERVE):
             left += 1
             continue
-        times = [(bench.layer(case, plan), number) for number, (plan, _) in enumerate(plans)]
+        times = []
+        for number, (plan, _) in enumerate(plans):
+            try:
+                times.append((bench.layer(case, plan), number))
+            except (RuntimeError, ValueError) as error:  # one that a device refuses is not the fastest
+                say(f"{case}: {plan.exchange}, {plan.blocks} blocks: {error}")
+        if not times:
+            continue
         us, best = min(times)
         plan, tile = plans[best]
         rows.append({"cell": case.cell, "dtype": case.kind, "hidden": case.hidden, "batch": case.batch,
                      "directions": case.directions, "exchange": plan.exchange, "units": plan.units, "tile": tile,
                      "us": round(us, 3)})
+        keep(rows[-1])
         say(f"{case.cell:8} {case.kind:8} H {case.hidden:4} N {case.batch:2} x{case.directions}   {us:8.2f} us a step: "
             f"{plan.exchange}, {plan.blocks} blocks of {plan.units} units, {plan.forward.tile} at a time; "
             f"slowest {max(times)[0]:.2f}")
@@ -191,10 +200,11 @@ class GpuBench:
 
 
 def event_time(work: Callable[[], Any]) -> float:
-    """Microseconds that a GPU takes for `work`, by events."""
+    """Microseconds that a GPU takes for `work`, by events; a first one keeps it busy while the host gives out that."""
     from cuframe.cuda.streams import Event
 
     start, end = Event(enable_timing=True), Event(enable_timing=True)
+    work()
     start.record()
     work()
     end.record()

@@ -127,11 +127,18 @@ def _integer(name: str, value: Any, least: int) -> int:
     return value
 
 
+def _text(data: Mapping[str, Any]) -> str:
+    """JSON with a line for each row."""
+    rows = ",\n".join(f"   {json.dumps(row)}" for row in data["rnn_persistent"]["measured"])
+    head = json.dumps({**data, "rnn_persistent": {**data["rnn_persistent"], "measured": []}}, indent=1)
+    return head.replace('"measured": []', f'"measured": [\n{rows}\n  ]' if rows else '"measured": []') + "\n"
+
+
 def write(path: Path, data: Mapping[str, Any]) -> None:
     """Put a table in its place, whole or not at all; those read before are forgotten."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_suffix(".new")
-    fresh.write_text(json.dumps(data, indent=1) + "\n")
+    fresh.write_text(_text(data))
     read(fresh)
     fresh.replace(path)
     _table.cache_clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..case import FLOATS, Family, Side, Work
@@ -12,23 +13,38 @@ __all__ = ["FAMILIES"]
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
-def _layer(kind: str) -> Callable[..., Work]:
+def _layer(kind: str, shorter: bool = False, tf32: bool = False) -> Callable[..., Work]:
     def build(side: Side, steps: int, batch: int, features: int, hidden: int, layers: int, directions: int,
               variant: str = "") -> Work:
         layer = side.filled(getattr(side.nn, kind)(features, hidden, layers, bidirectional=directions == 2))
         if hasattr(layer, "flatten_parameters"):
             layer.flatten_parameters()
         x = side.floats(steps, batch, features)
-        if variant != "native":
-            return Work(lambda: layer(x)[0], [x, *layer.parameters()])
-
-        def call() -> Any:  # PyTorch's own kernels instead of cuDNN's
-            with side.lib.backends.cudnn.flags(enabled=False):
-                return layer(x)[0]
-
-        return Work(call, [x, *layer.parameters()])
+        call = _of_lengths(side, layer, x) if shorter else lambda: layer(x)[0]
+        within: Callable[[], Any] = contextlib.nullcontext
+        if variant == "native":  # PyTorch's own kernels instead of cuDNN's
+            within = lambda: side.lib.backends.cudnn.flags(enabled=False)  # noqa: E731
+        elif tf32:
+            within = side.tf32
+        return Work(call, [x, *layer.parameters()], within=within)
 
     return build
+
+
+def _of_lengths(side: Side, layer: Any, x: Any) -> Callable[[], Any]:
+    """Sequences of all lengths up to the longest, padded before and after, as users have them."""
+    steps, batch = x.shape[:2]
+    lengths = side.lib.tensor([-(-steps * (i + 1) // batch) for i in range(batch)])
+    if side.ours:
+        there = lengths.to(side.device)
+        return lambda: layer(x, lengths=there)[0]
+    rnn = side.nn.utils.rnn
+
+    def call() -> Any:
+        y = layer(rnn.pack_padded_sequence(x, lengths, enforce_sorted=False))[0]
+        return rnn.pad_packed_sequence(y, total_length=steps)[0]
+
+    return call
 
 
 def _weights(gates: int, features: int, hidden: int, layers: int, directions: int) -> int:
@@ -148,13 +164,37 @@ def _one_layer(of: Callable[..., tuple[int, int]]) -> Callable[..., tuple[int, i
 _DIMS = ("T", "N", "I", "H", "L", "D")
 _CPU = ((100, 32, 128, 256, 1, 1), (50, 64, 256, 512, 1, 1), (100, 1, 128, 128, 1, 1), (60, 16, 256, 256, 2, 2),
         (64, 32, 64, 256, 1, 1))
-_SMALL = (5, 3, 40, 40, 1, 1)
+# as many steps as one launch covers under any table of tuned launches
+_SMALL = (33, 3, 20, 20, 1, 1)
+_BOTH = ((128, 16, 512, 512, 1, 2),), ((60, 16, 256, 256, 1, 2),), (33, 3, 20, 20, 1, 2)
+# B and H of `make gpu-check`'s grid; it has T 128 first, which tells most of T 1024, too
+_BATCHES, _HIDDENS = (1, 2, 4, 8, 16, 32, 64, 128), (128, 192, 256, 320, 512, 768, 1000, 1024, 1536, 2048)
+_GRID = tuple(tuple((t, n, h, h, 1, 1) for h in _HIDDENS for n in _BATCHES) for t in (128, 1024))
 
 
-def _whole(name: str, kind: str, cuda: tuple[tuple[int, ...], ...]) -> Family:
+def _whole(name: str, kind: str, cuda: Sequence[tuple[int, ...]], cpu: Sequence[tuple[int, ...]] = _CPU,
+           small: tuple[int, ...] = _SMALL, grid: Sequence[Sequence[tuple[int, ...]]] = ()) -> Family:
     gates = _GATES[kind]
-    return Family(name, "rnn", _layer(kind), _DIMS, cuda, _CPU, _SMALL, _layer_traffic(gates), _layer_flops(gates),
-                  dtypes=FLOATS[:3], variants=("torch", "native"), cold=False)
+    return Family(name, "rnn", _layer(kind), _DIMS, cuda, cpu, small, _layer_traffic(gates), _layer_flops(gates),
+                  dtypes=FLOATS[:3], variants=("torch", "native"), cold=False, grid=grid, grid_dtypes=FLOATS[:3])
+
+
+def _padded(name: str, kind: str) -> Family:
+    """Of lengths whose mean is a little more than half of T; floors count the steps that there are."""
+    traffic, flops = _layer_traffic(_GATES[kind]), _layer_flops(_GATES[kind])
+
+    def part(of: Callable[..., tuple[int, int]]) -> Callable[..., tuple[int, int]]:
+        return lambda item, t, n, *rest: of(item, -(-t * (n + 1) // (2 * n)), n, *rest)
+
+    return Family(name, "rnn", _layer(kind, shorter=True), _DIMS, ((128, 16, 768, 768, 1, 1),),
+                  ((100, 32, 128, 256, 1, 1),), _SMALL, part(traffic), part(flops), dtypes=FLOATS[:3], cold=False)
+
+
+def _rounded(name: str, kind: str) -> Family:
+    """float32 by tensor cores; the limit by products is not known, since float32's own is another."""
+    return Family(name, "rnn", _layer(kind, tf32=True), _DIMS, ((128, 16, 768, 768, 1, 1),), (), _SMALL,
+                  _layer_traffic(_GATES[kind]), dtypes=FLOATS[:1], small_dtypes=FLOATS[:1], cold=False,
+                  tolerance={"float32": 0.01})
 
 
 def _one_step(name: str, kind: str) -> Family:
@@ -174,9 +214,16 @@ def _with_norm(name: str, kind: str) -> Family:
 # LSTM at B16 T1024 H768 is what cuDNN's, FlashRNN's and haste's published times are for
 FAMILIES = (
     _whole("lstm", "LSTM", ((128, 16, 768, 768, 1, 1), (1024, 16, 768, 768, 1, 1), (128, 1, 512, 512, 1, 1),
-                            (128, 64, 1024, 1024, 1, 1), (128, 16, 1000, 1000, 1, 1), (128, 16, 512, 512, 2, 2))),
-    _whole("gru", "GRU", ((128, 16, 768, 768, 1, 1), (128, 1, 512, 512, 1, 1), (128, 16, 512, 512, 2, 2))),
+                            (128, 64, 1024, 1024, 1, 1), (128, 16, 1000, 1000, 1, 1), (128, 16, 512, 512, 2, 2)),
+           grid=_GRID),
+    _whole("gru", "GRU", ((128, 16, 768, 768, 1, 1), (128, 1, 512, 512, 1, 1), (128, 16, 512, 512, 2, 2)), grid=_GRID),
     _whole("rnn_tanh", "RNN", ((128, 16, 768, 768, 1, 1),)),
+    _whole("lstm_bidirectional", "LSTM", *_BOTH),
+    _whole("gru_bidirectional", "GRU", *_BOTH),
+    _whole("lstm_stacked", "LSTM", ((512, 16, 512, 512, 4, 1),), ((60, 16, 256, 256, 3, 1),), (256, 1, 8, 8, 2, 1)),
+    _padded("lstm_lengths", "LSTM"),
+    _padded("gru_lengths", "GRU"),
+    _rounded("lstm_tf32", "LSTM"),
     _one_step("lstm_cell", "LSTMCell"),
     _one_step("gru_cell", "GRUCell"),
     _one_step("rnn_cell", "RNNCell"),

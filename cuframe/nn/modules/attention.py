@@ -37,7 +37,9 @@ class MultiheadAttention(Module):
     Called with `(query, key, value, key_padding_mask=None, need_weights=True, attn_mask=None,
     average_attn_weights=True, is_causal=False)`:
         query: (L, B, E), key: (S, B, kdim), value: (S, B, vdim), or with the batch first, or all without it.
-        key_padding_mask: (B, S); bool, True where a key is hidden, or numbers to add.
+        key_padding_mask: (B, S); bool, True where a key is hidden, or numbers to add. Without weights a bool one makes
+            keys behind the last that a sample sees cost nothing on a GPU; where lengths are at hand,
+            `F.scaled_dot_product_attention` takes them as `key_lengths`, and needs no mask.
         attn_mask: (L, S) or (B num_heads, L, S); bool, True where hidden, or numbers to add.
         need_weights: return the weights; without them attention is one node and its memory does not grow as L x S.
         average_attn_weights: the mean of the weights over the heads.
