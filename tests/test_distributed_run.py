@@ -256,7 +256,7 @@ def test_what_a_job_started_ends_with_it(tmp_path):
 def test_a_failed_job_is_started_again(tmp_path):
     body = """
 attempt = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
-print(rank, attempt)
+os.write(1, f"{rank} {attempt}\\n".encode())  # print writes in pieces, and the other rank's may come between
 if attempt < 2:
     sys.exit(3 if rank else time.sleep(1000))
 """
