@@ -54,22 +54,6 @@ def test_other_dtypes_and_reductions(dtype):
     assert np.array_equal(parts[2], want) and np.array_equal(other, want)
 
 
-def test_what_is_handed_over_is_a_copy():
-    for size in (100, 1 << 14, 40003):
-        source, target = np.arange(size, dtype=np.float32), np.zeros(size + 16, np.float32)
-        target = target[-target.ctypes.data // 4 % 16 :][:size]
-        reduction.hand_over(source, target)
-        assert np.array_equal(source, target)
-
-
-def test_sums_for_others_are_written_past_the_caches():
-    room = np.zeros((1 << 15) + 21, np.float32)
-    room = room[-room.ctypes.data // 4 % 16 :]
-    parts = [np.full((1 << 15) + 5, float(i), np.float32) for i in range(3)]
-    reduction.reduce_to(parts, 1, [room[: parts[0].size]], ReduceOp.SUM, streamed=True)
-    assert (parts[1] == 3).all() and (room[: parts[0].size] == 3).all() and (room[parts[0].size :] == 0).all()
-
-
 def test_pieces():
     """Of arrays larger than the segment: the last piece is ragged, and the ranks' shares of it are."""
     check_ranks(3, """

@@ -86,39 +86,24 @@ def reduce_into(parts: Sequence[np.ndarray], out: np.ndarray, op: ReduceOp) -> N
 
 
 @lru_cache(32)
-def _kernel(sources: int, targets: int, streamed: int, average: bool) -> Callable[[int, int], None]:
+def _kernel(sources: int, targets: int, average: bool) -> Callable[[int, int], None]:
     from . import reduction_ir
 
-    return jit.load(reduction_ir.build("reduce", jit.lanes(), sources, targets, streamed, average), "reduce")
+    return jit.load(reduction_ir.build("reduce", jit.lanes(), sources, targets, average), "reduce")
 
 
-def _compiled(array: np.ndarray) -> bool:
-    return array.dtype == np.float32 and array.size >= _LEAST and jit.available()
-
-
-def hand_over(source: np.ndarray, target: np.ndarray) -> None:
-    """Copy a vector to where another process reads it; `target` begins a cache line."""
-    if not _compiled(source):
-        target[...] = source
-        return
-    words = np.array([source.size, source.ctypes.data, target.ctypes.data], np.int64)
-    _kernel(1, 1, 1, False)(words.ctypes.data, 0)
-
-
-def reduce_to(
-    parts: Sequence[np.ndarray], mine: int, others: Sequence[np.ndarray], op: ReduceOp, streamed: bool = False
-) -> None:
+def reduce_to(parts: Sequence[np.ndarray], mine: int, others: Sequence[np.ndarray], op: ReduceOp) -> None:
     """Replace `parts[mine]` by the reduction of all, and write it to `others` as well.
 
     Args:
         parts: vectors of one length, in the order of ranks.
         mine: which of them is written.
         others: vectors of that length; they may be parts.
-        streamed: `others` are for another process, begin a cache line and are no parts.
     """
     own = parts[mine]
-    if _compiled(own) and op in (ReduceOp.SUM, ReduceOp.AVG) and len(parts) <= _MOST:
-        kernel = _kernel(len(parts), 1 + len(others), len(others) if streamed else 0, op is ReduceOp.AVG)
+    if (own.dtype == np.float32 and own.size >= _LEAST and op in (ReduceOp.SUM, ReduceOp.AVG)
+            and len(parts) <= _MOST and jit.available()):  # fmt: skip
+        kernel = _kernel(len(parts), 1 + len(others), op is ReduceOp.AVG)
         words = np.array([own.size, *(a.ctypes.data for a in (*parts, own, *others))], np.int64)
         kernel(words.ctypes.data, 0)
         return

@@ -29,13 +29,13 @@ import numpy as np
 from .errors import DistributedError, how_it_ended
 from .store import Store
 
-__all__ = ["PAGE", "SPINS", "Peer", "Segment", "same_host", "share_memory"]
+__all__ = ["FUTEX", "PAGE", "SPINS", "Peer", "Segment", "same_host", "share_memory", "slice_address"]
 
 PAGE = 4096
 RESERVED = 32  # bytes of a cookie at the beginning, for the members to know the memory by
 _SLICE = 0.01  # seconds between looks at the processes that are waited for
 SPINS = 200  # looks at a word before the kernel is asked to wake us: some 40 us, where there is a core for each rank
-_FUTEX = {"x86_64": 202, "aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}
+FUTEX = {"aarch64": 98, "riscv64": 98, "ppc64le": 221, "s390x": 238}.get(platform.machine(), 202)  # the call's number
 _WAIT, _WAKE = 0, 1
 
 
@@ -44,8 +44,13 @@ class _Timespec(ctypes.Structure):
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_number = ctypes.c_long(_FUTEX.get(platform.machine(), 202))
+_number = ctypes.c_long(FUTEX)
 _slice = _Timespec(0, int(_SLICE * 1e9))
+
+
+def slice_address() -> int:
+    """Where the time between two looks is found, as futex(2) wants it."""
+    return ctypes.addressof(_slice)
 
 
 def same_host() -> str:

@@ -14,8 +14,9 @@ Note [Order of additions]
 Note [Bytes moved]
     Of arrays in memory of their own, a rank copies the shares of the others into the segment, adds up its share, copies
     that out, and copies the others' sums back. Of n ranks' arrays of S bytes that is, read and written,
-    2 S (n-1)/n + (S + 2 S/n) + 2 S (n-1)/n: 4 S for 2 ranks. Of arrays that `empty` has made, a rank adds up its share
-    where the shares are and writes the sum to where it is wanted: S read and S written, and two phases in all.
+    2 S (n-1)/n + (S + 2 S/n) + 2 S (n-1)/n: 4 S for 2 ranks; as far as the segment's pieces stay in the caches (Note
+    [Ring] in `exchange`), memory moves 2 S. Of arrays that `empty` has made, a rank adds up its share where the shares
+    are and writes the sum to where it is wanted: S read and S written, and two phases in all.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ import numpy as np
 from . import status
 from .arrays import as_bytes, check_other
 from .errors import DistributedError, DistributedTimeout, name_ranks
+from .exchange import Ring
 from .process_group import ProcessGroup, ReduceOp, Work, check_reduction
-from .reduction import hand_over, reduce_into, reduce_to
+from .reduction import reduce_into, reduce_to
 from .segment import PAGE, SPINS, Segment, share_memory
 from .store import Store
 
@@ -48,6 +50,7 @@ _LINE = 64
 _LABEL = 256  # bytes before a piece, for dtype, shape and tag
 _STATE, _CAUSE, _TEXTS = 64, 128, 1152  # offsets in a rank's page; the clock is at 0
 _TEXT = 1024
+_FLAGS = 3200  # in a rank's page: the counters of the ring
 _RUNNING, _LEFT, _BROKEN = 0, 1, 2
 
 
@@ -83,19 +86,22 @@ class SharedMemoryGroup(ProcessGroup):
         pairs = pages + -(-size * size * 2 * _LINE // PAGE) * PAGE
         slots = pairs + 2 * size * chunk
         shares = slots + 2 * chunk
-        total = shares + size * size * 2 * LETTER
+        ring = shares + size * size * 2 * LETTER
+        total = ring + Ring.room(size)
         self._segment = Segment(store, name, self.rank, self.ranks, total, timeout)
         memory = self._segment.bytes
         self._pages = memory[PAGE:pages].reshape(size, PAGE)
         self._slots = memory[pairs:slots].reshape(2, size, chunk)
         self._shares = memory[slots:shares].reshape(2, chunk)
-        self._letters = memory[shares:total].reshape(size, size, 2, LETTER)
+        self._letters = memory[shares:ring].reshape(size, size, 2, LETTER)
+        self._ring = Ring(self._segment, ring, PAGE + _FLAGS, PAGE, self.rank, size)
         self._clocks = [PAGE * (1 + r) // 4 for r in range(size)]
         self._states = [clock + _STATE // 4 for clock in self._clocks]
         self._heads = [[(pages + (s * size + d) * 2 * _LINE) // 4 for d in range(size)] for s in range(size)]
         self._others = [r for r in range(size) if r != self.rank]
         self._clock = 0
         self._sequence = 0
+        self._under_way = ("", 0.0)  # a collective and its deadline
         self._closed = False
         self._meeting = (store, name)
         # number: address and size of this rank's row, and all rows, which live as long as an array on them does
@@ -112,6 +118,7 @@ class SharedMemoryGroup(ProcessGroup):
             self._sequence += 1
             where = f"{name} #{self._sequence}"
             deadline = time.monotonic() + self.timeout
+            self._under_way = where, deadline
             status.note(f"in {where}")
             text = f"{where} {detail}"
             self._put(self.rank, _TEXTS + _TEXT * (self._sequence % 2), text)
@@ -145,13 +152,16 @@ class SharedMemoryGroup(ProcessGroup):
         def look() -> None:
             self._look(where, deadline, self._missing)
 
-        # A thread beside the main one would keep the interpreter from it while it looks.
-        spins = self._spins if threading.current_thread() is threading.main_thread() else 0
+        spins = self._spins if self._patient() else 0
         for r in self._others:
             word = self._clocks[r]
             if reached(self._segment.read(word)):
                 continue
             self._segment.wait(word, reached, look, spins)
+
+    def _patient(self) -> bool:
+        """Whether to look for a while before one sleeps: not in a thread that takes the main one's time for it."""
+        return self._spins > 0 and threading.current_thread() is threading.main_thread()
 
     def _missing(self) -> list[int]:
         """Members that have not come to the phase this rank waits in."""
@@ -247,15 +257,23 @@ class SharedMemoryGroup(ProcessGroup):
         detail = f"{_describe(array)} {op.value}"
         large = array.nbytes > SMALL
         place = self._shared(array) if large and self._arenas and array.flags.c_contiguous else None
+        ring = large and place is None and self._ring.takes(array, op)
         if place is not None:
             detail += f" in shared array {place[0]} at {place[1]}"
+        elif ring:
+            detail += " by the ring"  # all ranks or none
 
         def job(phase: Callable[[], int]) -> None:
             if place is not None:
                 self._all_reduce_shared(array, place, op, phase)
                 return
             x = _flat(array)
-            (self._all_reduce_shares if large else self._all_reduce_small)(x, op, phase)
+            if ring:
+                where, deadline = self._under_way
+                self._ring.all_reduce(x, op, self._width(x.size), self._patient(), phase,
+                                      lambda missing: self._look(where, deadline, missing))  # fmt: skip
+            else:
+                (self._all_reduce_shares if large else self._all_reduce_small)(x, op, phase)
             if not array.flags.c_contiguous:
                 array[...] = x.reshape(array.shape)
 
@@ -281,9 +299,13 @@ class SharedMemoryGroup(ProcessGroup):
         if x.size:
             reduce_into(parts, x, op)
 
+    def _width(self, count: int) -> int:
+        """Elements of a rank's share of `count`, in whole cache lines."""
+        return -(-count // (self.size * _LINE)) * _LINE
+
     def _cuts(self, count: int) -> list[slice]:
-        """Each rank's share of `count` elements, in whole cache lines."""
-        width = -(-count // (self.size * _LINE)) * _LINE
+        """Each rank's share of `count` elements."""
+        width = self._width(count)
         return [slice(min(count, r * width), min(count, (r + 1) * width)) for r in range(self.size)]
 
     def _all_reduce_shares(self, x: np.ndarray, op: ReduceOp, phase: Callable[[], int]) -> None:
@@ -295,7 +317,7 @@ class SharedMemoryGroup(ProcessGroup):
             slot = slots[self._next(), me]
             for r, cut in enumerate(self._cuts(piece.size)):
                 if r != me:
-                    hand_over(piece[cut], slot[cut])
+                    slot[cut] = piece[cut]
 
         def take_back(piece: np.ndarray, now: int) -> None:
             for r, cut in enumerate(self._cuts(piece.size)):
@@ -309,7 +331,7 @@ class SharedMemoryGroup(ProcessGroup):
             sums = shares[self._next(), cut]
             mine = piece[cut]
             parts = [mine if r == me else slots[now, r, cut] for r in range(self.size)]
-            reduce_to(parts, me, [sums], op, streamed=True)
+            reduce_to(parts, me, [sums], op)
             if i + 1 < len(pieces):
                 give(pieces[i + 1])
             if i:
