@@ -85,3 +85,48 @@ def test_narrow_dtypes_at_an_index_and_a_mean_of_batches() -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", NARROW], cwd=ROOT, env=env, text=True, capture_output=True)
     assert done.returncode == 0, done.stderr
+
+
+# what a vjp holds besides its tensors are CuPy's arrays, which are no kind of NumPy's
+TWICE = """
+import sys, warnings
+from itertools import islice
+import tests.cupy_without_gpu
+import cuframe as cf
+from tests.opinfo import OP_DB
+from tests.opinfo.core import flatten
+from tests.test_device_ops import HOST_ONLY, moved_sample
+
+warnings.simplefilter("ignore")
+done = 0
+for info in OP_DB:
+    if info.name in HOST_ONLY | set(sys.argv[1:]) or not (info.gradient and info.double_gradient and info.samples):
+        continue
+    for sample in islice(info.each("float64" if "float64" in info.dtypes else info.dtypes[0]), 4):
+        cf.manual_seed(0)
+        given = moved_sample(sample, "cuda")
+        leaves = [t for t in given.tensors() if t.requires_grad]
+        roots = [r for r in flatten(info.function(*given.args, **given.kwargs)) if isinstance(r, cf.Tensor)]
+        roots = [r for r in roots if r.requires_grad]
+        if not leaves or not roots:
+            continue
+        try:
+            grads = cf.autograd.grad(sum((r * r).sum() for r in roots), leaves, create_graph=True, allow_unused=True)
+            grads = [g for g in grads if g is not None and g.requires_grad]
+            if grads:
+                cf.autograd.grad(sum((g * g).sum() for g in grads), leaves, allow_unused=True)
+        except Exception as error:
+            print(f"{info.id}: {type(error).__name__}: {error}")
+        done += 1
+print(done)
+"""
+
+
+@pytest.mark.slow
+def test_double_backward() -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    # the last one's targets are made on the device
+    left_out = [*LOOK_AT_VALUES, "nn.functional.ctc_loss"]
+    done = subprocess.run([sys.executable, "-c", TWICE, *left_out], cwd=ROOT, env=env, text=True, capture_output=True)
+    *failed, count = done.stdout.splitlines() or ["", "0"]
+    assert not failed and int(count) > 1000, done.stdout + done.stderr

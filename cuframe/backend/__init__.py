@@ -9,9 +9,11 @@ from .base import (
     backends_in_use,
     device,
     device_types,
+    is_array,
     register_backend,
 )
 
 __all__ = [
-    "Backend", "Device", "backend_for", "backend_of", "backends_in_use", "device", "device_types", "register_backend",
+    "Backend", "Device", "backend_for", "backend_of", "backends_in_use", "device", "device_types", "is_array",
+    "register_backend",
 ]  # fmt: skip

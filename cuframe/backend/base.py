@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "Backend", "Device", "backend_for", "backend_of", "backends_in_use", "device", "device_types", "register_backend",
+    "Backend", "Device", "backend_for", "backend_of", "backends_in_use", "device", "device_types", "is_array",
+    "register_backend",
 ]  # fmt: skip
 
 
@@ -200,6 +201,11 @@ def backend_for(where: Device | str) -> Backend:
         backend = _by_name[kind] = _factories[kind]()
         _by_type[backend.array_type] = backend
     return backend
+
+
+def is_array(value: Any) -> bool:
+    """Whether it is an array of a backend in use."""
+    return value.__class__ in _by_type or isinstance(value, np.ndarray)
 
 
 def backend_of(array: Any) -> Backend:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.graph import Node, Op, mode, next_sequence, paused, watched
-from ..backend import backend_of
+from ..backend import backend_of, is_array
 from ..dtypes import get_default_dtype, is_floating, result_type
 from ..tensor import Tensor, anomaly_check, record, record_outputs
 
@@ -104,8 +104,8 @@ def as_operands(name: str, a: Any, b: Any, floating: bool = False) -> tuple[Tens
         if not a_is and not b_is:
             raise TypeError(f"{name}: expected a Tensor, got {type(a).__name__} and {type(b).__name__}")
         other = b if a_is else a
-        if isinstance(other, (np.ndarray, np.generic)):
-            other = Tensor(np.asanyarray(other))
+        if isinstance(other, np.generic) or not isinstance(other, (bool, int, float, complex)) and is_array(other):
+            other = Tensor(np.asanyarray(other) if isinstance(other, np.generic) else other)
             a, b = (a, other) if a_is else (other, b)
         elif not isinstance(other, (bool, int, float, complex)):
             which = "second" if a_is else "first"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..autograd.graph import Op
-from ..backend import backend_of
+from ..backend import backend_of, is_array
 from ..dtypes import result_type
 from ..tensor import Tensor, record
 from .define import as_result, cast, fit, need_tensor, numpy_name
@@ -132,7 +132,7 @@ def where(condition: Any, input: Any = None, other: Any = None) -> Any:
     if c.dtype.kind != "b":
         raise RuntimeError(f"where: condition must be a bool tensor, got {c.dtype.name}")
     pair = []
-    dtype = result_type(*[Tensor(v) if isinstance(v, np.ndarray) else v for v in (input, other)])
+    dtype = result_type(*[Tensor(v) if is_array(v) else v for v in (input, other)])
     for argument, value in (("input", input), ("other", other)):
         if not isinstance(value, Tensor):
             value = Tensor(backend_of(c).asarray(value, c).astype(dtype))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import backend_of
+from ..backend import backend_of, is_array
 from ..dtypes import get_default_dtype, result_type
 from ..tensor import Tensor
 from .define import cast, is_number, need_tensor
@@ -28,7 +28,7 @@ def operands_of(name: str, arguments: dict[str, Any], floating: bool = False) ->
     need_tensor(name, "input", first)
     given = {k: v for k, v in arguments.items() if v is not None}
     for k, v in given.items():
-        if isinstance(v, np.ndarray):
+        if is_array(v):
             arguments[k] = given[k] = Tensor(v)
         elif not isinstance(v, Tensor) and not is_number(v):
             raise TypeError(f"{name}: {k} must be a Tensor or a number, got {type(v).__name__}")
