@@ -18,7 +18,7 @@ memory.keep()
 
 # modules of `cuframe.cpu` that do what a family of kernels does on a GPU
 _FAMILIES = frozenset((
-    "activation", "attention", "conv", "ctc", "norm", "optim", "rnn", "rnn_regularized", "softmax",
+    "activation", "attention", "conv", "ctc", "norm", "optim", "rnn", "rnn_regularized", "rnn_step", "softmax",
 ))  # fmt: skip
 
 
@@ -60,11 +60,11 @@ class CpuBackend(Backend):
         return _family(name)
 
     def matmul(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        from ..cpu.blas import product
+        from ..cpu.blas import batched, product
 
         if a.dtype.itemsize == 2:
             return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
-        return product(a, b)
+        return product(a, b) if a.ndim == 2 else batched(a, b)
 
     def matmul_add(self, a: np.ndarray, b: np.ndarray, row: np.ndarray) -> np.ndarray:
         from ..cpu.blas import product

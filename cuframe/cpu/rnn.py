@@ -134,6 +134,9 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
     """
     if cell not in CELLS:
         raise ValueError(f"rnn: cell must be one of {', '.join(CELLS)}, got {cell!r}")
+    if lengths is None and batch_sizes is None and w_hr is None and x.ndim == 3 and len(x) == 1:
+        out, c_1, step = rnn_step.forward(cell, x[0], h0, c0, w_ih, w_hh, b_ih, b_hh)
+        return out[None], out.copy(), c_1, step if need_backward else None
     kind = CELLS[cell]
     sizes = None if batch_sizes is None else np.asarray(batch_sizes)
     batch = check(cell, kind.gates, kind.has_c, x, w_ih, w_hh, b_ih, b_hh, w_hr, h0, c0, sizes)
@@ -144,12 +147,6 @@ def forward(cell: str, x: Array, w_ih: Array, w_hh: Array, b_ih: Array | None = 
     if dtype != work:
         x, w_ih, w_hh = (a.astype(work) for a in (x, w_ih, w_hh))
         b_ih, b_hh, w_hr = (a if a is None else a.astype(work) for a in (b_ih, b_hh, w_hr))
-    if steps == 1 and sizes is None and lengths is None and w_hr is None:
-        h, c = (None if s is None else s.astype(work, copy=False) for s in (h0, c0))
-        out, c_1, step = rnn_step.forward(cell, x[0], (w_ih, w_hh, b_ih, b_hh), h, c, dtype)
-        y = out[None].astype(dtype, copy=False)
-        return (y, out.astype(dtype), None if c_1 is None else c_1.astype(dtype, copy=False),
-                step if need_backward else None)
     hidden, features = len(w_hh) // kind.gates, w_hh.shape[1]
 
     start = columns(h0, layout.order, features, batch, work)
@@ -315,10 +312,9 @@ def backward(saved: Saved | rnn_step.Saved, gy: Array | None, gh_n: Array | None
 
 def _backward_of_step(s: rnn_step.Saved, gy: Array | None, gh_n: Array | None, gc_n: Array | None,
                       needs: Sequence[bool]) -> Grads:
-    work = s.out.dtype
-    given = [None if g is None else g.astype(work, copy=False) for g in (None if gy is None else gy[0], gh_n, gc_n)]
-    gh = given[0] if given[1] is None else given[1] if given[0] is None else given[0] + given[1]
-    return Grads(*rnn_step.backward(s, np.zeros_like(s.out) if gh is None else gh, given[2], needs))
+    gy = None if gy is None else gy[0]
+    gx, *others = rnn_step.backward(s, gh_n if gy is None else gy if gh_n is None else gy + gh_n, gc_n, needs[:7])
+    return Grads(None if gx is None else gx[None], *others)
 
 
 def _backward_compiled(s: Saved, kept: rnn_persistent.Kept, gy_rows: Array | None, gh_last: Array,

@@ -11,14 +11,14 @@ import numpy as np
 from ..autograd.graph import mode
 from ..backend import backend_of
 from ..tensor import Tensor
-from .define import Op, need_tensor, record_outputs
+from .define import Op, need_tensor, record, record_outputs
 from .elementwise import relu, sigmoid, tanh
 from .join import cat, chunk, stack
 from .linear import linear
 from .mask import where
 
-__all__: list[str] = ["layer_arrays", "needs_backward", "rnn_both", "rnn_layer", "rnn_layer_composite", "rnn_stack",
-                      "walk"]  # fmt: skip
+__all__: list[str] = ["layer_arrays", "needs_backward", "rnn_both", "rnn_cell", "rnn_layer", "rnn_layer_composite",
+                      "rnn_stack", "walk"]  # fmt: skip
 
 CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
@@ -32,6 +32,11 @@ def _vjp_of(family: str) -> Any:
         return tuple(backend_of(x).kernel(family).backward(kept, *grads, [n is not None for n in needs]))
 
     return vjp
+
+
+def _cell_vjp(g: Any, needs: tuple, *saved: Any) -> tuple:
+    gh, gc = g if isinstance(g, list) else (g, None)
+    return tuple(backend_of(saved[0]).kernel("rnn_step").backward(saved[-1], gh, gc, [n is not None for n in needs]))
 
 
 def rnn_layer(
@@ -85,6 +90,45 @@ def rnn_layer(
     outputs = (y, h_n) if c_n is None else (y, h_n, c_n)
     outs = record_outputs(outputs, RNN, tensors, saved)
     return outs[0], outs[1], outs[2] if c_n is not None else None
+
+
+def rnn_cell(
+    cell: str, x: Tensor, weights: tuple[Tensor | None, ...], h0: Tensor | None = None, c0: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """One step of a recurrent layer: `rnn_layer` where the device has no kernel for that.
+
+    Args:
+        x: [N, I]; weights: (w_ih, w_hh, b_ih, b_hh), the last two may be None.
+        h0, c0: [N, H], zeros if None.
+
+    Returns:
+        h [N, H], c [N, H] (None unless LSTM).
+
+    Raises:
+        ValueError: a shape or dtype does not fit.
+    """
+    kernel = backend_of(x.array).kernel("rnn_step")
+    if kernel is None:
+        _, h, c = rnn_layer(cell, x.unsqueeze(0), (*weights, None), h0, c0)  # type: ignore[arg-type]
+        return h, c
+    tensors = (x, h0, c0, *weights)
+    arrays = layer_arrays(cell, tensors)
+    h_1, c_1, kept = kernel.forward(cell, *arrays)
+    # Only a plain RNN's slope is that of its result, which must not be changed in place then.
+    saved = (*arrays, cell, h_1 if cell.startswith("rnn") else None, kept)
+    if c_1 is None:
+        return record(h_1, CELL, tensors, saved), None
+    outs = record_outputs((h_1, c_1), CELL, tensors, saved)
+    return outs[0], outs[1]
+
+
+def _cell_composite(x: Tensor, h0: Any, c0: Any, w_ih: Any, w_hh: Any, b_ih: Any, b_hh: Any, cell: str) -> Any:
+    """`rnn_cell` in basic operations, for its double backward."""
+    shape = (x.shape[0], w_hh.shape[1])
+    h0 = _zeros(x, shape) if h0 is None else h0
+    c0 = _zeros(x, shape) if c0 is None and cell == "lstm" else c0
+    h, c = _step(cell, linear(x, w_ih, b_ih), h0, c0, w_hh, b_hh, None)
+    return h if c is None else (h, c)
 
 
 def rnn_both(
@@ -304,4 +348,5 @@ def _step(cell: str, gx: Tensor, h: Any, c: Any, w_hh: Any, b_hh: Any, w_hr: Any
 
 _SAVES = (0, 1, 2, 3, 4, 5, 6, 7, "constant", "constant", "constant", "constant", None, None)
 RNN = Op("rnn", _vjp_of("rnn"), _SAVES, rnn_layer_composite)
+CELL = Op("rnn_cell", _cell_vjp, (0, 1, 2, 3, 4, 5, 6, "constant", None, None), _cell_composite)
 BOTH = Op("rnn_both", _vjp_of("rnn_both"), (*range(11), "constant", "constant", None, None), _both_composite)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...ops.create import empty
-from ...ops.rnn import rnn_layer
+from ...ops.rnn import rnn_cell
 from ...ops.rnn_options import rnn_options_layer
 from ...tensor import Parameter, Tensor
 from ..module import Module
@@ -79,31 +79,25 @@ class RNNCellBase(Module):
         name = type(self).__name__
         if not isinstance(input, Tensor):
             raise TypeError(f"{name}: input must be a Tensor, got {type(input).__name__}")
-        if input.ndim not in (1, 2) or input.shape[-1] != self.input_size:
-            raise RuntimeError(
-                f"{name}: input must be (N, {self.input_size}) or ({self.input_size},), got {tuple(input.shape)}"
-            )
-        expected = (*input.shape[:-1], self.hidden_size)
+        shape = input.array.shape
+        if len(shape) not in (1, 2) or shape[-1] != self.input_size:
+            raise RuntimeError(f"{name}: input must be (N, {self.input_size}) or ({self.input_size},), got {shape}")
+        expected = (*shape[:-1], self.hidden_size)
         for label, state in (("hx", hx), ("cx", cx)):
-            if state is not None and tuple(state.shape) != expected:
+            if state is not None and state.shape != expected:
                 kind = RuntimeError if state.ndim in (1, 2) else ValueError
                 raise kind(f"{name}: {label} must have shape {expected}, got {tuple(state.shape)}")
-        batched = input.ndim == 2
-        x, h0, c0 = (
-            t if t is None or batched else t.unsqueeze(0) for t in (input, hx, cx)
-        )
-        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, None)
-        x = x.unsqueeze(0)  # a sequence of one step
-        norms, noise = None, {}
-        if self.layer_norm:
-            norms = tuple(getattr(self, kind, None) for kind in NORM_KINDS)
-        if self.zoneout:
-            share, size = zoneout_pair(name, self.cell, self.zoneout), self.hidden_size
+        batched = len(shape) == 2
+        if not batched:
+            input, hx, cx = (t if t is None else t.unsqueeze(0) for t in (input, hx, cx))
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        if self.layer_norm or self.zoneout:
+            norms: Any = tuple(getattr(self, kind, None) for kind in NORM_KINDS) if self.layer_norm else None
+            share, size, x = zoneout_pair(name, self.cell, self.zoneout), self.hidden_size, input.unsqueeze(0)
             noise = draw_noise(x, None, None, size, size, 0.0, share, self.training)
-        if norms or noise:
-            _, h, c = rnn_options_layer(self.cell, x, weights, norms, h0, c0, **noise)  # type: ignore[arg-type]
+            _, h, c = rnn_options_layer(self.cell, x, (*weights, None), norms, hx, cx, **noise)
         else:
-            _, h, c = rnn_layer(self.cell, x, weights, h0, c0)
+            h, c = rnn_cell(self.cell, input, weights, hx, cx)
         return (h, c) if batched else (h.squeeze(0), None if c is None else c.squeeze(0))
 
 
