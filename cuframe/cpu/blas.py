@@ -6,7 +6,7 @@ Note [Threads of OpenBLAS]
     So a product within cuframe runs with OpenBLAS set to one thread, and a large one is cut into as many parts as
     there are cores, each in a thread of the pool that the compiled kernels use, which call OpenBLAS themselves. The
     setting is put back at once, so NumPy's own products elsewhere keep their threads. Where NumPy has another BLAS,
-    products are NumPy's. Those of a float32 matrix that must be turned go to `gemm`.
+    products are NumPy's. Those of large float32 matrices go to `gemm`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
+from itertools import product as product_of
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import gemm, jit, pool, threads
 
-__all__ = ["allowed", "one_thread", "product"]
+__all__ = ["allowed", "batched", "one_thread", "product", "summed"]
 
 _WAKES = 1 << 18  # multiply-adds from which OpenBLAS uses its threads
 _WORTH = 1 << 23  # multiply-adds from which threads of Python's are worth waking
 _WORTH_COMPILED = 1 << 21  # the same for those of `pool`
+_WORTH_BATCH = 1 << 24  # and for many matrices
 _lock = threading.Lock()
 _inside = [0, 1]  # how many products are under way, and the number of threads to go back to
 
@@ -176,10 +179,120 @@ def _part(a: Any, b: Any, out: Any, row: Any, i: int, count: int) -> None:
         out += row
 
 
+def batched(a: Any, b: Any, out: Any = None, column: Any = None) -> Any:
+    """`a @ b` of many matrices, plus a column.
+
+    Args:
+        a: [..., M, K]; b: [..., K, N]; batch dimensions are broadcast.
+        out: [..., M, N], whose matrices have rows without gaps, or None for a new array.
+        column: [..., M], to be added to all columns, or None.
+
+    Returns:
+        [..., M, N]. Neither the batch nor the number of threads changes the bits of a matrix, unless there are less of
+        them than threads.
+    """
+    (m, k), n = a.shape[-2:], b.shape[-1]
+    lead = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    count, work = prod(lead), m * n * k
+    control = _batches(a, b, count * work)
+    if control is None or b.shape[-2] != k:
+        out = np.matmul(a, b, out=out)
+        if column is not None:
+            out += column[..., None]
+        return out
+    if out is None:
+        out = np.empty((*lead, m, n), a.dtype)
+    if count < 2 * jit.cpus() and work >= _WORTH_COMPILED:
+        for i in np.ndindex(lead):
+            left, right = (np.broadcast_to(x, (*lead, *x.shape[-2:]))[i] for x in (a, b))
+            product(left, right, out[i])
+        if column is not None:
+            out += column[..., None]
+        return out
+    (a, a_turned, a_step), (b, b_turned, b_step) = map(_operand, (a, b))
+    column = None if column is None else np.ascontiguousarray(column, a.dtype)
+    shape = (control.products[a.dtype.char], a_turned, b_turned, m, n, k)
+    out_step = out.strides[-2] // out.itemsize
+    places = [_strides(x, len(lead), inner) for x, inner in ((a, 2), (b, 2), (out, 2), (column, 1))]
+    at = [jit.address(x) for x in (a, b, out, column)]
+    words = [
+        (*shape, at[0] + first[0], a_step, at[1] + first[1], b_step, at[2] + first[2], out_step, 0, at[3] + first[3],
+         size, *step)
+        for first, step, size in _runs(lead, places, jit.cpus())
+    ]  # fmt: skip
+    with _single(control) as threads_:
+        pool.run(_kernel(a.dtype.char, control.wide), np.array(words, np.int64), len(words), threads_)
+    return out
+
+
+def summed(a: Any, b: Any, shares: int) -> Any:
+    """The sum of `a @ b` over the first dimension, of [N, ..., M, K] and [N, ..., K, P]: [..., M, P].
+
+    It is made of `shares` sums over neighbours, which threads can take.
+    """
+    (images, *lead, m, k), p = a.shape, b.shape[-1]
+    control = _batches(a, b, images * prod(lead) * m * k * p)
+    if control is None:
+        return np.matmul(a, b).sum(axis=0)
+    shares = max(1, min(shares, images))
+    (a, a_turned, a_step), (b, b_turned, b_step) = map(_operand, (a, b))
+    totals = np.empty((shares, *lead, m, p), a.dtype)
+    shape = (control.products[a.dtype.char], a_turned, b_turned, m, p, k)
+    words = []
+    for share in range(shares):
+        first, last = (images * i // shares for i in (share, share + 1))
+        for i in np.ndindex(*lead):
+            left, right, total = (jit.address(x[i]) for x in (a[first], b[first], totals[share]))
+            words.append((*shape, left, a_step, right, b_step, total, p, 0, 0, last - first, a.strides[0], b.strides[0],
+                          0, 0))  # fmt: skip
+    with _single(control) as threads_:
+        pool.run(_kernel(a.dtype.char, control.wide), np.array(words, np.int64), len(words), threads_)
+    return totals[0] if shares == 1 else np.add.reduce(totals, 0)
+
+
+def _batches(a: Any, b: Any, work: int) -> _OpenBLAS | None:
+    """OpenBLAS, if it is worth calling it from several threads."""
+    good = work >= _WORTH_BATCH and a.dtype == b.dtype and a.dtype.char in "fd" and min(*a.shape[-2:], b.shape[-1]) >= 4
+    return _control() if good and jit.available() else None
+
+
+def _strides(x: Any, count: int, inner: int) -> tuple[int, ...]:
+    """Bytes between elements of `count` leading dimensions, to which those of x are broadcast."""
+    if x is None:
+        return (0,) * count
+    own = [0 if size == 1 else step for size, step in zip(x.shape, x.strides)][: x.ndim - inner]
+    return (0,) * (count - len(own)) + tuple(own)
+
+
+def _runs(
+    lead: tuple[int, ...], places: Sequence[tuple[int, ...]], threads_: int
+) -> Iterator[tuple[list[int], tuple[int, ...], int]]:
+    """Where elements of the leading dimensions lie, as runs: the first one's places, steps from one to the next, size.
+
+    Dimensions that lie behind each other in all arrays are one; the longest is run through, in parts for all threads.
+    """
+    dims: list[tuple[int, tuple[int, ...]]] = []
+    for size, *step in zip(reversed(lead), *map(reversed, places)):
+        if dims and all(s == dims[-1][0] * t for s, t in zip(step, dims[-1][1])):
+            dims[-1] = (size * dims[-1][0], dims[-1][1])
+        elif size > 1:
+            dims.append((size, tuple(step)))
+    if not dims:
+        dims = [(1, (0,) * len(places))]
+    longest = max(range(len(dims)), key=lambda i: dims[i][0])
+    size, steps = dims.pop(longest)
+    parts = min(size, max(1, 2 * threads_ // prod(n for n, _ in dims)))
+    for index in product_of(*(range(n) for n, _ in dims)):
+        start = [sum(i * step[j] for i, (_, step) in zip(index, dims)) for j in range(len(places))]
+        for part in range(parts):
+            first, last = (size * i // parts for i in (part, part + 1))
+            yield [begin + first * step for begin, step in zip(start, steps)], steps, last - first
+
+
 def _operand(x: Any) -> tuple[Any, bool, int]:
-    """The matrix as BLAS takes it, whether it is turned, and the numbers between its lines."""
-    rows, columns = x.shape
-    for turned, (apart, along), length in ((False, x.strides, columns), (True, x.strides[::-1], rows)):
+    """Matrices as BLAS takes them, whether they are turned, and the numbers between lines."""
+    rows, columns = x.shape[-2:]
+    for turned, (apart, along), length in ((False, x.strides[-2:], columns), (True, x.strides[:-3:-1], rows)):
         if along == x.itemsize and apart >= length * x.itemsize and apart % x.itemsize == 0:
             return x, turned, apart // x.itemsize
     return np.ascontiguousarray(x), False, columns
@@ -212,5 +325,5 @@ def _parts(control: _OpenBLAS, a: Any, b: Any, out: Any, row: Any, count: int) -
             row_at += begin * size if row_at else 0
         if rows and columns:
             words.append((control.products[kind], a_turned, b_turned, rows, columns, k, a_at, a_step, b_at, b_step,
-                          out_at, out.strides[0] // size, row_at))  # fmt: skip
+                          out_at, out.strides[0] // size, row_at, 0, 1, 0, 0, 0, 0))  # fmt: skip
     pool.run(_kernel(kind, control.wide), np.array(words, np.int64), len(words), count)

@@ -211,7 +211,10 @@ def gathers(src: Array, products: Sequence[Product]) -> list[tuple[Array | None,
     work = sum(map(_work, [src] * len(done), done))
     shares = jit.cpus() if work >= _WORTH else 1
     several_taps = any(prod(p.win.kernel) > 1 for p in done)  # one tap is a product of matrices as it is
-    if src.dtype == np.float32 and several_taps and work >= _COMPILE and jit.available():
+    if not several_taps and all(map(_in_place, [src] * len(done), done)):
+        for p in done:
+            _pointwise(src, p, shares)
+    elif src.dtype == np.float32 and several_taps and work >= _COMPILE and jit.available():
         _compiled(src, done, shares)
     else:
         for p in done:
@@ -231,6 +234,24 @@ def channel_sums(x: Array) -> Array:
     if x.dtype == np.float32 and x.size >= _COMPILE >> 2 and x.flags.c_contiguous and jit.available():
         return conv_compiled.channel_sums(x, jit.cpus())
     return x.sum(axis=(0, *range(2, x.ndim)))
+
+
+def _in_place(src: Array, p: Product) -> bool:
+    """Whether the window at each position is that position, and images are matrices of channels as they lie."""
+    same = p.win.out == src.shape[2:] and set(p.win.stride) == {1} and not any(p.win.lo)
+    return same and all(a is None or a.flags.c_contiguous for a in (src, p.other, p.out))
+
+
+def _pointwise(src: Array, p: Product, shares: int) -> None:
+    """One of `gathers` for what is `_in_place`: products of matrices."""
+    n, groups, rows = src.shape[0], p.win.groups, _rows(p)
+    x = src.reshape(n, groups, -1, prod(p.win.out))
+    if p.weight is not None and p.out is not None:
+        bias = None if p.bias is None else np.broadcast_to(p.bias.reshape(groups, rows), (n, groups, rows))
+        blas.batched(p.weight.reshape(groups, rows, -1), x, p.out.reshape(n, groups, rows, -1), bias)
+    if p.other is not None and p.grad is not None:
+        total = blas.summed(p.other.reshape(n, groups, rows, -1), x.swapaxes(2, 3), shares)
+        p.grad[...] = total.reshape(p.grad.shape)
 
 
 def _rows(p: Product) -> int:

@@ -1,11 +1,11 @@
 """Products of float32 matrices as compiled code, where llvmlite is installed.
 
 Note [Compiled products]
-    OpenBLAS loses a sixth of its speed where an operand is transposed, as in `x @ w.T` and in the gradient of a weight,
-    and half of it where a has few rows besides. Here a tile of 12 rows by 2 vectors is summed in registers over up to
-    256 numbers of the common dimension; columns of b lie in panels in the second-level cache, a tile's rows of a in
-    the first-level one. Where b is a transposed weight and a has few rows, the transposed product is computed, and
-    tiles are turned when they are stored: that spares turning the weight.
+    OpenBLAS loses a tenth of its speed where an operand is transposed, as in `x @ w.T` and in the gradient of a weight,
+    and half of it where a has few rows besides; and its bits depend on how many threads there are. Here a tile of 12
+    rows by 2 vectors is summed in registers over up to 256 numbers of the common dimension; columns of b lie in panels
+    in the second-level cache, a tile's rows of a in the first-level one. Where b is a transposed weight and a has few
+    rows, the transposed product is computed, and tiles are turned when they are stored: that spares turning the weight.
 
     It takes the 32 registers of AVX-512: with 16 of half the length OpenBLAS is as good.
 
@@ -28,7 +28,7 @@ Array = npt.NDArray[Any]
 
 _LANES = 16  # of the vectors for which the tiles are made
 _LEAST = 1 << 22  # multiply-adds for which compiling is worth its time
-_DEEP = 128  # of the common dimension: below it there is too little to sum
+_DEEP = 32  # of the common dimension: below it there is too little to sum
 _THREAD = 1 << 20  # multiply-adds that keep a thread busy for long enough
 
 
@@ -49,7 +49,7 @@ def applies(a: Array, b: Array, out: Array | None) -> bool:
         and min(m, n) >= 16
         and k >= _DEEP
         and b.shape[0] == k
-        and {_in_rows(a), _in_rows(b)} in ({True, False}, {False})
+        and None not in (_in_rows(a), _in_rows(b))
         and a.dtype == np.float32
         and b.dtype == np.float32
         and (out is None or _in_rows(out) is True)

@@ -87,6 +87,8 @@ def _arrange(x: Any, labels: Labels, order: Labels) -> Any:
 
 def _pair(a: Any, la: Labels, b: Any, lb: Labels, keep: set[int]) -> tuple[Any, Labels]:
     """Contract two plain operands over the labels that are not in `keep`."""
+    from .matmul import product  # which imports this module
+
     a, la = _sum_out(a, la, keep.union(lb))
     b, lb = _sum_out(b, lb, keep.union(la))
     both = [label for label in la if label in lb]
@@ -100,7 +102,7 @@ def _pair(a: Any, la: Labels, b: Any, lb: Labels, keep: set[int]) -> tuple[Any, 
     k = prod(size[label] for label in summed)
     a = _arrange(a, la, batch + rows + summed).reshape((*lead, m, k))
     b = _arrange(b, lb, batch + summed + columns).reshape((*lead, k, n))
-    r = np.matmul(a, b) if summed else a * b
+    r = product(a, b) if summed else a * b
     out = batch + rows + columns
     return r.reshape(tuple(size[label] for label in out)), out
 

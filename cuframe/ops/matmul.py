@@ -36,7 +36,7 @@ def product(a: Any, b: Any) -> Any:
     if a.ndim > 2 and b.ndim <= 2:  # one large GEMM instead of one for each batch entry
         rows = prod(a.shape[:-1])
         return product(a.reshape(rows, a.shape[-1]), b).reshape(a.shape[:-1] + b.shape[1:])
-    if a.ndim == 2 and b.ndim == 2 and a.size + b.size > 8192:
+    if a.ndim >= 2 and b.ndim >= 2 and a.size + b.size > 8192:
         return backend_of(a).matmul(a, b)
     return np.matmul(a, b)
 
