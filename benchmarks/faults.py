@@ -21,9 +21,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.wire import Wire  # noqa: E402
+
 RANK = """
 import os, signal, subprocess, sys, time
 folder, fault = sys.argv[1:]
@@ -45,6 +50,9 @@ if fault == "deaf":
 note(f"pid{rank}", os.getpid())
 note(f"pid{rank}child", subprocess.Popen(["sleep", "1000"]).pid)
 note(f"pid{rank}daemon", subprocess.Popen(["sleep", "1000"], start_new_session=True).pid)
+if fault == "quiet":
+    note(f"running{rank}", "")
+    time.sleep(1000)
 dist.init_process_group(timeout=2 if fault == "hang" else 60)
 x = cf.ones(1 << 16)
 for step in range(10**9):
@@ -122,7 +130,7 @@ def start(folder: str, fault: str, ranks: int, *options: str) -> subprocess.Pope
     script.write_text(RANK)
     launcher = [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", str(ranks), *options]
     command = [*launcher, str(script), folder, fault]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUFRAME_STORE_TOKEN": "faults"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -180,6 +188,31 @@ def host_lost(ranks: int) -> tuple[float, str]:
         while any(map(alive, processes(folder))):
             time.sleep(0.002)
         return time.monotonic() - began, said
+
+
+def power_lost(ranks: int) -> tuple[float, str]:
+    """The same without a kill: from now on, nothing comes through between the two; both must end."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def running(count: int) -> None:
+            while len(list(Path(folder).glob("running*"))) < count:
+                time.sleep(0.01)
+
+        (place, other), port = hosts(2), "--master-port"
+        jobs = [start(folder, "quiet", ranks // 2, *place)]
+        running(ranks // 2)
+        wire = Wire(int(place[place.index(port) + 1]))
+        other[other.index(port) + 1] = str(wire.port)
+        jobs.append(start(folder, "quiet", ranks // 2, *other))
+        running(ranks)
+        wire.dead.set()
+        began = time.monotonic()
+        said = "".join(job.communicate()[1] for job in jobs)
+        while any(map(alive, processes(folder))):
+            time.sleep(0.002)
+        ended = time.monotonic()
+        wire.close()
+        return ended - began, said
 
 
 def port_taken(ranks: int) -> tuple[float, str]:
@@ -259,6 +292,8 @@ ROWS: dict[str, tuple[str, str, float, Callable[[int], tuple[float, str]]]] = {
     "deaf": ("SIGTERM is ignored", "^$", 5.5, lambda n: fault("deaf", n)),
     "launcher": ("kill -9 of the launcher", "", 1.0, lambda n: fault("launcher", n)),
     "host": ("kill -9 of another host's", r"the launcher of node 1 \(pid \d+, host \S+\) has gone\n", 1.0, host_lost),
+    "power": ("another host loses its power", r"launcher of node 1 \(pid \d+, host \S+\) has been silent for 15 s\n"
+              r"(.|\n)*launcher of node 0 \(host \S+\) has been silent for 15 s\n", 20.0, power_lost),
     "port": ("the port is taken", "port .* is taken by another process", 5.0, port_taken),
     "restart": ("a restart after kill -9", r"restart 1 of 1\n(.|\n)*resumed at 0: the same bits$", 0.0, restart),
     "restart2": ("the same on two hosts", r"(restart 1 of 1\n(.|\n)*){2}resumed at 0: the same bits$", 0.0,
@@ -280,7 +315,11 @@ def main() -> None:
     print(f"{'fault':<28}{'p50':>8}{'p99':>8}{'target':>8}  right message")
     for name in args.only or ROWS:
         what, pattern, target, trial = ROWS[name]
-        found = [trial(args.ranks) for _ in range(args.trials if name != "ports" else max(1, args.trials // 10))]
+        if name == "power":  # of idle processes, which mostly wait: ten at a time
+            with ThreadPoolExecutor(10) as pool:
+                found = list(pool.map(trial, [args.ranks] * args.trials))
+        else:
+            found = [trial(args.ranks) for _ in range(args.trials if name != "ports" else max(1, args.trials // 10))]
         times = sorted(t for t, _ in found)
         right = sum(re.search(pattern, said) is not None for _, said in found)
         p99 = times[min(len(times) - 1, round(0.99 * len(times)))]

@@ -24,6 +24,7 @@ import pytest
 from cuframe.cli import main
 from cuframe.cli import run as run_command
 from cuframe.distributed.output import Pump, Screen, same_size
+from tests.wire import Wire
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the launcher needs Linux")
@@ -349,6 +350,61 @@ def test_a_launcher_that_is_gone_ends_the_others_at_once(tmp_path, node, how):
     assert error == f"cuframe run: {text}\n" and jobs[1 - node].returncode == 1
     jobs[node].communicate(timeout=60)
     assert jobs[node].returncode == (-9 if how == "SIGKILL" else 143) and all_gone(tmp_path, 10)
+
+
+# `cuframe run` whose launchers give signs of life ten times a second.
+LIVELY = """
+import sys
+from cuframe.cli import main
+from cuframe.distributed import launcher, store
+for module in (launcher, store):
+    module.BEAT, module.SILENCE = 0.1, 2.0
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("fails", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_host_that_is_silent_ends_the_others(tmp_path, fails):
+    """As after a loss of power: nothing comes any more, and no connection ends. A rank that fails then is named."""
+    (tmp_path / "script.py").write_text(START + """
+here(os.getpid(), f"rank{rank}")
+while not (rank and os.path.exists(f"{folder}/fail")):
+    time.sleep(0.01)
+sys.exit(7)
+""")  # fmt: skip
+    (tmp_path / "pids").mkdir()
+
+    def launcher(node: int, port: int) -> subprocess.Popen:
+        place = ["--nnodes", "2", "--master-addr", "127.0.0.1", "--master-port", str(port), "--node-rank", str(node)]
+        command = [sys.executable, "-c", LIVELY, "run", *place, "--max-restarts", "3"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "CUFRAME_STORE_TOKEN": "secret"}
+        command += [str(tmp_path / "script.py"), str(tmp_path / "pids")]
+        return subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    jobs = [launcher(0, port)]
+    wait_for(tmp_path, 1)
+    wire = Wire(port)
+    jobs.append(launcher(1, wire.port))
+    wait_for(tmp_path, 2)
+    time.sleep(2.5)  # longer than the silence that they would not put up with
+    assert [job.poll() for job in jobs] == [None, None]
+    wire.dead.set()
+    if fails:
+        (tmp_path / "pids" / "fail").touch()
+    begin = time.monotonic()
+    codes, errors = ends(jobs)
+    assert 1 < time.monotonic() - begin < 30 and all_gone(tmp_path, 0)
+    wire.close()
+    node1 = rf"cuframe run: the launcher of node 1 \(pid {jobs[1].pid}, host \S+\) has been silent for 2 s\n"
+    assert re.fullmatch(node1, errors[0]), errors
+    if fails:
+        assert re.fullmatch(r"cuframe run: rank 1 \(pid \d+, host \S+\) exited with code 7\n", errors[1]), errors
+    else:
+        assert errors[1] == "cuframe run: the launcher of node 0 (host 127.0.0.1) has been silent for 2 s\n"
+    assert codes == [1, 7 if fails else 1]
 
 
 def test_hosts_with_different_options_are_told(tmp_path):

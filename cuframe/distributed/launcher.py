@@ -5,8 +5,9 @@ One thread and one event loop: the ranks' deaths, their output, the store's sock
 Note [Launchers of several hosts]
     The launcher of node 0 serves the store; the others wait there for the key `done`, or for the job's failure, so all
     learn of a fault at once, and all start the job again, as often on one host as on another. A launcher that is gone
-    is the end: nobody would start its ranks. Each attempt has a store and a token of its own, so what is left of the
-    last attempt cannot speak to the next one.
+    is the end: nobody would start its ranks. So is one that is silent, because its host has lost its power or the
+    network: TCP says nothing of that while nobody speaks, so launchers give signs of life. Each attempt has a store and
+    a token of its own, so what is left of the last attempt cannot speak to the next one.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from . import status
 from .errors import DistributedError, how_it_ended
 from .output import Pump, Screen, make_terminal, same_size
 from .processes import RUN_ID, Guardian, adopt_orphans, children, end_children, reap, signal_group, spawn
-from .store import Store, StoreServer
+from .store import BEAT, SILENCE, Store, StoreServer
 from .wire import Frames, encode
 
 TYPE_CHECKING = False  # until the ranks run, nothing is imported that takes time and that they can do without
@@ -145,6 +146,8 @@ class _Attempt:
         self.server: StoreServer | None = None
         self.store: Store | None = None
         self.watch: socket.socket | None = None
+        self.pulse: socket.socket | None = None  # where signs of life go to node 0, and come from it
+        self.heard = self.beaten = 0.0  # when the latest came, and when the latest went
         self.page = status.Reader(plan.ranks)
         self.screens = {stream: Screen(fd) for stream, fd in _TERMINAL.items()}
         if all(screen.terminal for screen in self.screens.values()) and len({os.fstat(f).st_rdev for f in (1, 2)}) == 1:
@@ -198,13 +201,17 @@ class _Attempt:
                 message = f"all hosts must be given the same: node {plan.node} has {node}, node 0 {first}"
                 store.fail(message, final=True)
                 raise DistributedError(message)
-            store.register(-1 - plan.node, f"the launcher of {self._me()}")
+            self.pulse = store.register(-1 - plan.node, f"the launcher of {self._me()}")
             self.watch = store._connect(_JOIN)
+            store.timeout = _VERDICT  # from now on, to wait for long is to hold ranks up
         finally:
             self.received.ends_waiting = False
         request = {"op": "wait", "keys": ["done"], "ranks": [], "fetch": False, "timeout": _FOREVER}
         self.watch.sendall(encode(request))
         self.selector.register(self.watch, selectors.EVENT_READ)
+        self.pulse.setblocking(False)
+        self.selector.register(self.pulse, selectors.EVENT_READ)
+        self.heard = time.monotonic()
 
     def _join(self) -> Store:
         """Meet node 0; after a restart, once it has closed the store of the last attempt."""
@@ -317,6 +324,8 @@ class _Attempt:
             moments.append(self.failed_at + _VERDICT)
         if self.killing_at is not None:
             moments.append(self.killing_at)
+        if self.pulse is not None:
+            moments.append(min(self.beaten + BEAT, self.heard + SILENCE))
         patience = max(0.0, min(moments) - now) if moments else None
         if self.server is not None:
             swept = self.server.sweep()
@@ -329,6 +338,8 @@ class _Attempt:
                     self.selector.unregister(key.data.source)
             elif key.fileobj is self.watch:
                 self._told()
+            elif key.fileobj is self.pulse:
+                self._hear()
             else:
                 with contextlib.suppress(BlockingIOError):
                     self.signals.recv(4096)
@@ -336,6 +347,7 @@ class _Attempt:
                 for terminal, like in self.terminals:
                     same_size(terminal, like)
         self._obey()
+        self._beat()
         if self.server is not None and self.server.failure is not None and not self.received:
             self._fail(self.server.failure, self.server.final)
         now = time.monotonic()
@@ -388,9 +400,32 @@ class _Attempt:
         elif "error" in frame[0]:
             self._fail(str(frame[0].get("message")), bool(frame[0].get("final")))
 
-    def _lost(self, rank: int, name: str) -> None:
+    def _beat(self) -> None:
+        """Give a sign of life where it is time, and take node 0's silence for its end."""
+        if self.pulse is None or self.told:
+            return
+        now = time.monotonic()
+        if now >= self.beaten + BEAT:
+            self.beaten = now
+            with contextlib.suppress(OSError):  # what is wrong with the connection, reading will show
+                self.pulse.send(encode({"op": "beat"}))
+        if now >= self.heard + SILENCE:
+            self.told = True
+            self._fail(f"the launcher of node 0 (host {self.plan.host}) has been silent for {SILENCE:g} s", final=True)
+
+    def _hear(self) -> None:
+        assert self.pulse is not None
+        data = b""
+        with contextlib.suppress(OSError):
+            data = self.pulse.recv(1 << 12)
+        self.heard = time.monotonic()
+        if not data:
+            self.selector.unregister(self.pulse)
+            self.pulse = None
+
+    def _lost(self, rank: int, name: str, how: str) -> None:
         if rank < 0 and f"node/{-1 - rank}" not in (self.server.values if self.server else {}):
-            self._fail(f"{name} has gone", final=True)
+            self._fail(f"{name} {how}", final=True)
 
     def _fail(self, message: str, final: bool = False) -> None:
         self.final |= final
@@ -400,13 +435,13 @@ class _Attempt:
         self.early = [r for r in self.ranks if r.code == 0]
         if self.server is not None:
             self.server.fail(message, final)
-        elif self.store is not None and self.cause is not None:
-            with contextlib.suppress(DistributedError):
-                self.store.fail(message, final)
         for r in self.ranks:
             if r.code is None:
                 signal_group(r.process.pid, signal.SIGTERM)
         self.killing_at = time.monotonic() + _FAULT_GRACE
+        if self.store is not None and self.cause is not None:
+            with contextlib.suppress(DistributedError):
+                self.store.fail(message, final)
 
     # -- the end ------------------------------------------------------------------------------------------------
     def _end_all(self) -> None:

@@ -29,6 +29,8 @@ _HANDSHAKE = 5.0  # seconds a connection has to show that it knows the token
 _STRANGERS = 256  # connections that may be in their handshake at a time
 _LONGEST = 1e9  # seconds a request may wait
 _PATIENCE = 4.0  # seconds a client waits for a greeting before it takes the server for a stranger
+BEAT = 3.0  # seconds between two signs of life of a launcher
+SILENCE = 15.0  # seconds without one after which its host counts as lost
 
 
 def seconds(timeout: float | timedelta) -> float:
@@ -49,7 +51,7 @@ def _name(host: str) -> Any:  # typeshed knows no bytes here
 
 
 def _tune(sock: socket.socket) -> None:
-    """Send small messages at once, and notice in a quarter of a minute that the other host has lost its power."""
+    """Send small messages at once, and notice in a quarter of a minute that the other host no longer answers."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 3), ("TCP_KEEPCNT", 3)):
@@ -69,6 +71,7 @@ class _Connection:
         self.out = bytearray()
         self.rank: int | None = None
         self.name = ""
+        self.heard = 0.0  # when the latest sign of life came, of those who give them
         self.closing = False
 
 
@@ -92,7 +95,8 @@ class StoreServer:
         token: the job's secret.
         selector: an event loop to be part of: its owner calls `ready(key, mask)` for keys whose data is this server,
             and `sweep()` before every wait. Without one, `start()` runs a thread.
-        on_lost: called with (rank, name) when the connection of a registered rank breaks.
+        on_lost: called with (rank, name, how) when the connection of a registered rank breaks, or falls silent though
+            the rank had given signs of life; `how`: "has gone", or for how long nothing came.
 
     Attributes:
         port: where it listens.
@@ -118,7 +122,7 @@ class StoreServer:
         port: int,
         token: bytes,
         selector: selectors.BaseSelector | None = None,
-        on_lost: Callable[[int, str], None] | None = None,
+        on_lost: Callable[[int, str, str], None] | None = None,
     ) -> None:
         self.host, self._token, self._on_lost = host, token, on_lost
         self._own = selector is None
@@ -126,7 +130,8 @@ class StoreServer:
         self.values: dict[str, bytes] = {}
         self._waits: list[_Wait] = []
         self._connections: set[_Connection] = set()
-        self._lost: dict[int, str] = {}
+        self._lost: dict[int, str] = {}  # what is said of it
+        self._due = time.monotonic()  # when `sweep` is to be called again
         self.failure: str | None = None
         self.final = False
         self._thread: threading.Thread | None = None
@@ -190,9 +195,18 @@ class StoreServer:
             self._reply(wait.connection, {"error": "timeout", "missing": missing})
         for connection in [c for c in self._connections if c.nonce is not None and now - c.since > _HANDSHAKE]:
             self._drop(connection)
+        beating = [c for c in self._connections if c.heard]
+        if now > self._due + BEAT:  # it was this process that stood still: let it read what has come
+            for connection in beating:
+                connection.heard = max(connection.heard, now - SILENCE + BEAT)
+        for connection in [c for c in beating if now - c.heard >= SILENCE]:
+            self._drop(connection, f"has been silent for {SILENCE:g} s")
         moments = [w.deadline for w in self._waits]
+        moments += [c.heard + SILENCE for c in self._connections if c.heard]
         moments += [c.since + _HANDSHAKE + 0.01 for c in self._connections if c.nonce is not None]
-        return min(60.0, max(0.0, min(moments) - now)) if moments else None
+        patience = min(60.0, max(0.0, min(moments) - now)) if moments else None
+        self._due = now + (60.0 if patience is None else patience)
+        return patience
 
     def close(self) -> None:
         """Close all sockets."""
@@ -269,7 +283,7 @@ class StoreServer:
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.out else 0)
         self._selector.modify(connection.sock, events, self)
 
-    def _drop(self, connection: _Connection) -> None:
+    def _drop(self, connection: _Connection, how: str = "has gone") -> None:
         if connection.closing:
             return
         connection.closing = True
@@ -279,10 +293,10 @@ class StoreServer:
             self._selector.unregister(connection.sock)
         connection.sock.close()
         if connection.rank is not None:
-            self._lost[connection.rank] = connection.name
+            self._lost[connection.rank] = f"({connection.name}) {how}"
             self._answer_waits()
             if self._on_lost is not None:
-                self._on_lost(connection.rank, connection.name)
+                self._on_lost(connection.rank, connection.name, how)
 
     def _reply(self, connection: _Connection, header: dict[str, Any], body: bytes = b"") -> None:
         self._send(connection, encode(header, body))
@@ -323,8 +337,11 @@ class StoreServer:
             case "register":
                 connection.rank, connection.name = int(request["rank"]), _text(request["name"])
                 self._reply(connection, {})
+            case "beat":
+                connection.heard = time.monotonic()
+                self._reply(connection, {})
             case "bye":
-                connection.rank = None
+                connection.rank, connection.heard = None, 0.0
                 self._reply(connection, {})
             case other:
                 raise ValueError(f"unknown request {other!r}")
@@ -351,7 +368,7 @@ class StoreServer:
             elif self.failure is not None:
                 header, body = {"error": "failed", "message": self.failure, "final": self.final}, b""
             elif lost:
-                header, body = {"error": "lost", "rank": lost[0], "name": self._lost[lost[0]]}, b""
+                header, body = {"error": "lost", "rank": lost[0], "how": self._lost[lost[0]]}, b""
             else:
                 continue
             if wait in self._waits:
@@ -454,11 +471,17 @@ class Store:
         self.set(f"{name}/{rank}", value)
         return self._wait(name, [f"{name}/{r}" for r in members], timeout, fetch=True, ranks=members)
 
-    def register(self, rank: int, name: str) -> None:
-        """Tie a rank to this process: when its connection breaks, those who wait for the rank are told `name`."""
+    def register(self, rank: int, name: str) -> socket.socket:
+        """Tie a rank to this process: when its connection breaks, those who wait for the rank are told `name`.
+
+        Returns:
+            The connection. Who sends `{"op": "beat"}` there, every `BEAT` seconds, has each answered, and counts as
+            lost after `SILENCE` seconds without one; other processes are watched by TCP alone.
+        """
         connection = self._connect(self.timeout)
         self._talk(connection, {"op": "register", "rank": rank, "name": name}, b"", self.timeout)
         self._registered = connection
+        return connection
 
     def watch(self, key: str, ranks: Iterable[int], timeout: float | timedelta | None = None) -> bytes:
         """The value of a key, waited for until one of `ranks` is gone.
@@ -507,7 +530,7 @@ class Store:
                 what = who or f"missing: {', '.join(keys[i] for i in missing[:8])}"
                 raise DistributedTimeout(f"store: {name}: {what} within {patience:g} s")
             case "lost":
-                raise DistributedError(f"store: {name}: rank {header['rank']} ({header['name']}) has gone")
+                raise DistributedError(f"store: {name}: rank {header['rank']} {header['how']}")
             case _:
                 raise DistributedError(str(header["message"]))
         values, at = [], 0
