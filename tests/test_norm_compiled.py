@@ -76,6 +76,28 @@ def test_channels(shape: tuple) -> None:
         check((norm_compiled.apply(terms, c),), (expected,))
 
 
+@pytest.mark.parametrize("shape, groups", [((4, 24, 50), 8), ((3, 12, 9), 3), ((5, 9, 130), 0), ((1, 8, 64), 8)])
+@pytest.mark.parametrize("scaled, shifted, for_x", [(True, True, True), (False, False, True), (True, False, False)])
+def test_units(shape: tuple, groups: int, scaled: bool, shifted: bool, for_x: bool) -> None:
+    x, g, w, b = numbers(shape, shape, shape[1:2], shape[1:2], shift=0.5)
+    factors = (w if scaled else None, b if shifted else None)
+    assert norm_compiled.applies_to_units(x, groups)
+    results = norm.channels_forward(x, *factors, groups, EPS, None)
+    expected = norm.channels_forward(wide(x), *map(wide, factors), groups, EPS, None)
+    check(results, expected)
+    needs = (for_x, True, True)
+    back = norm.channels_backward(g, x, factors[0], groups, results[1], results[3], False, needs)
+    mean, rstd = expected[1], expected[3]
+    expected = norm.channels_backward(wide(g), wide(x), wide(factors[0]), groups, mean, rstd, False, needs)
+    check(back, expected, atol=1e-4)
+
+
+def test_few_units_are_left_to_rows() -> None:
+    (x,) = numbers((2, 6, 50))
+    assert not norm_compiled.applies_to_units(x, 3) and not norm_compiled.applies_to_units(x, 0)
+    assert norm_compiled.applies_to_units(x, 6)
+
+
 def test_far_from_zero_nothing_cancels() -> None:
     x = numbers((8, 512), shift=1e4)[0]
     out, _, rstd = norm_compiled.rows_forward(x, None, None, EPS, True)
@@ -92,7 +114,11 @@ def test_the_number_of_threads_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setattr(jit, "cpus", lambda cpus=cpus: cpus)
         out, mean, rstd = norm_compiled.rows_forward(x, w, b, EPS, True)
         runs.append((out, mean, rstd, *norm_compiled.rows_backward(g, x, w, mean, rstd, (True, True, True))))
-    for one, three in zip(*runs):
+        for groups in (0, 10):
+            x3, g3, w3 = x.reshape(10, 20, 35), g.reshape(10, 20, 35), w[:20]
+            out, mean, _, rstd = norm_compiled.units_forward(x3, w3, w3, groups, EPS)
+            runs[-1] += (out, mean, rstd, *norm_compiled.units_backward(g3, x3, w3, groups, mean, rstd, True))
+    for one, three in zip(*runs, strict=True):
         assert one.tobytes() == three.tobytes()
 
 
@@ -129,6 +155,6 @@ def test_the_layers_use_it_and_agree_without(monkeypatch: pytest.MonkeyPatch) ->
             out = function(t)
             out.backward(cf.Tensor(g))
             results.append((out.array, t.grad.array))
-        assert len(calls) == 2 * 2 + 2 * 4  # two passes over rows each, and four over channels; none without
+        assert len(calls) == 4 * 2  # one pass each, forward and backward; none without
     for a, b in zip(results[:4], results[4:]):
         check(a, b)

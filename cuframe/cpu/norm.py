@@ -204,6 +204,8 @@ def channels_forward(
     Returns:
         out [N, C, L]; mean, population variance and rstd, (1, 1, C) of the batch or (N, G, 1) of groups.
     """
+    if fixed is None and compiled.applies_to_units(x, groups):
+        return compiled.units_forward(x, w, b, groups, eps)
     n, c, size = x.shape
     if fixed is None:
         arranged, axis = _grouped(n, c, groups)
@@ -219,7 +221,7 @@ def channels_forward(
     if b is not None:
         shift += b
     out = apply([(x.reshape((n * c, size)), a.reshape(-1, 1))], shift.reshape(-1, 1))
-    return out, mean, var, rstd
+    return out.reshape(x.shape), mean, var, rstd
 
 
 def channels_backward(
@@ -232,11 +234,15 @@ def channels_backward(
     x2, g2 = x.reshape(rows), g.reshape(rows)
     arranged, axis = _grouped(n, c, groups)
     m, r = _spread(mean, n, c, groups), _spread(rstd, n, c, groups)
-    s1, s2 = row_sums(g2, x2, m)
     gx = None
+    in_one = not fixed and compiled.applies_to_units(x, groups)
+    if in_one:
+        s1, s2, gx = compiled.units_backward(g, x, w, groups, mean, rstd, needs[0])
+    else:
+        s1, s2 = row_sums(g2, x2, m)
     gw = (s2 * r[:, 0]).reshape(n, c).sum(axis=0) if needs[1] else None
     gb = s1.reshape(n, c).sum(axis=0) if needs[2] else None
-    if needs[0]:
+    if needs[0] and not in_one:
         scale = np.ones((n, c), x.dtype) if w is None else np.broadcast_to(w, (n, c))
         a = scale.reshape(n * c, 1) * r
         if fixed:
@@ -248,7 +254,7 @@ def channels_backward(
             slope = _spread(-(rstd**3) * k2, n, c, groups)
             constant = _spread(-rstd * k1, n, c, groups) - slope * m
             gx = apply([(g2, a), (x2, slope)], constant)
-    return gx, gw, gb
+    return None if gx is None else gx.reshape(x.shape), gw, gb
 
 
 def follow(running: Array, values: Array, momentum: float, scale: float = 1.0) -> None:

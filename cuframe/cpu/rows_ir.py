@@ -38,15 +38,16 @@ class Rows(Emitter):
         return self.b.select(self.b.fcmp_ordered(">", x, y), x, y)
 
     def sweep(
-        self, body: Body, sums: int = 0, unroll: int = _UNROLL, start: float = 0.0, join: Join | None = None
-    ) -> list[Any]:
+        self, body: Body, sums: int = 0, unroll: int = _UNROLL, start: float = 0.0, join: Join | None = None,
+        size: Any = None,
+    ) -> list[Any]:  # fmt: skip
         """Run `body` over all columns and return its `sums` sums, vectors; `body` adds to the values it is given.
 
-        Instead of sums it may keep what `join` makes one of two, from `start` on.
+        Instead of sums it may keep what `join` makes one of two, from `start` on. There are `size` columns, if given.
         """
-        join = join or self.b.fadd
+        join, size = join or self.b.fadd, size or self.a["size"]
         totals: list[Any] = [self.const(start)] * (sums * unroll)
-        main = self.b.and_(self.a["size"], self.i(-unroll * self.lanes))
+        main = self.b.and_(size, self.i(-unroll * self.lanes))
         with self.loop(self.i(0), main, totals, step=unroll * self.lanes) as turn:
             for u in range(unroll):
                 columns = Columns(self, self.add(turn.index, u * self.lanes), None)
@@ -58,8 +59,8 @@ class Rows(Emitter):
             while len(part) > 1:
                 part = [join(*part[i : i + 2]) for i in range(0, len(part), 2)]
             parts.append(part[0])
-        with self.loop(main, self.a["size"], parts, step=self.lanes) as turn:
-            columns = Columns(self, turn.index, self.mask(self.b.sub(self.a["size"], turn.index)))
+        with self.loop(main, size, parts, step=self.lanes) as turn:
+            columns = Columns(self, turn.index, self.mask(self.b.sub(size, turn.index)))
             turn.values[:] = body(columns, turn.values)
         return turn.values
 
