@@ -13,7 +13,7 @@
 //            all their gates.  Forward it holds their rows of W_hh, GATES * units x H; backward their columns, units x
 //            GATES * H.  A step, for `tile` sequences at a time: fetch h (backward:
 //            dhid) of all blocks into shared memory; multiply (common/resident.cuh); one thread for each unit and sequence
-//            runs the cell; publish (common/exchange.cuh, with the two ways and why neither can overrun a reader).  What
+//            runs the cell; publish (common/exchange.cuh, with the three ways and why none can overrun a reader).  What
 //            the cell reads besides is loaded before the block waits.  Host side: cuframe/cuda/persistent.py.
 // Order      sums are added in the order of lanes and warps: the same bits from run to run, and from either exchange.
 // TF32       fp32 products by tensor cores, weights and h rounded to 10 bits of fraction, sums in fp32; sm_80.
@@ -32,12 +32,14 @@
 // 1  2026-11  first version; not yet run on a GPU
 // 2  2026-11  the exchange, and tanh or ReLU, are arguments: 24 instances in place of 64; not yet run on a GPU
 // 3  2026-11  both directions in one launch; TF32, 6 instances more; not yet run on a GPU
+// 4  2026-11  blocks of a cluster, which read each other's shared memory (sm_90); not yet run on a GPU
 #include "common/platform.cuh"
 #include "common/async.cuh"
 #include "common/cells.cuh"
 #include "common/grid.cuh"
 #include "common/mma.cuh"
 #include "common/reduce.cuh"
+#include "common/cluster.cuh"
 #include "common/exchange.cuh"
 #include "common/resident.cuh"
 
@@ -100,7 +102,7 @@ rnn_persistent_forward(const T* x,           // [T, N, D, GATES, H]: W_ih x; may
                        uint32* state,        // of the exchange, zero: `words` for each direction
                        int64 words, int32 T_, int32 N, int32 H, int32 units, int32 split, int32 tile, int32 slots,
                        int32 c_slots, bool reverse_, // the one direction, where there is one
-                       bool lines,           // the exchange
+                       int32 way,            // the exchange
                        bool relu) {          // an Elman cell's
     typedef acc_t<T> A;
     typedef Resident<T, TF32> Weights;
@@ -120,7 +122,8 @@ rnn_persistent_forward(const T* x,           // [T, N, D, GATES, H]: W_ih x; may
     const int32 stride = Weights::stride(H);
     T* v = take<T>(memory, tile * stride);
     A* sums = take<A>(memory, split * Weights::BATCH * weights.rows());
-    Exchange<T> exchange(Post<T>{state + side.number * words, take<T>(memory, 2 * tile * units), N, H, units, 1, tile}, lines);
+    T* box = take<T>(memory, Exchange<T>::boxed(way, N, units, 1, tile));
+    Exchange<T> exchange(Post<T>{state + side.number * words, box, N, H, units, 1, tile}, way);
     clear(v, tile * stride);
 
     // a thread has one hidden unit, and of each tile one sequence
@@ -141,7 +144,7 @@ rnn_persistent_forward(const T* x,           // [T, N, D, GATES, H]: W_ih x; may
             T given = h0 ? h0[side.own(n, j)] : convert<T>(0.0f);
             h[side.row(start % slots, n) * H + j] = given;
             if (Cell::HAS_C) c[side.row(start % c_slots, n) * H + j] = c0 ? c0[side.own(n, j)] : A(0);
-            exchange.outbox()[sub * units + u] = given;
+            exchange.put(0, n0, sub, 0, u, given);
         }
         exchange.publish(0, n0, min(tile, N - n0));
     }
@@ -189,12 +192,13 @@ rnn_persistent_forward(const T* x,           // [T, N, D, GATES, H]: W_ih x; may
 #pragma unroll
                     for (int k = 0; k < Cell::KEPT; ++k) kept[(row * Cell::KEPT + k) * H + j] = convert<T>(keep[k]);
                 }
-                exchange.outbox()[sub * units + u] = out;
+                exchange.put(s + 1, n0, sub, 0, u, out);
             }
             exchange.publish(s + 1, n0, count);
         }
     }
 
+    exchange.finish();
     for (int32 n = sub; owner && n < N; n += tile) {
         h_n[side.own(n, j)] = h[side.row(end % slots, n) * H + j];
         if (Cell::HAS_C) c_n[side.own(n, j)] = c[side.row(end % c_slots, n) * H + j];
@@ -221,7 +225,7 @@ rnn_persistent_backward(const T* kept,             // [T, N, D, KEPT, H]
                         T* dhid,                   // [T, N, D, GATES, H], where it is not dx, else null
                         uint32* state,             // of the exchange, zero: `words` for each direction
                         int64 words, int32 T_, int32 N, int32 H, int32 units, int32 split, int32 tile, bool reverse_,
-                        bool lines, bool relu) {
+                        int32 way, bool relu) {
     typedef acc_t<T> A;
     typedef Resident<T, TF32> Weights;
     typedef typename CellOf<CELL>::type Cell;
@@ -238,8 +242,8 @@ rnn_persistent_backward(const T* kept,             // [T, N, D, KEPT, H]
     const int32 stride = Weights::stride(K);
     T* v = take<T>(memory, tile * stride);
     A* sums = take<A>(memory, split * Weights::BATCH * weights.rows());
-    T* box = take<T>(memory, 2 * tile * GATES * units);
-    Exchange<T> exchange(Post<T>{state + side.number * words, box, N, H, units, GATES, tile}, lines);
+    T* box = take<T>(memory, Exchange<T>::boxed(way, N, units, GATES, tile));
+    Exchange<T> exchange(Post<T>{state + side.number * words, box, N, H, units, GATES, tile}, way);
     clear(v, tile * stride);
 
     const int32 u = threadIdx.x % units, sub = threadIdx.x / units, j = first + u;
@@ -289,7 +293,7 @@ rnn_persistent_backward(const T* kept,             // [T, N, D, KEPT, H]
                     T passed = convert<T>(running ? to_h[k] : A(0));
                     dx[(row * GATES + k) * H + j] = convert<T>(running ? to_x[k] : A(0));
                     if (!Cell::ONE_SIDE) dhid[(row * GATES + k) * H + j] = passed;
-                    exchange.outbox()[(sub * GATES + k) * units + u] = passed;
+                    exchange.put(s + 1, n0, sub, k, u, passed);
                 }
                 if (running) dh = past;
                 if (Cell::HAS_C && running) dc[at] = dc_prev;
@@ -299,6 +303,7 @@ rnn_persistent_backward(const T* kept,             // [T, N, D, KEPT, H]
         }
     }
 
+    exchange.finish();
     for (int32 n = sub; owner && n < N; n += tile)
         for (int64 t = steps; t < T_; ++t)
             for (int k = 0; k < GATES; ++k) {

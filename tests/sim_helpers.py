@@ -39,7 +39,7 @@ def program(path: Path, *expressions: str) -> sim.Program:
 
 
 def launch(path: Path, expression: str, *args: Any, grid: Any = 1, block: Any = 32, shared: int = 0,
-           cooperative: bool = False, beside: tuple[str, ...] = ()) -> None:
+           cooperative: int = False, beside: tuple[str, ...] = ()) -> None:
     """Launch with arrays and ctypes scalars; `beside` names further kernels to compile with this one."""
     values = [ctypes.c_void_p(a.ctypes.data) if isinstance(a, np.ndarray) else a for a in args]
     names = beside if expression in beside else (expression, *beside)

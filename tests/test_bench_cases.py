@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 
 import cuframe as cf
+from cuframe import _paths
 from cuframe.bench.case import Side, passes
 from cuframe.bench.families import family
 from cuframe.bench.resources import launched
+from cuframe.cuda import tuned
+from cuframe.gpu import _rnn_persistent as persistent
 
 
 @pytest.mark.parametrize(("name", "kernel", "instance"), [
@@ -25,3 +28,15 @@ def test_small_cases_launch_what_the_large_ones_launch(device: str, name: str, k
         for way in ("forward", "backward") if mode == "training" else ("forward",):
             assert any(f"{kernel}_{way}{instance}" in e for e in made), (mode, made)
         assert not any("rnn_cell" in e for e in made), made
+
+
+def test_a_cluster_is_noted_as_any_launch(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tuned.read(_paths.kernels_dir() / "tuned" / "default.json")
+    monkeypatch.setattr(persistent, "table", lambda arch: table._replace(default=tuned.Choice("cluster", 8, 0)))
+    work = family("gru").build(Side(cf, device, "float32"), *family("gru").small)
+    plans = []
+    true = persistent.run_forward
+    monkeypatch.setattr(persistent, "run_forward", lambda cell, plan, *a: (plans.append(plan), true(cell, plan, *a)))
+    with launched() as found:
+        passes(work, cf)["training"]()
+    assert len(found) == 2 and {plan.exchange for plan in plans} == {"cluster"}

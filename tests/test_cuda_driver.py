@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 import cuframe as cf
 from cuframe.backend import base
 from cuframe.backend.cuda import CudaBackend
-from cuframe.cuda import driver, launch, streams
+from cuframe.cuda import clusters, driver, launch, nvrtc, streams
 from cuframe.cuda.compile import Binary, Resources
 from tests.cupy_stand_in import Array, StandIn, array
 
@@ -82,6 +84,56 @@ def test_cooperative_launch_must_fit(cupy: StandIn) -> None:
         k(265, 256, array(8), 1.0, 8)
     assert cupy.names().count("launchCooperativeKernel") == 1
     assert cupy.names().count("occupancyMaxActiveBlocksPerMultiprocessor") == 1
+
+
+def test_clusters(cupy: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CuPy has no such launch, so the driver is asked itself."""
+    seen: list[Any] = []
+
+    class Driver:
+        answer = 0
+
+        def cuLaunchKernelEx(self, config: Any, function: int, params: int, extra: None) -> int:
+            c = config._obj
+            attribute = c.attributes[0]
+            seen.append((list(c.grid), list(c.block), c.shared, c.stream or 0, c.count, attribute.id,
+                         list(attribute.value[:4]), function, params > 0, extra))
+            return self.answer
+
+        def cuGetErrorName(self, error: int, name: Any) -> None:
+            name._obj.value = b"CUDA_ERROR_INVALID_CLUSTER_SIZE"
+
+    driver = Driver()
+    monkeypatch.setattr(clusters, "_driver", lambda: driver)
+    k, s = scale(cooperative=True), cf.cuda.Stream()
+    with cf.cuda.stream(s):
+        k((4, 2), 256, array(8), 1.0, 8, shared=60_000, cluster=True)
+    assert seen == [([4, 2, 1], [256, 1, 1], 60_000, s.cuda_stream, 1, 4, [4, 1, 1, 0], 78, True, None)]
+    assert "launchCooperativeKernel" not in cupy.names() and "funcSetAttribute" in cupy.names()
+    driver.answer = 912
+    with pytest.raises(RuntimeError, match=r"scale: clusters of 4 blocks with 0 bytes .*: CUDA_ERROR_INVALID"):
+        k(4, 256, array(8), 1.0, 8, cluster=True)
+
+
+@pytest.mark.cupy
+def test_the_driver_reads_clusters_as_they_are_written(tmp_path: Path) -> None:
+    """Sizes and places of the two structures and their numbers, as a C compiler has them from the driver's header."""
+    wanted = {"sizeof(CUlaunchConfig)": ctypes.sizeof(clusters.Config),
+              "sizeof(CUlaunchAttribute)": ctypes.sizeof(clusters.Attribute),
+              "offsetof(CUlaunchAttribute, value)": clusters.Attribute.value.offset,
+              "sizeof(((CUlaunchAttribute*)0)->value)": clusters.Attribute.value.size,
+              "offsetof(CUlaunchConfig, blockDimX)": clusters.Config.block.offset,
+              "offsetof(CUlaunchConfig, sharedMemBytes)": clusters.Config.shared.offset,
+              "offsetof(CUlaunchConfig, hStream)": clusters.Config.stream.offset,
+              "offsetof(CUlaunchConfig, attrs)": clusters.Config.attributes.offset,
+              "offsetof(CUlaunchConfig, numAttrs)": clusters.Config.count.offset,
+              "(int)CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION": clusters._CLUSTER_DIMENSION}
+    checks = "\n".join(f'_Static_assert({what} == {value}, "{what}");' for what, value in wanted.items())
+    source = tmp_path / "layout.c"
+    source.write_text(f"#include <cuda.h>\n#include <stddef.h>\n{checks}\n")
+    done = subprocess.run(["gcc", "-std=c11", "-fsyntax-only", f"-I{nvrtc.header_dir()}", str(source)], text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_streams_and_events(cupy: StandIn) -> None:

@@ -92,12 +92,13 @@ def check(*args: Any, exchanges: tuple[str, ...] = tuned.EXCHANGES, **kwargs: An
             assert found <= limit, f"{exchange}, part {what}: off by {found:.3g}, allowed {limit:.3g}"
 
 
-def small_blocks(cell: str, x: Any, hidden: int, batch: int, directions: int = 1) -> Any:
+def small_blocks(cell: str, x: Any, hidden: int, batch: int, directions: int = 1, exchange: str | None = None) -> Any:
     """A GPU of many little multiprocessors: many blocks, with weights in registers and shared memory."""
     gpus = (DeviceFacts("sm_90", 16, kib * 1024) for kib in (48, 55, 110, 220))
     kind = "tf32" if x.dtype.name == "float32" and cf.cuda.allow_tf32() else x.dtype.name
-    plans = (persistent_plan(gpu, cell, kind, hidden, batch, directions=directions) for gpu in gpus)
-    return next(filter(None, plans))
+    plans = (persistent_plan(gpu, cell, kind, hidden, batch, 8, directions, 0, exchange == "cluster") for gpu in gpus)
+    plan = next(filter(None, plans))
+    return plan if exchange is None else plan._replace(exchange=exchange)
 
 
 @pytest.fixture
@@ -175,9 +176,28 @@ def test_bits_are_the_same_in_every_order(dtype: str, exchange: str, device: str
             assert case.bits(exchange) == first, order
 
 
-def test_both_exchanges_give_the_same_bits(device: str) -> None:
-    case = Case("gru", 4, 5, 33, "float32", device)
-    assert case.bits("barrier") == case.bits("lines")
+def test_all_exchanges_give_the_same_bits(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(persistent, "plan_of", small_blocks)
+    for dtype in ("float32", "float16"):
+        case = Case("gru", 4, 5, 33, dtype, device)
+        barrier, lines, cluster = (case.bits(exchange) for exchange in tuned.EXCHANGES)
+        assert barrier == lines == cluster
+
+
+def test_the_layout_of_a_cluster(device: str) -> None:
+    h200, a100 = GPUS["H200"], GPUS["A100"]
+    plan = persistent_plan(h200, "lstm", "float16", 256, 16, cluster=True)
+    assert plan is not None and (plan.blocks, plan.units, plan.exchange) == (8, 32, "cluster")
+    alone = persistent_plan(h200, "lstm", "float16", 256, 16, 32)
+    assert alone is not None and alone.backward.tile == plan.backward.tile
+    # a box of all 16 sequences in the place of 8 at a time: of 4 gates, 32 units, 2 bytes, twice
+    assert plan.backward.shared - alone.backward.shared == 2 * (16 - 8) * 4 * 32 * 2
+    assert persistent_plan(a100, "lstm", "float16", 256, 16, cluster=True) is None  # no clusters before sm_90
+    assert persistent_plan(h200, "lstm", "float16", 2048, 16, cluster=True) is None  # more than eight blocks hold
+    both = persistent_plan(h200, "gru", "float32", 100, 3, directions=2, cluster=True)
+    assert both is not None and both.blocks == 8 and both.directions == 2
+    with pytest.raises(ValueError, match="lstm: recurrent weights of 1024 hidden units .* fit a cluster of"):
+        rnn._plan("persistent", "cluster", "lstm", cf.zeros(1).to(device).array, 1024, 9, 1, True)
 
 
 @pytest.mark.parametrize("lengths", [None, [3, 0, 4]])
@@ -275,6 +295,8 @@ BROKEN: dict[str, tuple[str, str, int, str, str]] = {
     "one half of the box": ("common/exchange.cuh", "turn ^= 1;", 0, "", "lines"),
     "a barrier where one thread waits": ("common/grid.cuh", "__syncthreads(PASS_CALLER);", 1, "", "barrier"),
     "a barrier where nobody waits": ("common/grid.cuh", "spin_until([&] { return ((", 0, "([&] { return ((", "barrier"),
+    "no barrier of the cluster": ("common/exchange.cuh", "cluster_barrier(PASS_CALLER);", 0, ";", "cluster"),
+    "one slot of a cluster": ("common/exchange.cuh", "<int32>(step & 1)", 0, "<int32>(0)", "cluster"),
     "box used while weights pass": ("common/resident.cuh", "__syncthreads(PASS_CALLER);", 0, "", "lines"),
 }
 
@@ -362,3 +384,18 @@ def test_a_block_is_at_the_barrier_when_its_last_thread_has_written(changed: Any
     assert not caught("barrier")
     changed("common/grid.cuh", "__syncthreads(PASS_CALLER);", 0, "", "barrier")
     assert caught("barrier")
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_block_of_a_cluster_ends_when_all_have_read(changed: Any, device: str) -> None:
+    """The simulator lets all blocks go on in turn, so one is held up on purpose."""
+    if device != "sim":
+        pytest.skip("what is broken on purpose stays in the simulator")
+    held_up = """ for (int i = 0, polls = 0; blockIdx.x == 1 && i < 50; ++i)
+        spin_until([&] { return ++polls % 2 == 0; });"""
+    text = "const int32 packs = pitch() / WIDE,"
+    changed("common/exchange.cuh", text, 0, held_up + text, "cluster")
+    assert not caught("cluster")
+    changed("common/exchange.cuh", "cluster_barrier(PASS_CALLER);", 1, ";", "cluster")
+    assert caught("cluster")

@@ -12,7 +12,7 @@ import pytest
 
 import cuframe as cf
 from cuframe import cli
-from cuframe.cuda import tune, tuned
+from cuframe.cuda import clusters, tune, tuned
 from cuframe.cuda.persistent import GPUS, DeviceFacts, Plan
 from cuframe.cuda.tune import Case
 from cuframe.gpu import _lanes, rnn
@@ -54,10 +54,11 @@ def test_search_finds_the_fastest() -> None:
 
 
 def test_candidates_are_all_different_and_fit() -> None:
-    for case in (Case("lstm", "float16", 1024, 16, 1), Case("gru", "float32", 512, 64, 2)):
+    for case, ways in ((Case("lstm", "float16", 1024, 16, 1), 2), (Case("gru", "float32", 512, 64, 2), 2),
+                       (Case("lstm", "float16", 256, 16, 1), 3)):  # of these, eight blocks hold but the last
         found = tune.candidates(GPUS["H200"], case)
         assert len({plan for plan, _ in found}) == len(found) >= 8
-        assert {plan.exchange for plan, _ in found} == set(tuned.EXCHANGES)
+        assert {plan.exchange for plan, _ in found} == set(tuned.EXCHANGES[:ways])
         assert all(plan.blocks * plan.directions <= 132 for plan, _ in found)
         assert len({plan.forward.tile for plan, _ in found}) > 1
     assert tune.candidates(GPUS["T4"], Case("lstm", "tf32", 128, 1, 1)) == []
@@ -113,7 +114,7 @@ def test_the_users_table_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("changed, message", [
     ({"units": 0}, "units must be an integer from 1 on, got 0"),
-    ({"exchange": "pigeons"}, "exchange must be one of barrier, lines, got 'pigeons'"),
+    ({"exchange": "pigeons"}, "exchange must be one of barrier, lines, cluster, got 'pigeons'"),
     ({"chunk_steps": True}, "chunk_steps must be an integer from 1 on, got True"),
     ({"measured": [{"cell": "lstm"}]}, "'dtype' is missing"),
     ({"measured": [dict.fromkeys(tuned._ROW, "x")]}, "hidden must be int, got 'x'"),
@@ -169,6 +170,8 @@ def test_the_command(cupy: StandIn, capsys: pytest.CaptureFixture[str], monkeypa
     made = [*persistent.kernels(declare=False), *persistent.kernels(declare=False, **tf32)]
     for name, kernel in zip(("_FORWARD", "_BACKWARD", "_FORWARD_TF32", "_BACKWARD_TF32"), made):
         monkeypatch.setattr(persistent, name, kernel)  # what is loaded belongs to one stand-in
+    clustered: list[Any] = []
+    monkeypatch.setattr(clusters, "launch", lambda *a: clustered.append(a[1]))
     monkeypatch.setattr(tune.GpuBench, "engine", lambda self, engine, steps: steps)
     monkeypatch.setattr(tune.GpuBench, "stack", lambda self, chunk: chunk)
     cupy.cupy.zeros, cupy.cupy.empty = np.zeros, np.empty  # type: ignore[attr-defined]
@@ -182,6 +185,6 @@ def test_the_command(cupy: StandIn, capsys: pytest.CaptureFixture[str], monkeypa
     rows = data["rnn_persistent"]["measured"]
     assert rows and rows[0]["us"] == round(1500 / 128, 3) and rows[0]["hidden"] == 32
     assert data["rnn_persistent"]["least_steps"] == 1 and data["rnn_persistent"]["chunk_steps"] == 16
-    assert {n for n in cupy.names() if "aunch" in n} == {"launchCooperativeKernel"}
+    assert {n for n in cupy.names() if "aunch" in n} == {"launchCooperativeKernel"} and (8, 1, 1) in clustered
     assert isinstance(tuned.table("sm_90"), tuned.Table) and DeviceFacts("sm_90", 132, 227 * 1024) == GPUS["H200"]
     tuned._table.cache_clear()

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cuframe.cuda import sim
+from cuframe.cuda.launch import CLUSTERS
 from cuframe.cuda.sim import build
 from tests.sim_helpers import BROKEN, ORDERS, f32, i32, launch, line_of, needs_compiler
 
@@ -307,3 +308,38 @@ def test_without_a_compiler_it_says_how_to_get_one(monkeypatch):
 def test_orders_that_are_none(text):
     with pytest.raises(ValueError, match="order must be forward, reverse, random:SEED or ahead:SEED"):
         sim.set_order(text)
+
+
+CLUSTER = ("pass_on", "reads_at_once", "ends_before_it_is_read", "odd_address", "no_such_block", "one_block_stays_away")
+
+
+def test_blocks_of_a_cluster_read_each_others_shared_memory(any_order):
+    values = np.arange(4 * 32, dtype=np.uint32)
+    launch(BROKEN / "cluster.cu", "pass_on", values, i32(7), grid=4, cooperative=CLUSTERS, beside=CLUSTER)
+    assert values.reshape(4, 32).tolist() == [[(b + 7) % 4 * 32 + i + 7 for i in range(32)] for b in range(4)]
+
+
+@pytest.mark.parametrize(("kernel", "message", "text"), [
+    ("reads_at_once", "block 1 has not come to its shared memory; a barrier of the cluster must", "too early"),
+    ("ends_before_it_is_read", "block 1 has left, and its shared memory with it", "gone"),
+    ("odd_address", "the address must be aligned to 16 bytes", "+ 1), 0"),
+    ("no_such_block", "rank 4 of a cluster of 4", "box, 4")])
+def test_what_a_cluster_must_not_do(kernel, message, text):
+    error = report("cluster.cu", kernel, np.zeros(4 * 32, np.uint32), grid=4, cooperative=CLUSTERS, beside=CLUSTER)
+    assert f"load_peer: {message}" in str(error) and error.line == line_of("cluster.cu", text)
+
+
+def test_a_block_that_does_not_come_to_its_cluster():
+    error = report("cluster.cu", "one_block_stays_away", np.zeros(1, np.uint32), grid=4, cooperative=CLUSTERS,
+                   beside=CLUSTER)
+    assert "deadlock" in str(error) and "in cluster_barrier" in str(error)
+
+
+def test_a_cluster_in_an_ordinary_launch():
+    for cooperative in (False, True):
+        error = report("cluster.cu", "pass_on", np.zeros(4 * 32, np.uint32), i32(1), grid=4, cooperative=cooperative,
+                       beside=CLUSTER)
+        assert "cluster_barrier: the launch makes no clusters" in str(error)
+    with pytest.raises(sim.SimError, match="a cluster has at most 8 blocks, got rows of 9"):
+        launch(BROKEN / "cluster.cu", "pass_on", np.zeros(9 * 32, np.uint32), i32(1), grid=9, cooperative=CLUSTERS,
+               beside=CLUSTER)

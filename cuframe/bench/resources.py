@@ -29,8 +29,9 @@ def launched() -> Iterator[list[Launched]]:
     collected: list[Launched] = []
     run = Kernel.__call__
 
-    def noting(self: Kernel, grid: Any, block: Any, /, *values: Any, shared: int = 0, **constants: int | bool) -> None:
-        run(self, grid, block, *values, shared=shared, **constants)
+    def noting(self: Kernel, grid: Any, block: Any, /, *values: Any, shared: int = 0, cluster: bool = False,
+               **constants: int | bool) -> None:
+        run(self, grid, block, *values, shared=shared, cluster=cluster, **constants)
         expression = _expression(self, values, constants)
         if expression not in found:
             found[expression] = Launched(self, expression)

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
+from cuframe.cuda import clusters
 from cuframe.cuda.compile import compile_kernel
+from cuframe.cuda.launch import CLUSTERS
 from cuframe.cuda.sources import Source
 
 __all__ = ["CudaLauncher"]
@@ -82,13 +84,15 @@ class _Function:
         self._resident: dict[tuple[int, int], int] = {}
 
     def __call__(self, grid: tuple[int, int, int], block: tuple[int, int, int], shared: int, params: int,
-                 cooperative: bool) -> None:
+                 cooperative: int) -> None:
         if self._current_device() != self._device:
             with self._launcher._cupy.cuda.Device(self._device):
                 return self(grid, block, shared, params, cooperative)
         if shared > self._shared:
             self._raise_shared(shared)
-        if cooperative:
+        if cooperative == CLUSTERS:
+            clusters.launch(self._function, grid, block, shared, self._current_stream().ptr, params, self._name)
+        elif cooperative:
             self._check_resident(grid, block, shared)
             self._launcher._driver.launchCooperativeKernel(self._function, *grid, *block, shared,
                                                            self._current_stream().ptr, params)

@@ -40,9 +40,11 @@ import numpy as np
 
 from cuframe.cuda.sources import Source, find_source, read_source, text_source
 
-__all__ = ["C_NAMES", "Kernel", "Launcher", "Loaded", "accumulator", "declared_kernels", "kernel", "launcher_of",
-           "register_launcher"]
+__all__ = ["CLUSTERS", "C_NAMES", "Kernel", "Launcher", "Loaded", "accumulator", "declared_kernels", "kernel",
+           "launcher_of", "register_launcher"]
 
+# a way to launch: see Loaded
+CLUSTERS = 2
 C_NAMES = {"float32": "float", "float64": "double", "float16": "half", "bfloat16": "bf16", "int8": "int8",
            "int16": "int16", "int32": "int32", "int64": "int64", "uint8": "uint8", "uint32": "uint32",
            "uint64": "uint64", "bool": "bool"}
@@ -58,8 +60,11 @@ class Loaded(Protocol):
     """An instance of a kernel on one device, ready to run."""
 
     def __call__(self, grid: tuple[int, int, int], block: tuple[int, int, int], shared: int, params: int,
-                 cooperative: bool) -> None:
-        """Launch on the current stream; `params` is the address of an array of pointers to the arguments."""
+                 cooperative: int) -> None:
+        """Launch on the current stream; `params` is the address of an array of pointers to the arguments.
+
+        `cooperative`: 1 if all blocks are to run at once, CLUSTERS if those of each row of the grid are.
+        """
 
 
 class Launcher(Protocol):
@@ -309,13 +314,14 @@ class Kernel:
         return factor, tuple(places)
 
     def __call__(self, grid: int | tuple[int, ...], block: int | tuple[int, ...], /, *values: Any, shared: int = 0,
-                 **constants: int | bool) -> None:
+                 cluster: bool = False, **constants: int | bool) -> None:
         """Launch on the arrays' device, on its current stream.
 
         Args:
             grid, block: sizes in up to three dimensions.
             values: arrays and scalars, as declared.
             shared: bytes of dynamic shared memory.
+            cluster: each row of the grid is a cluster of blocks (sm_90).
             constants: the template parameters that are no types.
 
         Raises:
@@ -352,7 +358,8 @@ class Kernel:
         except struct.error:
             raise self._bad_scalar(values) from None
         loaded((grid, 1, 1) if type(grid) is int else _three(grid),
-               (block, 1, 1) if type(block) is int else _three(block), shared, pointers, self.cooperative)
+               (block, 1, 1) if type(block) is int else _three(block), shared, pointers,
+               CLUSTERS if cluster else self.cooperative)
         self._blocks.append(slots)
 
     def _find(self, values: Sequence[Any], constants: Mapping[str, int | bool]) -> _Passed:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["DeviceFacts", "GPUS", "GATES", "Part", "Plan", "persistent_limits", "persistent_plan"]
+__all__ = ["DeviceFacts", "GPUS", "GATES", "MOST_OF_CLUSTER", "Part", "Plan", "persistent_limits", "persistent_plan"]
 
 _KIB = 1024
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -23,6 +23,8 @@ _THREADS = 32 * _WARPS
 _STAGE = _WARPS * _PIECE
 # static shared memory of the kernels, rounded up
 _STATIC = 256
+# the first architecture with clusters, and the blocks that each may have on all of them
+_CLUSTERS, MOST_OF_CLUSTER = 90, 8
 
 
 class DeviceFacts(NamedTuple):
@@ -70,7 +72,7 @@ class Plan(NamedTuple):
 
 @lru_cache(1024)
 def persistent_plan(facts: DeviceFacts, cell: str, dtype: str, hidden: int, batch: int, units: int = 8,
-                    directions: int = 1, tile: int = 0) -> Plan | None:
+                    directions: int = 1, tile: int = 0, cluster: bool = False) -> Plan | None:
     """How the layer is laid out on such a GPU, or None where it does not fit.
 
     Args:
@@ -79,26 +81,35 @@ def persistent_plan(facts: DeviceFacts, cell: str, dtype: str, hidden: int, batc
         units: hidden units that a block is to have; more, or fewer, where the layer fits no other way.
         directions: 2 for both of a layer in one launch.
         tile: sequences at a time, at most; 0 for as many as fit.
+        cluster: the blocks of a direction are one cluster.
     """
-    if hidden < 1 or batch < 1 or int(facts.arch[3:].rstrip("a")) < _LEAST.get(dtype, 0):
+    arch, blocks = int(facts.arch[3:].rstrip("a")), facts.multiprocessors // directions
+    if hidden < 1 or batch < 1 or arch < max(_LEAST.get(dtype, 0), _CLUSTERS if cluster else 0):
         return None
     # one block a multiprocessor
-    fewest = -(-hidden // max(facts.multiprocessors // directions, 1))
+    fewest = -(-hidden // max(min(blocks, MOST_OF_CLUSTER) if cluster else blocks, 1))
     for chosen in dict.fromkeys((max(fewest, min(units, hidden)), max(fewest, min(8, hidden)), fewest)):
         if chosen > _THREADS or facts.multiprocessors < directions:
             continue
         gates = GATES[cell]
         # a thread has a unit, and of the sequences at a time one
         most = min(tile or batch, batch, 8 if dtype in _TENSOR else 4, _THREADS // chosen)
-        forward = _part(facts.shared, dtype, gates * chosen, hidden, chosen, most)
-        backward = _part(facts.shared, dtype, chosen, gates * hidden, gates * chosen, most)
+        # a cluster's box has room for all sequences, each row of units in whole 16 bytes
+        wide = 16 // _SIZES[dtype]
+        boxed = batch * -(-chosen // wide) * wide if cluster else 0
+        forward = _part(facts.shared, dtype, gates * chosen, hidden, chosen, most, boxed)
+        backward = _part(facts.shared, dtype, chosen, gates * hidden, gates * chosen, most, gates * boxed)
         if forward and backward:
-            return Plan(-(-hidden // chosen), chosen, forward, backward, directions, dtype == "tf32")
+            return Plan(-(-hidden // chosen), chosen, forward, backward, directions, dtype == "tf32",
+                        "cluster" if cluster else "barrier")
     return None
 
 
-def _part(limit: int, dtype: str, rows: int, columns: int, sent: int, most: int) -> Part | None:
-    """The launch for weights [rows, columns] a block; it hands on `sent` numbers a sequence, of `most` at a time."""
+def _part(limit: int, dtype: str, rows: int, columns: int, sent: int, most: int, boxed: int) -> Part | None:
+    """The launch for weights [rows, columns] a block; it hands on `sent` numbers a sequence, of `most` at a time.
+
+    `boxed` are the numbers of a box for all sequences, 0 where it has room for those `most`.
+    """
     size, tensor = _SIZES[dtype], dtype in _TENSOR
     height, width, held, together = (16, 128 // size, 8, 8) if tensor else (4, 512 // size, 6, 4)
     groups, chunks = -(-rows // height), -(-columns // width)
@@ -108,7 +119,7 @@ def _part(limit: int, dtype: str, rows: int, columns: int, sent: int, most: int)
     vector = chunks * width + (8 if tensor else 0)
     sums = split * together * groups * height * max(size, 4)
     for tile in range(most, 0, -1):
-        shared = weights + max(_up(tile * vector * size) + _up(sums) + _up(2 * tile * sent * size), _STAGE)
+        shared = weights + max(_up(tile * vector * size) + _up(sums) + _up(2 * (boxed or tile * sent) * size), _STAGE)
         if shared + _STATIC <= limit:
             return Part(split, tile, shared)
     return None

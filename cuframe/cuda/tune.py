@@ -70,8 +70,12 @@ def candidates(facts: DeviceFacts, case: Case) -> list[tuple[Plan, int]]:
         for tile in (0, plan.forward.tile // 2):
             other = persistent_plan(facts, case.cell, case.kind, case.hidden, case.batch, units, case.directions, tile)
             if other is not None:
-                for exchange in EXCHANGES:
+                for exchange in EXCHANGES[:2]:
                     found.setdefault(other._replace(exchange=exchange), tile)
+        together = persistent_plan(facts, case.cell, case.kind, case.hidden, case.batch, units, case.directions,
+                                   cluster=True)
+        if together is not None:
+            found.setdefault(together, 0)
     return list(found.items())
 
 

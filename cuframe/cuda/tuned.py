@@ -26,8 +26,8 @@ from cuframe import _paths
 __all__ = ["EXCHANGES", "Choice", "Table", "read", "table", "tuned_path", "write"]
 
 FORMAT = 1
-# a barrier and reload, lines with the step's number
-EXCHANGES = ("barrier", "lines")
+# a barrier and reload, lines with the step's number, shared memory of a cluster (sm_90); kernels have their numbers
+EXCHANGES = ("barrier", "lines", "cluster")
 # sizes further away than this product of ratios say nothing of one another
 _FAR = 16.0
 _LEAST = {"least_steps": 1, "chunk_steps": 1, "units": 1, "tile": 0}

@@ -30,13 +30,13 @@ _FORWARD_ARGUMENTS = (
     "const T* x", "const T* w_hh", "const T* w_hh_2?", "const T* b_ih?", "const T* b_ih_2?", "const T* b_hh?",
     "const T* b_hh_2?", "const T* h0?", "const acc_t<T>* c0?", "const int64* lengths?[N]", "T* h", "acc_t<T>* c?",
     "T* y?", "T* kept?", "T* h_n", "acc_t<T>* c_n?", "uint32* state", "int64 words", "int32 T_", "int32 N", "int32 H",
-    "int32 units", "int32 split", "int32 tile", "int32 slots", "int32 c_slots", "bool reverse", "bool lines",
+    "int32 units", "int32 split", "int32 tile", "int32 slots", "int32 c_slots", "bool reverse", "int32 way",
     "bool relu")
 _BACKWARD_ARGUMENTS = (
     "const T* kept", "const T* w_hh", "const T* w_hh_2?", "const T* h", "const acc_t<T>* c?", "const T* gy?",
     "acc_t<T>* carry", "acc_t<T>* dc?", "const int64* lengths?[N]", "T* dx", "T* dhid?", "uint32* state",
     "int64 words", "int32 T_", "int32 N", "int32 H", "int32 units", "int32 split", "int32 tile", "bool reverse",
-    "bool lines", "bool relu")
+    "int32 way", "bool relu")
 
 
 def kernels(source: str | Path = "rnn_persistent.cu", types: Mapping[str, Sequence[str]] = _TYPES,
@@ -88,14 +88,20 @@ def multiprocessors(x: Any) -> int:
     return facts_of(x).multiprocessors
 
 
-def plan_of(cell: str, x: Any, hidden: int, batch: int, directions: int = 1) -> Plan | None:
-    """How the layer is laid out on the device of `x`; None where it does not fit."""
+def plan_of(cell: str, x: Any, hidden: int, batch: int, directions: int = 1,
+            exchange: str | None = None) -> Plan | None:
+    """How the layer is laid out on the device of `x`; None where it does not fit.
+
+    `exchange`: how its blocks meet; None for what was measured to be faster, or a barrier where that does not fit.
+    """
     facts, dtype = facts_of(x), x.dtype.name
     for kind in ("tf32", dtype) if dtype == "float32" and allow_tf32() else (dtype,):
         choice = table(facts.arch).rnn(cell, kind, hidden, batch, directions)
-        plan = persistent_plan(facts, cell, kind, hidden, batch, choice.units, directions, choice.tile)
-        if plan is not None:
-            return plan._replace(exchange=choice.exchange)
+        for way in (exchange,) if exchange else dict.fromkeys((choice.exchange, EXCHANGES[0])):
+            plan = persistent_plan(facts, cell, kind, hidden, batch, choice.units, directions, choice.tile,
+                                   way == "cluster")
+            if plan is not None:
+                return plan._replace(exchange=way)
     return None
 
 
@@ -134,8 +140,8 @@ def run_forward(cell: str, plan: Plan, gx: Any, weights: Sequence[Any], h0: Any,
     (_FORWARD_TF32 if plan.tf32 else _FORWARD)(
         (plan.blocks, plan.directions), _THREADS, gx, one[0], two[0], one[1], two[1], one[2], two[2], h0, c0, lengths,
         h, c, y, kept, h_n, c_n, state, words, count, batch, hidden, plan.units, part.split, part.tile, len(h),
-        1 if c is None else len(c), reverse, bool(EXCHANGES.index(plan.exchange)), cell == "rnn_relu",
-        shared=part.shared, CELL=CELL_NUMBERS[cell], TF32=plan.tf32)
+        1 if c is None else len(c), reverse, EXCHANGES.index(plan.exchange), cell == "rnn_relu",
+        shared=part.shared, cluster=plan.exchange == "cluster", CELL=CELL_NUMBERS[cell], TF32=plan.tf32)
 
 
 def backward(cell: str, plan: Plan, w_hh: Sequence[Any], kept: Any, states: Any, c_states: Any, gy: Any, carry: Any,
@@ -162,8 +168,8 @@ def run_backward(cell: str, plan: Plan, w_hh: Sequence[Any], kept: Any, states: 
     (_BACKWARD_TF32 if plan.tf32 else _BACKWARD)(
         (plan.blocks, plan.directions), _THREADS, kept, w_hh[0], w_hh[1] if plan.directions == 2 else None, states,
         c_states, gy, carry, dc, lengths, dx, dhid, state, words, count, batch, hidden, plan.units, part.split,
-        part.tile, reverse, bool(EXCHANGES.index(plan.exchange)), cell == "rnn_relu", shared=part.shared,
-        CELL=CELL_NUMBERS[cell], TF32=plan.tf32)
+        part.tile, reverse, EXCHANGES.index(plan.exchange), cell == "rnn_relu", shared=part.shared,
+        cluster=plan.exchange == "cluster", CELL=CELL_NUMBERS[cell], TF32=plan.tf32)
 
 
 def _state(like: Any, batch: int, plan: Plan, parts: int) -> tuple[Any, int]:

@@ -92,8 +92,8 @@ def forward(cell: str, x: Any, w_ih: Any, w_hh: Any, b_ih: Any = None, b_hh: Any
 
     `recompute`: keep no gates for `backward`, which makes them again by two products over all steps.
     `engine`: "persistent" is one launch for all steps, "steps" a launch and a product each; "auto" takes the first
-    where it fits and there are steps enough.  `exchange`: how its blocks meet, by a "barrier" or by "lines"; None for
-    what was measured to be faster.
+    where it fits and there are steps enough.  `exchange`: how its blocks meet, by a "barrier", by "lines" or as a
+    "cluster"; None for what was measured to be faster.
     """
     if cell not in persistent.CELL_NUMBERS:
         raise ValueError(f"rnn: cell must be one of {', '.join(persistent.CELL_NUMBERS)}, got {cell!r}")
@@ -175,11 +175,11 @@ def _plan(engine: str, exchange: str | None, cell: str, x: Any, hidden: int, cou
         raise ValueError(f"{cell}: exchange must be {', '.join(EXCHANGES)} or None, got {exchange!r}")
     if engine == "steps" or not possible or (engine == "auto" and count < persistent.tuned(x).least_steps):
         return None
-    plan = persistent.plan_of(cell, x, hidden, batch)
+    plan = persistent.plan_of(cell, x, hidden, batch, 1, exchange)
     if plan is None and engine == "persistent":
-        raise ValueError(f"{cell}: recurrent weights of {hidden} hidden units in {x.dtype} do not fit the device, "
-                         "see cf.cuda.persistent_limits")
-    return plan if plan is None or exchange is None else plan._replace(exchange=exchange)
+        where = "a cluster of the device" if exchange == "cluster" else "the device, see cf.cuda.persistent_limits"
+        raise ValueError(f"{cell}: recurrent weights of {hidden} hidden units in {x.dtype} do not fit {where}")
+    return plan
 
 
 def _persistent(cell: str, plan: Plan, x: Any, x2: Any, gx: Any, weights: tuple[Any, ...], h0: Any, c0: Any,

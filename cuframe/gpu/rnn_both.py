@@ -70,9 +70,8 @@ def forward(cell: str, x: Any, weights: Sequence[Any], weights_2: Sequence[Any],
         h_0, c_0 = (None if a is None else a[number] for a in (h0, c0))
         check(cell, GATES[cell], cell == "lstm", x, w_ih, w_hh, b_ih, b_hh, None, h_0, c_0, None)
     lengths = device_lengths(cell, lengths, count, batch, x)
-    plan = persistent.plan_of(cell, x, hidden, batch, 2)
+    plan = persistent.plan_of(cell, x, hidden, batch, 2, exchange)
     assert plan is not None
-    plan = plan if exchange is None else plan._replace(exchange=exchange)
     x2 = dense(x).reshape(count * batch, x.shape[-1])
     gx = backend_of(x).matmul(x2, np.concatenate([weights[0], weights_2[0]]).T)
     kept: Any = None

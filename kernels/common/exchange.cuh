@@ -1,14 +1,17 @@
-// How the blocks of a cooperative launch hand one another a vector [N, parts * H] at every step, of which each block makes
-// `parts` pieces of `units` numbers a sequence. Two ways with one interface:
+// How the blocks of a launch, all of which run at once, hand one another a vector [N, parts * H] at every step, of which each
+// block makes `parts` pieces of `units` numbers a sequence. Three ways with one interface:
 //
 //   exchange.ready();                                   once a step, before the first fetch of what was published for it
 //   exchange.fetch(v, stride, rows, pitch, step, n0, count);  `count` sequences to shared memory; __syncthreads() must follow
-//   exchange.outbox()[...] = value;                     this block's numbers: [count, parts, units]
+//   exchange.put(step, n0, sub, part, u, value);        a number of this block's, of sequence n0 + sub
 //   exchange.publish(step, n0, count);                  all threads; they have written `rows` before, too
+//   exchange.finish();                                  all threads, at the end
 //
 // ByBarrier  ready() is a barrier of the group, and fetch reads `rows` in global memory, `pitch` numbers apart.  The caller
 //            gives every step other rows than the step before: two in turn are enough, since a block comes to the next
 //            barrier only when it has fetched, and nobody writes the rows of a step before all have come to its barrier.
+// ByCluster  blocks are one cluster and fetch what stands in each other's shared memory, behind a barrier of the cluster.
+//            Two slots in turn are enough as with ByBarrier; nobody ends before all have read.
 // ByLines    16-byte lines of 12 bytes of numbers (8 in fp64) and the number of the step, which are polled; no barrier.
 //
 // Note [Lines] Why no line is overwritten before all have read it, with two slots that the steps use in turn: block P
@@ -21,8 +24,6 @@
 //
 // A launch says which it is to be (Exchange): all threads take the same branch, a few a step, so that an instance of a
 // kernel for each would make the time to compile longer and nothing faster.
-//
-// A third way, blocks of one cluster writing into each other's shared memory, would be a struct with the same members.
 #pragma once
 
 struct Line {
@@ -66,7 +67,7 @@ template <class T> union Packet {
 // What a launch tells its exchange.
 template <class T> struct Post {
     uint32* state;  // the group's: one word for ByBarrier, [2, N, blocks, lines] lines for ByLines; zero
-    T* box;         // shared memory: [2, tile, parts, units]
+    T* box;         // shared memory: [2, tile, parts, units]; for ByCluster [2, N, parts, units in whole 16 bytes]
     int32 N, H, units, parts, tile;
 };
 
@@ -168,23 +169,70 @@ template <class T> struct ByLines {
     }
 };
 
+template <class T> struct ByCluster {
+    static constexpr int32 WIDE = 16 / int32(sizeof(T));
+    Post<T> post;
+
+    __device__ __forceinline__ int32 pitch() const { return (post.units + WIDE - 1) / WIDE * WIDE; }
+    __device__ __forceinline__ T* row(uint32 step, int32 n, int32 part) const {
+        return post.box + ((static_cast<int32>(step & 1) * post.N + n) * post.parts + part) * pitch();
+    }
+
+    // One line of 16 bytes at a time: more in flight would cost registers that weights have.
+    __device__ void fetch(T* v, int32 stride, uint32 step, int32 n0, int32 count AND_CALLER) {
+        const int32 packs = pitch() / WIDE, each = post.parts * packs, total = count * static_cast<int32>(gridDim.x) * each;
+#pragma unroll 1
+        for (int32 i = threadIdx.x; i < total; i += blockDim.x) {
+            // neighbouring threads read on within one block
+            int32 l = i % each, block = i / each % static_cast<int32>(gridDim.x), n = i / each / static_cast<int32>(gridDim.x);
+            int32 part = l / packs, u = l % packs * WIDE;
+            union {
+                uint4 whole;
+                T data[WIDE];
+            } got;
+            got.whole = load_peer(reinterpret_cast<const uint4*>(row(step, n0 + n, part) + u), block AND_PASS_CALLER);
+            const int32 units = min(post.units, post.H - block * post.units);  // without those beyond the last
+            T* to = v + n * stride + part * post.H + block * post.units + u;
+#pragma unroll
+            for (int k = 0; k < WIDE; ++k)
+                if (u + k < units) to[k] = got.data[k];
+        }
+    }
+};
+
+// By its number: how Python's EXCHANGES has them.
 template <class T> struct Exchange {
     ByBarrier<T> barrier;
     ByLines<T> lines;
-    bool by_lines;
+    ByCluster<T> cluster;
+    int32 way;
 
-    __device__ __forceinline__ Exchange(const Post<T>& post, bool which)
-        : barrier{post}, lines{post}, by_lines(which) {}
-    __device__ __forceinline__ void ready(CALLER) {
-        if (!by_lines) barrier.ready(PASS_CALLER);
+    __device__ __forceinline__ Exchange(const Post<T>& post, int32 which)
+        : barrier{post}, lines{post}, cluster{post}, way(which) {}
+
+    // Numbers of T that the box takes.
+    static __device__ __forceinline__ int32 boxed(int32 which, int32 N, int32 units, int32 parts, int32 tile) {
+        constexpr int32 WIDE = ByCluster<T>::WIDE;
+        return 2 * parts * (HAS_CLUSTERS && which == 2 ? N * ((units + WIDE - 1) / WIDE * WIDE) : tile * units);
     }
-    __device__ __forceinline__ T* outbox() { return lines.outbox(); }
+    __device__ __forceinline__ void ready(CALLER) {
+        if (way == 0) barrier.ready(PASS_CALLER);
+        else if (HAS_CLUSTERS && way == 2) cluster_barrier(PASS_CALLER);
+    }
+    __device__ __forceinline__ void put(uint32 step, int32 n0, int32 sub, int32 part, int32 u, T value) {
+        if (way == 1) lines.outbox()[(sub * lines.post.parts + part) * lines.post.units + u] = value;
+        else if (HAS_CLUSTERS && way == 2) cluster.row(step, n0 + sub, part)[u] = value;
+    }
     __device__ __forceinline__ void publish(uint32 step, int32 n0, int32 count AND_CALLER) {
-        if (by_lines) lines.publish(step, n0, count AND_PASS_CALLER);
+        if (way == 1) lines.publish(step, n0, count AND_PASS_CALLER);
+    }
+    __device__ __forceinline__ void finish(CALLER) {
+        if (HAS_CLUSTERS && way == 2) cluster_barrier(PASS_CALLER);
     }
     __device__ __forceinline__ void fetch(T* v, int32 stride, const T* rows, int32 pitch, uint32 step, int32 n0,
                                           int32 count AND_CALLER) {
-        if (by_lines) lines.fetch(v, stride, rows, pitch, step, n0, count AND_PASS_CALLER);
+        if (way == 1) lines.fetch(v, stride, rows, pitch, step, n0, count AND_PASS_CALLER);
+        else if (HAS_CLUSTERS && way == 2) cluster.fetch(v, stride, step, n0, count AND_PASS_CALLER);
         else barrier.fetch(v, stride, rows, pitch, step, n0, count AND_PASS_CALLER);
     }
 };

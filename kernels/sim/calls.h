@@ -96,6 +96,16 @@ void thread_left(Thread* thread) {
     if (block.arrived && block.arrived + block.deserted == block.expected) report_deserted(block, thread);
 }
 
+// A block of this one's row of the grid, which is a cluster.
+inline Block* peer_block(unsigned rank, const char* what, const char* file, int line) {
+    Launch& launch = *worker->launch;
+    Thread* thread = self();
+    if (!launch.clusters) fail_at(thread, file, line, "%s: the launch makes no clusters", what);
+    if (rank >= launch.grid.x) fail_at(thread, file, line, "%s: rank %u of a cluster of %u", what, rank, launch.grid.x);
+    Index3 at = thread->block->index;
+    return launch.blocks[rank + launch.grid.x * (at.y + static_cast<size_t>(launch.grid.y) * at.z)];
+}
+
 }  // namespace sim
 
 #pragma GCC visibility push(default)
@@ -237,6 +247,42 @@ void sim_spin_end() {
     using namespace sim;
     --worker->launch->spinners;
     go_on(self());
+}
+
+void sim_cluster_barrier(const char* file, int line) {
+    using namespace sim;
+    Launch& launch = *worker->launch;
+    Block& first = *peer_block(0, "cluster_barrier", file, line);
+    unsigned round = first.cluster_passed;
+    char* event = &first.cluster_events[round & 1];
+    happens_before(event);
+    if (++first.cluster_arrived == launch.grid.x * launch.threads) {
+        first.cluster_arrived = 0;
+        ++first.cluster_passed;
+        launch.idle_polls = 0;
+    } else {
+        do sim_spin("cluster_barrier", file, line);
+        while (first.cluster_passed == round);
+        sim_spin_end();
+    }
+    happens_after(event);
+}
+
+const void* sim_peer(const void* address, unsigned rank, unsigned bytes, const char* file, int line) {
+    using namespace sim;
+    Thread* thread = self();
+    Block& peer = *peer_block(rank, "load_peer", file, line);
+    if (!sim_is_shared(address)) fail_at(thread, file, line, "load_peer: the address is not in shared memory");
+    if (reinterpret_cast<uintptr_t>(address) % bytes)
+        fail_at(thread, file, line, "load_peer: the address must be aligned to %u bytes", bytes);
+    auto offset = static_cast<size_t>(static_cast<const char*>(address) - thread->block->arena);
+    if (offset + bytes > peer.arena_used)
+        fail_at(thread, file, line, "load_peer: block %u has not come to its shared memory; a barrier of the cluster must "
+                "come before", rank);
+    if (!peer.live)
+        fail_at(thread, file, line, "load_peer: block %u has left, and its shared memory with it; a barrier of the cluster "
+                "must come before a block ends", rank);
+    return peer.arena + offset;
 }
 
 void* sim_shared(sim::SharedSite* site, unsigned long bytes, unsigned long align, const char* name, const char* file,

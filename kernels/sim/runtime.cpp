@@ -149,6 +149,7 @@ int sim_launch(void (*entry)(void**), void** args, unsigned grid_x, unsigned gri
     launch.static_limit = static_limit;
     launch.total_limit = total_limit;
     launch.cooperative = cooperative;
+    launch.clusters = cooperative == 2;
     launch.order = static_cast<Order>(order);
     launch.random = (seed + 1) * 0x9E3779B97F4A7C15ull | 1;
     launch.name = name;

@@ -62,6 +62,8 @@ void sim_leave_barriers();
 [[noreturn]] void sim_endless(const char* file, int line);
 void sim_spin(const char* what, const char* file, int line);
 void sim_spin_end();
+void sim_cluster_barrier(const char* file, int line);
+const void* sim_peer(const void* address, unsigned rank, unsigned bytes, const char* file, int line);
 void* sim_shared(SharedSite* site, unsigned long bytes, unsigned long align, const char* name, const char* file, int line);
 void* sim_dynamic_shared(unsigned long element, unsigned long align, const char* name, const char* file, int line);
 bool sim_is_shared(const void* address);

@@ -58,7 +58,7 @@ inline void begin_block(Block& block, Index3 index) {
     block.index = index;
     ++block.turn;
     block.live = block.expected = n;
-    block.deserted = block.arrived = 0;
+    block.deserted = block.arrived = block.cluster_arrived = block.cluster_passed = 0;
     block.votes = 0;
     block.barrier.file = nullptr;
     block.cursor = 0;

@@ -82,6 +82,8 @@ struct Block {
     char barrier_events[2], turn_events[2];  // addresses that stand for events in thread sanitizer's order
     const char* barrier_what;
     Place barrier;
+    unsigned cluster_arrived, cluster_passed;  // of its row of blocks, in the row's first
+    char cluster_events[2];
     unsigned cursor;
     uint64_t ready[MAX_THREADS / 64];  // one bit a rank
     uint16_t order[MAX_THREADS];       // rank -> thread
@@ -109,7 +111,7 @@ struct Launch {
     Index3 grid, dim;
     unsigned threads;  // a block
     size_t dynamic_bytes, static_limit, total_limit;
-    bool cooperative;
+    bool cooperative, clusters;  // all blocks are there at once; each row of the grid is a cluster
     Order order;
     uint64_t random;
     const char* name;

@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from cuframe.cuda.launch import CLUSTERS
+from cuframe.cuda.persistent import MOST_OF_CLUSTER
 from cuframe.cuda.sim import settings
 from cuframe.cuda.sim.build import build_kernels, build_runtime
 
@@ -82,14 +84,14 @@ class Program:
         self._limits = settings.limits()
 
     def launch(self, expression: str, grid: Size, block: Size, shared_bytes: int, args: Sequence[Any], *,
-               cooperative: bool = False, device: int = 0) -> None:
+               cooperative: int = False, device: int = 0) -> None:
         """Run one kernel to its end.
 
         Args:
             expression: one of those that the program was loaded with.
             grid, block: sizes in blocks and threads; shared_bytes: of dynamic shared memory.
             args: ctypes values of the kernel's parameter types.
-            cooperative: all blocks are alive at once and may wait for one another.
+            cooperative: all blocks are alive at once and may wait for one another; CLUSTERS for rows that are clusters.
             device: index of the simulated GPU; all of them share the host's memory.
 
         Raises:
@@ -103,7 +105,7 @@ class Program:
         self.launch_packed(expression, grid, block, shared_bytes, ctypes.addressof(pointers), cooperative)
 
     def launch_packed(self, expression: str, grid: Size, block: Size, shared_bytes: int, params: int,
-                      cooperative: bool = False) -> None:
+                      cooperative: int = False) -> None:
         """As `launch`, with the address of an array of pointers to the arguments, as cuLaunchKernel takes it."""
         entry, name, _ = self._entries[expression]
         limits = self._limits
@@ -117,6 +119,8 @@ class Program:
         if not 0 <= shared_bytes <= limits.block_shared:
             raise SimError(f"{shared_bytes} bytes of dynamic shared memory, a block of {limits.arch} may have "
                            f"{limits.block_shared}", expression)
+        if cooperative == CLUSTERS and gx > MOST_OF_CLUSTER:
+            raise SimError(f"a cluster has at most {MOST_OF_CLUSTER} blocks, got rows of {gx}", expression)
         if cooperative:
             most = limits.resident_blocks(x * y * z, shared_bytes)
             if gx * gy * gz > most:
@@ -127,7 +131,7 @@ class Program:
                         cooperative, order, seed, name):
             raise self._error(expression)
 
-    def loaded(self, expression: str) -> Callable[[Size, Size, int, int, bool], None]:
+    def loaded(self, expression: str) -> Callable[[Size, Size, int, int, int], None]:
         """A function that launches this kernel: of grid, block, shared_bytes, params and cooperative."""
         return functools.partial(self.launch_packed, expression)
 
