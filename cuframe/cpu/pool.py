@@ -3,10 +3,13 @@
 Note [Native threads]
     A thread of Python's that has waited must be woken and then get the interpreter's lock, which takes some 20 us at
     best; small kernels take no longer. So the workers never leave compiled code: they look for a job for a millisecond
-    or two before they sleep, as OpenMP's do, and take it within a microsecond while they look; to wake one costs the
-    caller 30 us. The caller posts a job, takes part in it, and withdraws it from those who have not come when all
-    calls have begun: a worker that the system lets wait costs nothing. Calls are numbered; each thread takes the next
-    one, so that a slow core does less, and the same call does the same wherever it runs.
+    or two before they sleep, and take it within a microsecond while they look; to wake one costs the caller 30 us.
+    After the first tenth of a millisecond they offer the core to others at each turn: two processes that share two
+    cores then run twice as fast as with cores that are kept.
+
+    The caller posts a job, takes part in it, and withdraws it from those who have not come when all calls have begun:
+    a worker that the system lets wait costs nothing. Calls are numbered; each thread takes the next one, so that a
+    slow core does less, and the same call does the same wherever it runs.
 
     The caller is back only when all are through: nobody uses its arrays afterwards, and Ctrl-C waits for that, too.
 """

@@ -9,7 +9,7 @@ from llvmlite import binding, ir
 
 __all__ = ["FIRST", "FUNCTIONS", "WORKER", "build"]
 
-_I64, _I32, _VOID = ir.IntType(64), ir.IntType(32), ir.VoidType()
+_I64, _I32, _I1, _VOID = ir.IntType(64), ir.IntType(32), ir.IntType(1), ir.VoidType()
 _PTR = ir.IntType(8).as_pointer()
 _KERNEL = ir.FunctionType(_VOID, [_PTR, _I64, _I64]).as_pointer()
 
@@ -19,7 +19,9 @@ FUNCTIONS = ("pthread_mutex_lock", "pthread_mutex_unlock", "pthread_cond_wait", 
 JOB = ("kernel", "words", "stride", "calls", "room", "room_step")
 _NEXT, _DONE, FIRST = 16, 32, 48  # the next call, how many workers are through, where the part of the first begins
 WORKER = {"posted": 0, "asleep": 16, "mutex": 32, "condition": 48, "end": 64}
-_SPINS = 1 << 16  # turns before a worker sleeps: 0.8 ms where a pause takes 12 ns, 2 ms where it takes 40
+# Turns of waiting: at first with the core kept, 50 us where a pause takes 12 ns and 0.2 ms where it takes 40; then for
+# a millisecond or two with the core offered to others; then asleep.
+_KEPT, _OFFERED = 1 << 12, 1 << 11
 
 
 class _Function:
@@ -58,9 +60,9 @@ class _Function:
             f = self.module.globals.get(name) or ir.Function(self.module, ir.FunctionType(_VOID, []), name)
             self.b.call(f, [])
 
-    def spin(self, ready: Callable[[], Any], turns: int, late: Callable[[], None] | None = None) -> Any:
-        """Pause until `ready()`; after so many turns run `late` at each, or without it leave for the block returned."""
-        b, head, wait, done, given_up = self.b, *map(self.block, ("spin", "wait", "ready", "late"))
+    def spin(self, ready: Callable[[], Any], turns: int | None, between: Callable[[], None]) -> Any:
+        """Run `between` until `ready()`; after so many turns, if any, leave for the block returned."""
+        b, head, wait, done, late = self.b, *map(self.block, ("spin", "wait", "ready", "late"))
         entry = b.block
         b.branch(head)
         b.position_at_end(head)
@@ -68,17 +70,24 @@ class _Function:
         turn.add_incoming(_I64(0), entry)
         b.cbranch(ready(), done, wait)
         b.position_at_end(wait)
-        self.pause()
+        between()
         more = b.add(turn, _I64(1))
-        turn.add_incoming(more, wait)
-        b.cbranch(b.icmp_signed("<", more, _I64(turns)), head, given_up)
-        if late is not None:
-            b.position_at_end(given_up)
-            late()
-            turn.add_incoming(turn, b.block)
-            b.branch(head)
+        turn.add_incoming(more, b.block)
+        b.cbranch(_I1(1) if turns is None else b.icmp_signed("<", more, _I64(turns)), head, late)
         b.position_at_end(done)
-        return given_up
+        return late
+
+    def wait(self, ready: Callable[[], Any], offered: int | None, offer: Callable[[], None]) -> Any:
+        """`spin` with the core kept, then with it offered for so many turns; then leave for the block returned."""
+        b, done = self.b, self.block("done")
+        for turns, between in ((_KEPT, self.pause), (offered, offer)):
+            late = self.spin(ready, turns, between)
+            b.branch(done)
+            b.position_at_end(late)
+        if offered is None:
+            b.unreachable()
+        b.position_at_end(done)
+        return late
 
     def workers(self, body: Callable[[Any], Any], total: Any) -> Any:
         """`total` after `body(worker's part)` was added to it for each worker but the caller."""
@@ -170,7 +179,7 @@ def _together(module: ir.Module, calls: ir.Function, addresses: dict[str, int]) 
     f.workers(post, _I64(0))
     b.call(calls, [mail, _I64(0)])
     took = f.workers(lambda worker: b.sub(_I64(1), f.exchange(0, worker, WORKER["posted"])), _I64(0))
-    f.spin(lambda: b.icmp_signed("==", f.read(mail, _DONE), took), 1000, lambda: f.call(addresses["sched_yield"]))
+    f.wait(lambda: b.icmp_signed("==", f.read(mail, _DONE), took), None, lambda: f.call(addresses["sched_yield"]))
     b.ret_void()
 
 
@@ -180,7 +189,8 @@ def _serve(module: ir.Module, calls: ir.Function, addresses: dict[str, int]) -> 
     b, worker, idle, taken = f.b, f.a["worker"], f.block("idle"), f.block("taken")
     b.branch(idle)
     b.position_at_end(idle)
-    late = f.spin(lambda: b.icmp_signed("!=", b.load_atomic(f.at(worker, 0), "acquire", 8), _I64(0)), _SPINS)
+    late = f.wait(lambda: b.icmp_signed("!=", b.load_atomic(f.at(worker, 0), "acquire", 8), _I64(0)), _OFFERED,
+                  lambda: f.call(addresses["sched_yield"]))  # fmt: skip
     b.branch(taken)
 
     b.position_at_end(late)
