@@ -29,7 +29,6 @@ except ImportError:
 
 STEPS = 200  # of one round
 FORWARD_TARGET, BACKWARD_TARGET, CHAIN_TARGET = 1.0, 2.0, 0.6
-M = np.ones((2, 2), np.float32)
 
 # name: (operation on x and w, NumPy's gradient on g, x, w and the result; shapes of x and w)
 OPS: dict[str, tuple[Callable, Callable, tuple[int, ...]]] = {

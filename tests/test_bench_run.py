@@ -318,7 +318,7 @@ def test_threads_are_those_of_numpys_blas_too(monkeypatch: pytest.MonkeyPatch) -
     from cuframe.cpu import blas
 
     put: list[int] = []
-    monkeypatch.setattr(blas, "_control", lambda: (lambda: 2, put.append))
+    monkeypatch.setattr(blas, "limit", put.append)
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: put.append(len(cores)))
     run.use_threads(1)
     assert put == [1, 1]

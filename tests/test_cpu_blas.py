@@ -49,6 +49,18 @@ def test_number_of_blas_threads_is_put_back():
         put(before)
 
 
+def test_the_number_of_blas_threads_can_be_set():
+    control = blas._control()
+    if control is None:
+        pytest.skip("NumPy's BLAS here is not OpenBLAS")
+    before = control.get()
+    try:
+        blas.limit(1)
+        assert control.get() == 1
+    finally:
+        control.put(before)
+
+
 def test_shapes_that_do_not_fit_leave_the_threads_alone():
     control = blas._control()
     before = control.get() if control else None

@@ -64,16 +64,10 @@ def use_threads(count: int | None) -> int:
         if not 1 <= count <= len(allowed):
             raise Refused(f"--threads must be from 1 to {len(allowed)}, got {count}")
         os.sched_setaffinity(0, allowed[:count])
-        _limit_blas(count)
+        from cuframe.cpu import blas
+
+        blas.limit(count)  # more threads than cores would wait for one another
     return machine.cores()
-
-
-def _limit_blas(count: int) -> None:
-    """NumPy's BLAS counted the cores when it was loaded; more threads than cores would wait for one another."""
-    from cuframe.cpu.blas import _control
-
-    if (control := _control()) is not None:
-        control[1](count)
 
 
 def _baseline(name: str | None, threads: int) -> Any:

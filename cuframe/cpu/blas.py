@@ -25,7 +25,7 @@ import numpy as np
 
 from . import gemm, jit, pool, threads
 
-__all__ = ["allowed", "batched", "one_thread", "product", "summed"]
+__all__ = ["allowed", "batched", "limit", "one_thread", "product", "summed"]
 
 _WAKES = 1 << 18  # multiply-adds from which OpenBLAS uses its threads
 _WORTH = 1 << 23  # multiply-adds from which threads of Python's are worth waking
@@ -108,6 +108,12 @@ def _forget() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget)
+
+
+def limit(count: int) -> None:
+    """Let NumPy's OpenBLAS, where it is one, use so many threads: it counted the cores when it was loaded."""
+    if (control := _control()) is not None:
+        control.put(count)
 
 
 def allowed() -> int:
