@@ -1,18 +1,20 @@
 """What DistributedDataParallel costs, how much of its communication backward hides, and how two ranks scale.
 
-    python benchmarks/ddp.py [--seconds 15] [--only own,hidden,scaling] [--json FILE]
+    python benchmarks/ddp.py [--seconds 15] [--only own,hidden,"scaling lstm"] [--json FILE]
 
-Starts two ranks with one thread each by `cuframe run`. What is compared takes turns, for so many seconds; in brackets
-is the interval in which 95 % of the values lie that one gets from turns drawn again with replacement. A target that
-lies in it is neither met nor missed.
+Starts two ranks with one thread each by `cuframe run`. What is compared takes turns, for so many seconds; turns during
+which the host of a virtual machine took more than 1 % of the processors (steal) are left out, where enough are left.
+In brackets is the interval in which 95 % of the figures lie that one gets from turns drawn again with replacement. A
+target that lies in it is neither met nor missed.
 
-own: what a training step takes more in the wrapper, on one rank: processor time, which other jobs disturb less, and
-the lower quartile of many steps.
+own: what a training step takes more in the wrapper, on one rank: processor time of the same model with its hooks and
+without, in the order of A B B A; the median of the turns.
 hidden: 25 MiB of gradients come while the processor is idle, as behind a GPU. Of the time that their all-reduces take
-with nothing beside them, the share that is over when the last gradient is there; medians.
+with nothing beside them, the share that is over when the last gradient of all ranks is there; of times that others can
+only lengthen, the lower quartile.
 scaling: the time of a step of one rank while the other waits, over that of both together, each with a batch of the same
-size; medians. It needs a machine without other jobs. `apart` is the same of two ranks that do not communicate: what
-they take from each other, or others from both.
+size; lower quartiles. It needs a machine without other jobs. `apart` is the same of two ranks that do not communicate:
+what they take from each other (memory, caches, the core's clock), and the most that any way to communicate can reach.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from cuframe.nn.parallel import DistributedDataParallel
 V = 100  # size of the vocabulary
 LAYERS, LAYER, PAUSE, CAP = 32, 25 * 2**20 // 32 // 4, 0.003, 5.0  # of the gradients that come while nothing computes
 LEAST = 5  # turns, however long they take
+STOLEN = 0.01  # of the processors' time: more of it, and a turn does not count
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -135,34 +138,62 @@ def timed(step: Callable[[], None], times: int = 1, clock: Callable[[], float] =
     return (clock() - start) / times
 
 
+class Steal:
+    """What the host of a virtual machine took from its processors, of all their time, since the last look."""
+
+    def __init__(self) -> None:
+        self.before = self._read()
+
+    def _read(self) -> np.ndarray:
+        with open("/proc/stat") as file:
+            fields = [int(word) for word in file.readline().split()[1:9]]
+        return np.array([fields[7], sum(fields)])
+
+    def share(self) -> float:
+        now = self._read()
+        (taken, all_), self.before = now - self.before, now
+        return float(taken / max(1, all_))
+
+
 def own(kind: type, going: Callable[[], bool]) -> dict[str, Any]:
     """Rank 0's own; the others wait."""
     alone = [dist.new_group([r]) for r in range(dist.get_world_size())][dist.get_rank()]
     found: dict[str, Any] = {}
     if dist.get_rank() == 0:
-        models = [kind(), kind()]
-        plain = trainer(models[0], kind)
-        wrapped = trainer(DistributedDataParallel(models[1], process_group=alone), kind)
-        hooked, rows = Leaf.hooked, []
+        model = kind()
+        wrapper = DistributedDataParallel(model, process_group=alone)
+        step, other = trainer(model, kind), trainer(wrapper, kind)
+        leaves = [p.node for p in model.parameters()]
+        hooks, hooked = [leaf.meta for leaf in leaves], Leaf.hooked
+        rows, steal, took = [], Steal(), [0.0, 0.0]
+
+        def run(wrapped: int) -> None:
+            Leaf.hooked = hooked if wrapped else 0
+            for leaf, meta in zip(leaves, hooks):
+                leaf.meta = meta if wrapped else None
+            took[wrapped] += timed(other if wrapped else step, clock=time.thread_time)
+
         for _ in range(2):
-            plain(), wrapped()
+            run(0), run(1)
         while going():
-            row = [0.0, 0.0]
-            for side in (0, 1) if len(rows) % 2 else (1, 0):
-                Leaf.hooked = hooked if side else 0  # backward does more for the plain model, too, once a hook is there
-                row[side] = timed((plain, wrapped)[side], clock=time.thread_time)
-            rows.append(row)
-        Leaf.hooked = hooked
-
-        def more(rows: np.ndarray) -> float:
-            low = np.quantile(rows, 0.25, axis=0)
-            return low[1] / low[0] - 1
-
-        step, count = float(np.quantile(rows, 0.25, axis=0)[0]), len(list(models[0].parameters()))
-        found = estimate(more, rows)
-        found |= {"step_ms": 1e3 * step, "parameters": count, "us_a_parameter": 1e6 * found["value"] * step / count}
+            took = [0.0, 0.0]
+            for side in (0, 1, 1, 0) if len(rows) % 2 else (1, 0, 0, 1):
+                run(side)
+            rows.append([took[0] / 2, took[1] / 2, steal.share()])
+        run(1)
+        found = estimate(lambda turns: np.median(turns[:, 1] / turns[:, 0]) - 1, rows)
+        seconds, count = float(quartiles(calm(rows))[0]), len(leaves)
+        each = 1e6 * found["value"] * seconds / count
+        found |= {"step_ms": 1e3 * seconds, "parameters": count, "us_a_parameter": each}
     dist.barrier()
     return found
+
+
+def slowest(*values: float) -> list[float]:
+    """The largest of all ranks."""
+    found = cf.tensor(values, dtype=cf.float64)
+    dist.all_reduce(found, "max")
+    return found.tolist()
 
 
 def hidden(going: Callable[[], bool]) -> dict[str, Any]:
@@ -170,59 +201,73 @@ def hidden(going: Callable[[], bool]) -> dict[str, Any]:
     x = cf.ones(1, requires_grad=True)
 
     def after_last() -> float:
-        """Seconds from the last gradient to the end of backward."""
+        """Seconds from the last gradient of all ranks to the end of the last backward."""
         dist.barrier()
         model(x).sum().backward()
-        return time.perf_counter() - Idle.last
+        last, end = slowest(Idle.last, time.perf_counter())
+        return end - last
 
     def all_reduces() -> None:
         for bucket in model._reducer.buckets:
             dist.all_reduce(bucket.buffer(), "avg")
 
     after_last()
-    rows = []
+    rows, steal = [], Steal()
     while together(going()):
         late = after_last()
         with model.no_sync():
             nothing = after_last()  # what the engine and copying the last gradient take
         dist.barrier()
-        rows.append([late, nothing, timed(all_reduces)])
-    late, nothing, alone = (1e3 * np.median(rows, axis=0)).tolist()
+        rows.append([late, nothing, *slowest(timed(all_reduces), steal.share())])
+    late, nothing, alone = (1e3 * quartiles(calm(rows))).tolist()
 
-    def share(rows: np.ndarray) -> float:
-        late, nothing, alone = np.median(rows, axis=0)
+    def share(turns: np.ndarray) -> float:
+        late, nothing, alone = quartiles(turns)
         return min(1.0, 1 - (late - nothing) / alone)
 
-    return {**estimate(share, rows), "alone_ms": alone, "exposed_ms": late - nothing}
+    found = estimate(share, rows)
+    return {**found, "alone_ms": alone, "exposed_ms": late - nothing}
 
 
 def scaling(kind: type, going: Callable[[], bool]) -> dict[str, Any]:
     plain = trainer(kind(), kind)
     parallel = trainer(DistributedDataParallel(kind()), kind)
-    hooked, rows = Leaf.hooked, []
+    hooked, rows, steal = Leaf.hooked, [], Steal()
+    rank, size = dist.get_rank(), dist.get_world_size()
     parallel()
-    while together(going()):
-        alone, apart, both = [], 0.0, 0.0
+
+    def one(turn: int) -> float:
+        dist.barrier()
+        return timed(plain) if turn == rank else 0.0
+
+    def both(step: Callable[[], None]) -> float:
+        Leaf.hooked = hooked if step is parallel else 0
+        dist.barrier()
+        took = timed(step)
         Leaf.hooked = 0
-        for turn in range(dist.get_world_size()):
-            dist.barrier()
-            if turn == dist.get_rank():
-                alone.append(timed(plain, 3))
-        dist.barrier()
-        apart = timed(plain, 3)
+        return took
+
+    while together(going()):
+        Leaf.hooked = 0
+        took = {}
+        parts = {"alone": lambda: sum(one(turn) for turn in range(size)), "apart": lambda: both(plain),
+                 "both": lambda: both(parallel)}  # fmt: skip
+        for name in list(parts) if len(rows) % 2 else reversed(list(parts)):
+            took[name] = parts[name]()
         Leaf.hooked = hooked
-        dist.barrier()
-        both = timed(parallel, 3)
-        rows.append([*alone, apart, both])
+        mean = cf.tensor([took["alone"], took["apart"]], dtype=cf.float64)
+        dist.all_reduce(mean, "avg")
+        alone, apart = mean.tolist()
+        rows.append([alone, apart, *slowest(took["both"], steal.share())])
 
     def efficiency(column: int) -> Callable[[np.ndarray], float]:
-        return lambda rows: np.median(rows[:, 0]) / np.median(rows[:, column])
+        return lambda turns: quartiles(turns)[0] / quartiles(turns)[column]
 
+    ceiling = estimate(efficiency(1), rows)
+    names = {"value": "apart", "low": "apart_low", "high": "apart_high"}
     found = estimate(efficiency(2), rows)
-    values = cf.tensor([*found.values(), estimate(efficiency(1), rows)["value"], np.median(rows, axis=0)[2]])
-    dist.all_reduce(values, "avg")
-    *shared, apart, both = values.tolist()
-    return {**dict(zip(found, shared)), "apart": apart, "step_ms": 1e3 * both}
+    found |= {name: ceiling[key] for key, name in names.items()}
+    return found | {"step_ms": 1e3 * float(quartiles(calm(rows))[2])}
 
 
 def together(mine: bool) -> bool:
@@ -232,12 +277,25 @@ def together(mine: bool) -> bool:
     return bool(flag.item())
 
 
+def calm(rows: list) -> np.ndarray:
+    """The turns that the host left alone, its share being their last column; all, where fewer than a third are."""
+    data = np.array(rows)
+    kept = data[data[:, -1] <= STOLEN]
+    return kept if len(kept) >= max(LEAST, len(data) / 3) else data
+
+
+def quartiles(turns: np.ndarray) -> np.ndarray:
+    """The lower ones of all columns but the last."""
+    return np.quantile(turns[:, :-1], 0.25, axis=0)
+
+
 def estimate(statistic: Callable[[np.ndarray], float], rows: list) -> dict[str, float]:
-    """A statistic of the turns, and the interval of what it is of turns drawn with replacement."""
-    data, rng = np.array(rows), np.random.default_rng(0)
+    """A statistic of the calm turns, and the interval of what it is of turns drawn with replacement."""
+    data, rng = calm(rows), np.random.default_rng(0)
     drawn = [statistic(data[rng.integers(len(data), size=len(data))]) for _ in range(500)]
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return {"value": float(statistic(data)), "low": float(low), "high": float(high), "turns": len(data)}
+    return {"value": float(statistic(data)), "low": float(low), "high": float(high), "turns": len(data),
+            "disturbed": int((np.array(rows)[:, -1] > STOLEN).sum()), "all": len(rows)}  # fmt: skip
 
 
 Part = Callable[[Callable[[], bool]], dict[str, Any]]
@@ -265,20 +323,21 @@ def line(name: str, row: dict[str, Any]) -> str:
     if "alone_ms" in row:
         text += f"; all-reduces alone {row['alone_ms']:.1f} ms, exposed {row['exposed_ms']:.2f} ms"
     if "apart" in row:
-        text += f"; apart {row['apart']:.1%}; step {row['step_ms']:.1f} ms"
-    return text + f"; {row['turns']:.0f} turns"
+        text += f"; apart {row['apart']:.1%} ({row['apart_low']:.1%} to {row['apart_high']:.1%})"
+        text += f"; step {row['step_ms']:.1f} ms"
+    return text + f"; {row['turns']} of {row['all']} turns, {row['disturbed']} disturbed"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=15.0, help="for each of six figures (default: %(default)s)")
-    parser.add_argument("--only", default="own,hidden,scaling", help="which of own, hidden, scaling")
+    parser.add_argument("--only", default="own,hidden,scaling", help="which of own, hidden, scaling, or of their parts")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
     args = parser.parse_args()
     if args.seconds <= 0:
         parser.error(f"--seconds must be positive, got {args.seconds}")
     asked = args.only.split(",")
-    if unknown := set(asked) - {name.split()[0] for name in PARTS}:
+    if unknown := set(asked) - {name.split()[0] for name in PARTS} - set(PARTS):
         parser.error(f"--only: no part {', '.join(sorted(unknown))}")
     if "RANK" not in os.environ:
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -286,7 +345,7 @@ def main() -> int:
     dist.init_process_group("shm")
     rank, size = dist.get_rank(), dist.get_world_size()
     console.quiet = rank > 0
-    names = [name for name in PARTS if name.split()[0] in asked]
+    names = [name for name in PARTS if name in asked or name.split()[0] in asked]
     results: dict[str, Any] = {}
     console.print(f"{size} ranks of one thread, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     columns = (TextColumn("{task.fields[part]}"), BarColumn(), TimeRemainingColumn())
