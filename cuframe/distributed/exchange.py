@@ -75,9 +75,9 @@ class Ring:
         return min(_PIECE, _PIECES // ranks // _LINE * _LINE)
 
     def takes(self, array: np.ndarray, op: ReduceOp) -> bool:
-        """Whether it can reduce an array in this way."""
+        """Whether it reduces arrays such as this one; all ranks come to the same answer."""
         return (array.dtype == np.float32 and op in (ReduceOp.SUM, ReduceOp.AVG) and self._ranks <= _MOST
-                and array.flags.aligned and jit.available())  # fmt: skip
+                and jit.available())  # fmt: skip
 
     def all_reduce(
         self, x: np.ndarray, op: ReduceOp, width: int, patient: bool, meet: Callable[[], object],
@@ -86,7 +86,7 @@ class Ring:
         """Replace a vector by the reduction of all ranks'.
 
         Args:
-            x: as `takes` wants it.
+            x: float32, aligned and contiguous.
             op: sum or average.
             width: elements of a rank's share, a multiple of 16.
             patient: there is a core for each rank to wait at.

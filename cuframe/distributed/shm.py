@@ -268,13 +268,16 @@ class SharedMemoryGroup(ProcessGroup):
                 self._all_reduce_shared(array, place, op, phase)
                 return
             x = _flat(array)
+            beside = not array.flags.c_contiguous
+            if ring and not x.flags.aligned:
+                x, beside = x.copy(), True
             if ring:
                 where, deadline = self._under_way
                 self._ring.all_reduce(x, op, self._width(x.size), self._patient(), phase,
                                       lambda missing: self._look(where, deadline, missing))  # fmt: skip
             else:
                 (self._all_reduce_shares if large else self._all_reduce_small)(x, op, phase)
-            if not array.flags.c_contiguous:
+            if beside:
                 array[...] = x.reshape(array.shape)
 
         return self._collective("all_reduce", detail, background, job)
