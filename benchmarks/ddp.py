@@ -14,7 +14,8 @@ with nothing beside them, the share that is over when the last gradient of all r
 only lengthen, the lower quartile.
 scaling: the time of a step of one rank while the other waits, over that of both together, each with a batch of the same
 size; lower quartiles. It needs a machine without other jobs. `apart` is the same of two ranks that do not communicate:
-what they take from each other (memory, caches, the core's clock), and the most that any way to communicate can reach.
+what they take from each other (memory, caches, the core's clock); and `abreast`, if they waited for each other at the
+end of each step, but for nothing else: the most that any way to communicate can reach.
 """
 
 from __future__ import annotations
@@ -258,16 +259,16 @@ def scaling(kind: type, going: Callable[[], bool]) -> dict[str, Any]:
         mean = cf.tensor([took["alone"], took["apart"]], dtype=cf.float64)
         dist.all_reduce(mean, "avg")
         alone, apart = mean.tolist()
-        rows.append([alone, apart, *slowest(took["both"], steal.share())])
+        rows.append([alone, apart, *slowest(took["apart"], took["both"], steal.share())])
 
     def efficiency(column: int) -> Callable[[np.ndarray], float]:
         return lambda turns: quartiles(turns)[0] / quartiles(turns)[column]
 
-    ceiling = estimate(efficiency(1), rows)
-    names = {"value": "apart", "low": "apart_low", "high": "apart_high"}
-    found = estimate(efficiency(2), rows)
-    found |= {name: ceiling[key] for key, name in names.items()}
-    return found | {"step_ms": 1e3 * float(quartiles(calm(rows))[2])}
+    found = estimate(efficiency(3), rows)
+    for name, column in (("apart", 1), ("abreast", 2)):
+        ceiling = estimate(efficiency(column), rows)
+        found |= {name: ceiling["value"], f"{name}_low": ceiling["low"], f"{name}_high": ceiling["high"]}
+    return found | {"step_ms": 1e3 * float(quartiles(calm(rows))[3])}
 
 
 def together(mine: bool) -> bool:
@@ -323,7 +324,8 @@ def line(name: str, row: dict[str, Any]) -> str:
     if "alone_ms" in row:
         text += f"; all-reduces alone {row['alone_ms']:.1f} ms, exposed {row['exposed_ms']:.2f} ms"
     if "apart" in row:
-        text += f"; apart {row['apart']:.1%} ({row['apart_low']:.1%} to {row['apart_high']:.1%})"
+        for name in ("apart", "abreast"):
+            text += f"; {name} {row[name]:.1%} ({row[name + '_low']:.1%} to {row[name + '_high']:.1%})"
         text += f"; step {row['step_ms']:.1f} ms"
     return text + f"; {row['turns']} of {row['all']} turns, {row['disturbed']} disturbed"
 
