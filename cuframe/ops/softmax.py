@@ -25,6 +25,7 @@ __all__ = ["log_softmax", "softmax", "softmin"]
 
 # Sums of exponentials for which no maximum need be subtracted, far within float32.
 _LEAST, _MOST = 1e-30, 1e30
+_SMALL = 1 << 11  # elements for which calls cost more than passes: to look whether a maximum is needed is two of them
 
 
 def widened(x: Any) -> Any:
@@ -67,9 +68,15 @@ def _softmax_array(x: Any, axis: int) -> Any:
     kernel = _kernel_of(x)
     if kernel is not None:
         return kernel.forward(x, axis, log=False)
-    e, s, _ = exponentials(widened(x), axis)
-    e /= s
-    return e.astype(x.dtype, copy=False)
+    y = widened(x)
+    if 0 < x.size < _SMALL:
+        e = y - y.max(axis=axis, keepdims=True)
+        np.exp(e, out=e)
+        e /= e.sum(axis=axis, keepdims=True)
+    else:
+        e, s, _ = exponentials(y, axis)
+        e /= s
+    return e if e.dtype == x.dtype else e.astype(x.dtype)
 
 
 def _log_softmax_array(x: Any, axis: int) -> Any:
