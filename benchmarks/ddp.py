@@ -344,7 +344,7 @@ def main() -> int:
     if "RANK" not in os.environ:
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         os.execv(sys.executable, [sys.executable, "-m", "cuframe", "run", "--nproc-per-node", "2", *sys.argv])
-    dist.init_process_group("shm")
+    dist.init_process_group("shm", timeout=60 + args.seconds)  # while rank 0 measures, the others wait
     rank, size = dist.get_rank(), dist.get_world_size()
     console.quiet = rank > 0
     names = [name for name in PARTS if name in asked or name.split()[0] in asked]
