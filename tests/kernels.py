@@ -13,6 +13,7 @@ import cuframe as cf
 from cuframe import _paths
 from cuframe.backend import Device, backend_for, backend_of
 from cuframe.cuda import tuned
+from cuframe.cuda.launch import device_facts
 from cuframe.gpu import _rnn_persistent as persistent
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
@@ -63,6 +64,12 @@ def assert_near(actual: Any, expected: Array, dtype: str, scale: float = 1.0, wh
 def tensors(*arrays: Any, device: str, requires_grad: bool = True) -> list[cf.Tensor]:
     """Host arrays as tensors on `device`."""
     return [cf.tensor(a, device=device).requires_grad_(requires_grad) for a in arrays]
+
+
+def exchanges_of(device: str) -> tuple[str, ...]:
+    """How blocks can meet there: clusters are of sm_90."""
+    arch = device_facts(backend_for(device).array_type, 0)[0]
+    return tuned.EXCHANGES if int(arch[3:]) >= 90 else tuned.EXCHANGES[:2]
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from cuframe.bench.families import family
 from cuframe.bench.resources import launched
 from cuframe.cuda import tuned
 from cuframe.gpu import _rnn_persistent as persistent
+from tests.kernels import exchanges_of
 
 
 @pytest.mark.parametrize(("name", "kernel", "instance"), [
@@ -31,6 +32,8 @@ def test_small_cases_launch_what_the_large_ones_launch(device: str, name: str, k
 
 
 def test_a_cluster_is_noted_as_any_launch(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "cluster" not in exchanges_of(device):
+        pytest.skip("clusters are of sm_90")
     table = tuned.read(_paths.kernels_dir() / "tuned" / "default.json")
     monkeypatch.setattr(persistent, "table", lambda arch: table._replace(default=tuned.Choice("cluster", 8, 0)))
     work = family("gru").build(Side(cf, device, "float32"), *family("gru").small)

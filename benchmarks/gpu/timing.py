@@ -28,7 +28,7 @@ from cuframe.bench.selection import first_size
 
 # that the samples of a row may take; the grid has so many rows that their number makes up for it
 SECONDS, GRID_SECONDS = 0.3, 0.1
-_LONGEST = 45                           # seconds after which a case is taken for one that hangs
+_LONGEST = 90                           # seconds after which a case is taken for one that hangs
 
 
 def cases_of(chosen: Iterable[Family], kind: str, sizes: str = "all") -> list[Case]:

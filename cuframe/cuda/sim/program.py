@@ -81,7 +81,6 @@ class Program:
             entry = ctypes.cast(getattr(self._library, f"sim_entry_{i}"), ctypes.c_void_p).value
             sizes = ctypes.POINTER(ctypes.c_uint).in_dll(self._library, f"sim_sizes_{i}")
             self._entries[expression] = (entry or 0, expression.encode(), [sizes[1 + k] for k in range(sizes[0])])
-        self._limits = settings.limits()
 
     def launch(self, expression: str, grid: Size, block: Size, shared_bytes: int, args: Sequence[Any], *,
                cooperative: int = False, device: int = 0) -> None:
@@ -108,7 +107,7 @@ class Program:
                       cooperative: int = False) -> None:
         """As `launch`, with the address of an array of pointers to the arguments, as cuLaunchKernel takes it."""
         entry, name, _ = self._entries[expression]
-        limits = self._limits
+        limits = settings.limits()
         order, seed = settings.current_order()
         x, y, z = block
         if not (x * y * z <= 1024 and x > 0 and y > 0 and 0 < z <= 64):
