@@ -107,6 +107,18 @@ def test_workers_that_have_gone_to_sleep_are_woken() -> None:
         assert counter[0] == 3
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_much_scratch_stays_until_the_call_is_over(workers: int) -> None:
+    """More than a thread keeps for its next call, and than the C library would keep."""
+    large = 1 << 24
+    counts, broken = np.zeros(4, np.int64), np.zeros(1, np.int64)
+    words = np.array([jit.address(counts), 1, 10, jit.address(broken), 4 * large - 8], np.int64)
+    before = threads.scratch(1)
+    pool.run(counting(), words, 4, workers, scratch=large)
+    assert (counts == 1).all() and broken[0] == 0
+    assert threads.scratch(1) is before
+
+
 def test_callers_in_many_threads() -> None:
     wrong: list[int] = []
 

@@ -122,10 +122,10 @@ class _Call:
         numbers, place = count(), self.fields.index("kept")
 
         def part(_: int, __: int) -> None:
-            own, kept, room = words.copy(), np.zeros(self.heads, np.int64), jit.address(threads.scratch(scratch))
+            own, kept, room = words.copy(), np.zeros(self.heads, np.int64), threads.scratch(scratch)
             own[place] = jit.address(kept)
             while (i := next(numbers)) < units:
-                each(partial(self.kernel, jit.address(own), i, room), own, kept, i)
+                each(partial(self.kernel, jit.address(own), i, jit.address(room)), own, kept, i)
 
         threads.parallel(part, workers)
 

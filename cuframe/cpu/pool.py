@@ -113,8 +113,8 @@ def run(kernel: jit.Kernel, words: Any, calls: int = 1, threads: int = 1, scratc
         return
     if alone is not None and calls > 1:
         words, stride, calls = alone, 0, 1
-    room = jit.address(python_threads.scratch(scratch)) if scratch else 0
-    _code()[0](kernel.address, jit.address(words), stride, calls, room)
+    room = python_threads.scratch(scratch) if scratch else None
+    _code()[0](kernel.address, jit.address(words), stride, calls, jit.address(room))
 
 
 def _together(kernel: jit.Kernel, words: Any, stride: int, calls: int, threads: int, scratch: int) -> None:
@@ -123,8 +123,9 @@ def _together(kernel: jit.Kernel, words: Any, stride: int, calls: int, threads: 
         _workers = _Workers()
     _workers.have(threads - 1)
     each = -(-scratch // 16) * 16
-    room = jit.address(python_threads.scratch(each * threads)) if scratch else 0
-    _code()[1](_workers.mail, kernel.address, jit.address(words), stride, calls, room, 4 * each, threads)
+    room = python_threads.scratch(each * threads) if scratch else None
+    place = jit.address(room)
+    _code()[1](_workers.mail, kernel.address, jit.address(words), stride, calls, place, 4 * each, threads)
 
 
 def spread(kernel: jit.Kernel, arrays: Sequence[Any], words: Sequence[int], things: int, width: int) -> None:
