@@ -13,4 +13,5 @@ setup(
     packages=find_packages(include=["cuframe", "cuframe.*"]) + KERNEL_PACKAGES,
     package_dir={"cuframe._kernels": "kernels"},
     package_data={"cuframe": ["py.typed"], **dict.fromkeys(KERNEL_PACKAGES, KERNEL_FILES)},
+    exclude_package_data={"cuframe._kernels": ["resources.json"]},  # what builds in a checkout are held against
 )
