@@ -4,6 +4,10 @@ Note [Compiled normalisation]
     NumPy makes a pass over its block for each operation; the compiled kernels keep what they compute in registers and
     read a row from memory once, or twice out of the first-level cache. Rows are cut into chunks by the shape alone, and
     sums over rows are those of the chunks, added in their order: the result does not depend on the number of threads.
+
+    Statistics of a channel or a group belong to a unit of several rows, of which a thread does all: its moments, and
+    then scale and shift of each row while it is in the cache. Where there are too few units for all cores, moments and
+    their application are passes over rows.
 """
 
 from __future__ import annotations
