@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backend import backend_of
+from ..backend import backend_of, is_array
 from ..dtypes import is_floating
 from ..tensor import Tensor
 from .define import Op, as_result, need_tensor, numpy_name, record
@@ -33,10 +33,10 @@ def _like(r: Any, constant: Any) -> Any:
 
 
 def same_kind(name: str, *named: tuple[str, Any]) -> tuple[Tensor, ...]:
-    """The operands as Tensors (host arrays are wrapped), after checking that dtype and device agree."""
+    """The operands as Tensors (arrays are wrapped), after checking that dtype and device agree."""
     out = []
     for argument, value in named:
-        if isinstance(value, np.ndarray):
+        if is_array(value):
             value = Tensor(value)
         need_tensor(name, argument, value)
         out.append(value)
