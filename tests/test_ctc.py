@@ -17,6 +17,12 @@ from tests.opinfo.ctc import path_sum
 RNG = np.random.default_rng(7)
 
 
+@pytest.fixture(autouse=True)
+def same_numbers(monkeypatch):
+    """Whichever tests have run before."""
+    monkeypatch.setitem(globals(), "RNG", np.random.default_rng(7))
+
+
 @pytest.fixture(autouse=True, params=["numpy", "compiled"])
 def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Every test runs both ways, for small targets, too."""

@@ -11,6 +11,9 @@ from typing import Any
 __all__ = ["Kernel", "address", "available", "compiled", "cpus", "lanes", "load", "yield_address"]
 
 
+_first = ctypes.c_char.from_buffer
+
+
 @lru_cache(1)
 def available() -> bool:
     """Whether kernels are to be compiled: on POSIX, with llvmlite, unless `CUFRAME_CPU_JIT` is 0.
@@ -27,7 +30,12 @@ def available() -> bool:
 
 def address(a: Any) -> int:
     """Of an array's first element; 0 for None."""
-    return 0 if a is None else a.__array_interface__["data"][0]
+    if a is None:
+        return 0
+    try:
+        return ctypes.addressof(_first(a))
+    except (TypeError, ValueError):  # not contiguous, not to be written to, or empty: five times as slow
+        return a.__array_interface__["data"][0]
 
 
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of processor time in a period, and the period
