@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -164,6 +163,7 @@ def test_the_process_ends(pause: float) -> None:
 def test_interrupt_waits_for_the_kernel() -> None:
     """No thread is at work in arrays that the interrupted caller has freed."""
     code = """
+import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
 count(2, 2)
 counts, broken = np.zeros(2, np.int64), np.zeros(1, np.int64)
