@@ -16,7 +16,7 @@ __all__ = ["BEGIN", "END", "replaced", "tables"]
 BEGIN = "<!-- benchmarks: made by `make readme` from benchmarks/results/ -->"
 END = "<!-- end of benchmarks -->"
 _HEADER = ("case", "mode", "cuframe", "PyTorch", "times as fast", "95% interval", "of roofline")
-_COLLECTIVE = ("collective", "bytes", "cuframe", "busbw GB/s", "PyTorch", "times as fast")
+_COLLECTIVE = ("collective", "bytes", "cuframe", "busbw GB/s", "PyTorch ({})", "times as fast")
 
 
 _UNSURE = ("unclear", "disturbed")
@@ -73,7 +73,8 @@ def tables(folder: Path) -> str:
             lines += markdown(_HEADER, [_line(r) for r in rows])
         ranks = [r for r in data["rows"] if r.get("group") == "collectives" and "us" in r]
         if ranks:
-            lines += ["", *markdown(_COLLECTIVE, [
+            library = "gloo" if data["facts"]["device"] == "cpu" else "NCCL"
+            lines += ["", *markdown([name.format(library) for name in _COLLECTIVE], [
                 [f"{r['family']}, {r['sizes']['ranks']} ranks", str(r["size"]),
                  duration(r["us"]["cuframe"][r["figure"]]["median"]), f"{r['busbw']:.2f}", *_theirs(r)]
                 for r in ranks])]

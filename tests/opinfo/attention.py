@@ -91,9 +91,9 @@ def dropout_samples(make):
 
 
 def maps(make, embed, keys=None, values=None):
-    """Arguments from in_proj_weight to out_proj_bias."""
-    packed = None if keys else make(3 * embed, embed)
-    return (packed, make(3 * embed), None, None, False, 0.0, make(embed, embed), make(embed))
+    """Arguments from in_proj_weight to out_proj_bias; larger weights would make gradients whose last digits cancel."""
+    packed = None if keys else make(3 * embed, embed, low=-1, high=1)
+    return (packed, make(3 * embed), None, None, False, 0.0, make(embed, embed, low=-1, high=1), make(embed))
 
 
 def multi_head_samples(make):
