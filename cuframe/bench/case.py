@@ -66,15 +66,13 @@ class Side:
             finally:
                 self.lib.cuda.set_allow_tf32(before)
             return
-        switches = self.lib.backends.cudnn, self.lib.backends.cuda.matmul
-        states = [s.allow_tf32 for s in switches]
-        for s in switches:
-            s.allow_tf32 = True
-        try:
-            yield
+        products = self.lib.backends.cuda.matmul
+        before, products.allow_tf32 = products.allow_tf32, True
+        try:  # PyTorch's tests, once imported, forbid to set what cuDNN may do but in this way
+            with self.lib.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=True):
+                yield
         finally:
-            for s, state in zip(switches, states):
-                s.allow_tf32 = state
+            products.allow_tf32 = before
 
     def filled(self, module: Any, scale: float = 0.1) -> Any:
         """`module` on the device, in the dtype, with parameters that are the same on both sides."""
