@@ -95,7 +95,7 @@ class _Call:
         self.heads, self.scores = prod(batch), prod(batch) * rows * keys
         self.fields, self.scratch = code.FIELDS[kind], 0
         numbers = np.array([scale, 1.0 if p is None else 1 / (1 - p)], np.float32)
-        words = words | {"rows": rows, "keys": keys, "size": size, "width": width, "causal": int(causal)}
+        words = words | {"heads": self.heads, "rows": rows, "keys": keys, "size": size, "width": width, "causal": int(causal)}
         words |= {"numbers": jit.address(numbers), "mask": 0, "mask_step": 0, "kept_step": -(-keys // 8) * 8}
         tables = {f: _table(a, batch) for f, a in arrays.items()}
         words |= {f"{f}_step": a.strides[-2] // 4 for f, a in arrays.items()}
@@ -144,7 +144,7 @@ def forward(
     total, top = np.empty(q.shape[:-1], q.dtype), np.empty(q.shape[:-1], q.dtype)
     step = _rows()
     blocks = -(-length // step)
-    words = {"heads": prod(q.shape[:-2]), "blocks": blocks, "total": jit.address(total), "top": jit.address(top)}
+    words = {"blocks": blocks, "total": jit.address(total), "top": jit.address(top)}
     call = _Call("forward", {"q": q, "k": k, "v": v, "out": out}, words, mask, causal, scale, p)
     call.keeping += (total, top)
     heads = call.heads

@@ -317,11 +317,12 @@ def _parts(control: _OpenBLAS, a: Any, b: Any, out: Any, row: Any, count: int) -
     (m, k), n = a.shape, b.shape[1]
     (a, a_turned, a_step), (b, b_turned, b_step) = map(_operand, (a, b))
     row = None if row is None else np.ascontiguousarray(row, a.dtype)
+    places = [jit.address(x) for x in (a, b, out, row)]
     words = []
     for i in range(count):
         first, last = _cut(m, n, i, count)
         begin, rows, columns = (first, last - first, n) if m >= n else (first, m, last - first)
-        a_at, b_at, out_at, row_at = map(jit.address, (a, b, out, row))
+        a_at, b_at, out_at, row_at = places
         if m >= n:
             a_at += begin * a.strides[0]
             out_at += begin * out.strides[0]

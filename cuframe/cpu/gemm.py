@@ -107,13 +107,14 @@ def product(a: Array, b: Array, row: Array | None, out: Array, threads: int) -> 
     by_rows = m >= n
     parts = 1 if threads == 1 else threads if m * n * k < 8 * _THREAD * threads else 2 * threads
     cuts = _cuts(m if by_rows else n, parts, tall if by_rows else 32)
+    a_at, b_at, out_at, start_at = map(jit.address, (a, b, out, start))
     units = []
     for first, last in cuts:
         i, j = (first, 0) if by_rows else (0, first)
         place = (j * out.strides[0] + i * out.strides[1]) if turned else (i * out.strides[0] + j * out.strides[1])
         units.append([
-            jit.address(a) + i * a.strides[0], a_step, jit.address(b) + j * b.strides[1], b_step,
-            jit.address(out) + place, out.strides[0] // 4, jit.address(start) + 4 * (i if turned else j),
+            a_at + i * a.strides[0], a_step, b_at + j * b.strides[1], b_step,
+            out_at + place, out.strides[0] // 4, start_at + 4 * (i if turned else j),
             last - first if by_rows else m, n if by_rows else last - first, k, chunk, *places,
         ])  # fmt: skip
     pool.run(kernel, np.array(units, np.int64), len(units), threads, scratch)
