@@ -93,19 +93,18 @@ class _Call:
         q, keys, width = arrays["q"], arrays["k"].shape[-2], arrays["v"].shape[-1]
         *batch, rows, size = q.shape
         self.heads, self.scores = prod(batch), prod(batch) * rows * keys
-        self.fields, self.scratch = code.FIELDS[kind], 0
+        self.fields, sizes = code.FIELDS[kind], code.scratch(kind, size, width, jit.lanes())
+        own, self.scratch = threads.places(sizes.values())
         numbers = np.array([scale, 1.0 if p is None else 1 / (1 - p)], np.float32)
-        words = words | {"heads": self.heads, "rows": rows, "keys": keys, "size": size, "width": width, "causal": int(causal)}
+        words = words | {"heads": self.heads, "rows": rows, "keys": keys, "size": size, "width": width}
+        words["causal"] = int(causal)
         words |= {"numbers": jit.address(numbers), "mask": 0, "mask_step": 0, "kept_step": -(-keys // 8) * 8}
         tables = {f: _table(a, batch) for f, a in arrays.items()}
         words |= {f"{f}_step": a.strides[-2] // 4 for f, a in arrays.items()}
         if mask is not None:
             wide = np.broadcast_to(mask, (*batch, rows, keys))
             tables["mask"], words["mask_step"] = _table(wide, batch), wide.strides[-2]
-        self.words = words | {"kept": 0} | {f: jit.address(t) for f, t in tables.items()}
-        for field, length in code.scratch(kind, size, width, jit.lanes()).items():
-            self.words[field] = 4 * self.scratch
-            self.scratch += length
+        self.words = words | {"kept": 0} | {f: jit.address(t) for f, t in tables.items()} | dict(zip(sizes, own))
         self.keeping: tuple[Any, ...] = (numbers, tables, arrays, mask)  # a thread may outlive a call that Ctrl-C ends
         self.kernel = _kernel(kind, "" if mask is None else "bool" if mask.dtype == bool else "float", p is not None)
 

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from . import blas, jit, pool
+from . import blas, jit, pool, threads
 
 __all__ = ["Part", "channel_sums", "convolve"]
 
@@ -141,12 +141,8 @@ def _plan(shape: _Shape, shares: int) -> _Plan:
     shares = max(1, min(shares, len(table)))
     blocks = [table[len(table) * i // shares : len(table) * (i + 1) // shares] for i in range(shares)]
     slack = 4 * lanes  # for tiles and lines that reach beyond the last number
-    places = [0]
-    for number in (shape.inside * prod(shape.stride) * count, max(*columns, most_rows) * pitch,
-                   max(columns) * pitch):  # fmt: skip
-        places.append(places[-1] + -(-(number + slack) // 16) * 16)
-    *places, end = places
-    return _Plan(low, region, offsets, columns, blocks, pitch, [4 * place for place in places], end)
+    sizes_of = shape.inside * prod(shape.stride) * count, max(*columns, most_rows) * pitch, max(columns) * pitch
+    return _Plan(low, region, offsets, columns, blocks, pitch, *threads.places(n + slack for n in sizes_of))
 
 
 def _whole_steps(a: Array) -> Array:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import jit, pool
+from . import jit, pool, threads
 
 __all__ = ["applies", "product"]
 
@@ -71,10 +71,7 @@ def _plan(lanes: int) -> tuple[int, int, int, int, list[int], int]:
     """Rows of a tile, the greatest depths, the size of few rows; the places of scratch in bytes, and its numbers."""
     from . import gemm_ir as code
 
-    places = [0]
-    for size in code.scratch(lanes).values():
-        places.append(places[-1] + -(-size // 16) * 16)
-    return code.tall(lanes), code.DEPTH, code.DEPTH_TURNED, code.FEW, [4 * place for place in places[:-1]], places[-1]
+    return code.tall(lanes), code.DEPTH, code.DEPTH_TURNED, code.FEW, *threads.places(code.scratch(lanes).values())
 
 
 def _cuts(size: int, parts: int, step: int) -> list[tuple[int, int]]:
@@ -83,7 +80,7 @@ def _cuts(size: int, parts: int, step: int) -> list[tuple[int, int]]:
     return [(first, min(size, first + each)) for first in range(0, size, each)]
 
 
-def product(a: Array, b: Array, row: Array | None, out: Array, threads: int) -> None:
+def product(a: Array, b: Array, row: Array | None, out: Array, workers: int) -> None:
     """out = a @ b + row, for what `applies` says.
 
     Args:
@@ -103,9 +100,9 @@ def product(a: Array, b: Array, row: Array | None, out: Array, threads: int) -> 
     chunks = -(-k // deepest)
     chunk = -(-k // (4 * chunks)) * 4
     a_step, b_step = (x.strides[0 if rows else 1] // 4 for x, rows in ((a, a_rows), (b, b_rows)))
-    threads = max(1, min(threads, m * n * k // _THREAD))
+    workers = max(1, min(workers, m * n * k // _THREAD))
     by_rows = m >= n
-    parts = 1 if threads == 1 else threads if m * n * k < 8 * _THREAD * threads else 2 * threads
+    parts = 1 if workers == 1 else workers if m * n * k < 8 * _THREAD * workers else 2 * workers
     cuts = _cuts(m if by_rows else n, parts, tall if by_rows else 32)
     a_at, b_at, out_at, start_at = map(jit.address, (a, b, out, start))
     units = []
@@ -117,4 +114,4 @@ def product(a: Array, b: Array, row: Array | None, out: Array, threads: int) -> 
             out_at + place, out.strides[0] // 4, start_at + 4 * (i if turned else j),
             last - first if by_rows else m, n if by_rows else last - first, k, chunk, *places,
         ])  # fmt: skip
-    pool.run(kernel, np.array(units, np.int64), len(units), threads, scratch)
+    pool.run(kernel, np.array(units, np.int64), len(units), workers, scratch)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-__all__ = ["give_back", "parallel", "scratch", "take"]
+__all__ = ["give_back", "parallel", "places", "scratch", "take"]
 
 _KEEP = 1 << 21  # numbers that a thread keeps for its next call
 
@@ -36,6 +37,13 @@ def scratch(count: int) -> Any:
         if room.size <= _KEEP:
             _own.room = room
     return room
+
+
+def places(sizes: Iterable[int]) -> tuple[list[int], int]:
+    """Where arrays of so many float32 numbers lie in scratch memory, in bytes, a cache line's beginning each; and how
+    many numbers they take."""
+    *found, end = accumulate((-(-size // 16) * 16 for size in sizes), initial=0)
+    return [4 * place for place in found], end
 
 
 class _Call:
